@@ -1,0 +1,18 @@
+"""kit: find pathologies on chest X-rays, from the download to a scored submission.
+
+The map of the package, top down (a module imports only what stands below its own line):
+
+    verbs          what each task does, as functions from a workspace to a result
+    training       the only module that imports Lightning          explore  every figure and HTML page
+    inference      weights + images -> raw detections
+    decision       one box per ID                                  tta      views: name, apply, invert
+    evaluation     mAP, per class, threshold curve                 model    detectors by name, weights
+    data           tables in, patient-wise split, pixel cache      runs     the run folder
+    submission     numbered folders, manifest, index               transforms  the augmentations
+    fusion         suppression, weighted boxes fusion              phantoms the synthetic competition
+    schemas        the tables as pandera schemas                   boxes    pure geometry
+    config         every knob and path
+    errors, files, progress
+"""
+
+__version__ = "0.1.0"

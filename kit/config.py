@@ -1,0 +1,402 @@
+"""Every knob of the kit, one documented line each, and the presets that set many at once.
+
+A knob is addressed as ``section.name`` (``training.batch_size``), in ``--set`` and in ``config.json`` alike.
+Values that arrive as text are parsed here and never evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from kit.errors import KitError, nearest
+from kit.files import read_json, write_json
+
+VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
+DETECTOR_NAMES = (
+    "fasterrcnn_resnet50_fpn_v2",
+    "fasterrcnn_resnet50_fpn",
+    "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn",
+    "retinanet_resnet50_fpn_v2",
+    "fcos_resnet50_fpn",
+    "fcos_tiny",
+)
+
+
+def knob(
+    default: Any,
+    doc: str,
+    *,
+    low: float = -math.inf,
+    high: float = math.inf,
+    choices: tuple[str, ...] = (),
+) -> Any:
+    """A dataclass field with its one line of documentation and its closed range or its choices."""
+    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
+
+
+@dataclass(frozen=True)
+class CompetitionConfig:
+    """Which competition, and how many answers it wants."""
+
+    slug: str = knob("m-2-big-data-dlia-project-2025", "the competition's name in its Kaggle address")
+    expected_ids: int = knob(170, "rows of a submission: one per ID of the mapping", low=1)
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """How the tables and images are read and split."""
+
+    patient_pattern: str = knob(
+        r"^(\d{8})_\d{3}", "regular expression at the start of an image_id; its first group is the patient"
+    )
+    largest_patient_share: float = knob(
+        0.1, "a patient with more than this share of the images is taken for a wrong pattern", low=0, high=1
+    )
+    validation_share: float = knob(0.15, "share of the training images held out", low=0.01, high=0.9)
+    split_candidates: int = knob(
+        64, "seeded splits that are drawn; the best balanced by class is kept", low=1
+    )
+    cache_max_gib: float = knob(8.0, "largest pixel cache that may be written, GiB", low=0)
+    workers: int = knob(-1, "processes that prepare samples; -1: four with a GPU, none on the CPU", low=-1)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """The detector and how its raw output is cut."""
+
+    detector: str = knob("fasterrcnn_resnet50_fpn_v2", "the detector's name", choices=DETECTOR_NAMES)
+    weights: str = knob("coco", "start from: coco, imagenet (backbone only), none, or a file's path")
+    norm: str = knob(
+        "auto",
+        "norm layers of the backbone; auto: as the weights were made",
+        choices=("auto", "batch", "frozen"),
+    )
+    norm_eps: float = knob(-1.0, "epsilon of those norm layers; -1: as the weights were made", low=-1, high=1)
+    image_size_px: int = knob(
+        1024, "longer side of the image that the network sees, pixels", low=32, high=8192
+    )
+    score_floor: float = knob(0.001, "detections below this score are not stored", low=0, high=1)
+    nms_iou: float = knob(
+        0.3, "overlap above which the detector suppresses within a class, IoU", low=0, high=1
+    )
+    detections_per_image: int = knob(100, "most detections that are stored per image and view", low=1)
+
+
+@dataclass(frozen=True)
+class AugmentationConfig:
+    """What happens to a training image; nothing of it is applied elsewhere."""
+
+    flip_p: float = knob(0.5, "probability of a horizontal flip (0 turns it off)", low=0, high=1)
+    affine_p: float = knob(0.5, "probability of shift, scale and rotation", low=0, high=1)
+    shift: float = knob(0.0625, "largest shift, share of the side", low=0, high=0.5)
+    scale: float = knob(0.1, "largest change of size, share", low=0, high=0.9)
+    rotate_degrees: float = knob(15.0, "largest rotation either way, degrees", low=0, high=180)
+    brightness_p: float = knob(0.5, "probability of a change of brightness and contrast", low=0, high=1)
+    brightness: float = knob(0.2, "largest change of brightness, share", low=0, high=1)
+    contrast: float = knob(0.2, "largest change of contrast, share", low=0, high=1)
+    dropout_p: float = knob(0.2, "probability that square holes are cut (boxes are kept)", low=0, high=1)
+    dropout_holes: int = knob(8, "most holes", low=1)
+    dropout_side: float = knob(
+        0.0625, "side of a hole, share of the image side (64 of 1024 px)", low=0, high=1
+    )
+    min_visibility: float = knob(
+        0.3, "a box with less than this share of its area left in the picture is dropped and counted",
+        low=0, high=1,
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """The recipe of one training."""
+
+    max_epochs: int = knob(60, "passes over the training images at most", low=1)
+    batch_size: int = knob(4, "images per device and step", low=1)
+    effective_batch: int = knob(16, "images per optimiser step: batch_size x devices x accumulation", low=1)
+    seed: int = knob(42, "decides the split, the order, the augmentation and the first weights", low=0)
+    optimizer: str = knob("sgd", "the optimiser", choices=("sgd", "adamw"))
+    learning_rate: float = knob(5e-3, "rate at the end of the warm-up", low=0)
+    momentum: float = knob(0.9, "momentum of sgd; ignored by adamw", low=0, high=1)
+    weight_decay: float = knob(1e-4, "weight decay", low=0)
+    warmup_epochs: float = knob(5.0, "epochs of linear warm-up", low=0)
+    warmup_start_rate: float = knob(1e-4, "rate of the first step, where there is a warm-up", low=0)
+    final_rate: float = knob(1e-6, "rate of the last step, the end of the cosine", low=0)
+    clip_norm: float = knob(1.0, "gradients are clipped to this norm; 0: not at all", low=0)
+    patience: int = knob(15, "epochs without a better validation mAP before stopping; 0: never stop", low=0)
+    validate_every: int = knob(1, "epochs between two validations", low=1)
+    precision: str = knob(
+        "auto", "auto: half precision on a GPU, 32 bits on the CPU", choices=("auto", "32", "16", "bf16")
+    )
+    ema_decay: float = knob(
+        0.0, "decay of the running mean of the weights and buffers; 0: none", low=0, high=1
+    )
+    keep: str = knob(
+        "best", "weights that predict: best epoch, last epoch, or its ema", choices=("best", "last", "ema")
+    )
+
+
+@dataclass(frozen=True)
+class InferenceConfig:
+    """How detections are made from weights."""
+
+    views: tuple[str, ...] = knob(VIEW_NAMES, "test-time views, comma-separated", choices=VIEW_NAMES)
+    batch_size: int = knob(4, "images per forward pass of one view", low=1)
+    brightness: float = knob(1.2, "factor on the pixels in the view 'bright'", low=0.1, high=10)
+
+
+@dataclass(frozen=True)
+class FusionConfig:
+    """How the views' detections become one list of candidates."""
+
+    method: str = knob("suppress", "suppress: keep the best of overlapping; wbf: average them",
+                       choices=("suppress", "wbf"))  # fmt: skip
+    iou: float = knob(0.3, "overlap above which two boxes of a class are one, IoU", low=0, high=1)
+
+
+@dataclass(frozen=True)
+class DecisionConfig:
+    """How the one box per ID is chosen."""
+
+    threshold: float = knob(
+        0.0, "a best box below this score gives way to the prior's, if that scores better on validation",
+        low=0, high=1,
+    )  # fmt: skip
+    fallback_confidence: float = knob(
+        1e-6, "confidence of the prior's box where nothing was found", low=1e-8, high=1
+    )
+
+
+@dataclass(frozen=True)
+class TrainerConfig:
+    """The machine; these knobs may differ when a run is resumed."""
+
+    accelerator: str = knob("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "gpu"))
+    devices: int = knob(-1, "processes that train together; -1: every GPU, or one CPU", low=-1)
+    nodes: int = knob(1, "machines that train together, under torchrun", low=1)
+
+
+@dataclass(frozen=True)
+class Config:
+    """All knobs of a run; the file ``runs/NAME/config.json`` is this, section by section."""
+
+    competition: CompetitionConfig = field(default_factory=CompetitionConfig)
+    data: DataConfig = field(default_factory=DataConfig)
+    model: ModelConfig = field(default_factory=ModelConfig)
+    augmentation: AugmentationConfig = field(default_factory=AugmentationConfig)
+    training: TrainingConfig = field(default_factory=TrainingConfig)
+    inference: InferenceConfig = field(default_factory=InferenceConfig)
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    decision: DecisionConfig = field(default_factory=DecisionConfig)
+    trainer: TrainerConfig = field(default_factory=TrainerConfig)
+
+    def __post_init__(self) -> None:
+        for key, spec in knobs().items():
+            _check(key, spec, self.get(key))
+        try:
+            re.compile(self.data.patient_pattern)
+        except re.error as error:
+            raise KitError(
+                "data.patient_pattern to be a regular expression", f"{self.data.patient_pattern!r}: {error}",
+                r"write one whose first group is the patient, such as ^(\d{8})_\d{3}",
+            ) from error  # fmt: skip
+        if self.training.keep == "ema" and not self.training.ema_decay:
+            raise KitError(
+                "training.ema_decay above 0 where training.keep=ema", "training.ema_decay=0",
+                "add --set training.ema_decay=0.998, or keep best or last",
+            )  # fmt: skip
+
+    def get(self, key: str) -> Any:
+        """The value of ``section.name``."""
+        section, _, name = key.partition(".")
+        return getattr(getattr(self, section), name)
+
+    def replace(self, values: Mapping[str, Any]) -> Config:
+        """A copy with some knobs changed; ``values`` maps ``section.name`` to a parsed value."""
+        sections: dict[str, dict[str, Any]] = {}
+        for key, value in values.items():
+            section, _, name = key.partition(".")
+            sections.setdefault(section, {})[name] = value
+        changed = {
+            section: dataclasses.replace(getattr(self, section), **names)
+            for section, names in sections.items()
+        }
+        return dataclasses.replace(self, **changed)
+
+    def as_dict(self) -> dict[str, dict[str, Any]]:
+        """Plain nested values, as they are written to JSON."""
+        values = dataclasses.asdict(self)
+        return {
+            section: {
+                name: list(value) if isinstance(value, tuple) else value for name, value in names.items()
+            }
+            for section, names in values.items()
+        }
+
+
+PRESETS: dict[str, dict[str, Any]] = {
+    # The public notebook's recipe, without its defects.
+    "seed": {},
+    # A small detector for a computer without a GPU.
+    "laptop": {
+        "model.detector": "fasterrcnn_mobilenet_v3_large_320_fpn",
+        "model.image_size_px": 384,
+        "training.max_epochs": 20,
+        "training.effective_batch": 4,
+        "training.warmup_epochs": 1.0,
+        "training.patience": 6,
+    },
+    # Trains from scratch on the synthetic competition in about two minutes on two cores.
+    "demo": {
+        "model.detector": "fcos_tiny",
+        "model.weights": "none",
+        "model.image_size_px": 128,
+        "augmentation.rotate_degrees": 5.0,
+        "augmentation.flip_p": 0.0,
+        "training.max_epochs": 12,
+        "training.effective_batch": 4,
+        "training.optimizer": "adamw",
+        "training.learning_rate": 2e-3,
+        "training.weight_decay": 0.05,
+        "training.warmup_epochs": 1.0,
+        "training.patience": 0,
+    },
+}
+DEFAULT_PRESET = "seed"
+
+
+def knobs() -> dict[str, dataclasses.Field[Any]]:
+    """Every knob by its key, in the order of this file; the metadata holds its line, range and choices."""
+    return {
+        f"{section.name}.{spec.name}": spec
+        for section in fields(Config)
+        for spec in fields(section.default_factory)  # type: ignore[arg-type]
+    }
+
+
+def preset(name: str) -> Config:
+    """The configuration of a preset. Raises KitError with the nearest names for an unknown one."""
+    if name not in PRESETS:
+        raise KitError(
+            "the name of a preset",
+            repr(name),
+            f"nearest: {nearest(name, PRESETS)} (--preset {DEFAULT_PRESET})",
+        )
+    return Config().replace(PRESETS[name])
+
+
+def override(config: Config, assignments: Iterable[str]) -> Config:
+    """Apply ``KEY=VALUE`` texts in order; a wrong key, type or range raises KitError."""
+    values: dict[str, Any] = {}
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        if not equals:
+            raise KitError("--set KEY=VALUE", repr(assignment), "write it as --set training.batch_size=2")
+        values[key.strip()] = parse(key.strip(), text.strip())
+    return config.replace(values)
+
+
+def parse(key: str, text: str) -> Any:
+    """The value of a knob from text, by the type of its default."""
+    spec = _spec(key)
+    default: Any = spec.default
+    try:
+        if isinstance(default, tuple):
+            return tuple(part.strip() for part in text.split(",") if part.strip())
+        kind: Any = type(default)
+        return kind(text)
+    except ValueError as error:
+        raise KitError(
+            f"{key} to be {_kind(default)} ({spec.metadata['doc']})", repr(text),
+            f"write --set {key}={_as_text(default)}, for example",
+        ) from error  # fmt: skip
+
+
+def load(path: Path) -> Config:
+    """Read ``config.json``; missing keys default, an unknown key, wrong type or range raises KitError."""
+    do = f"restore {path}, or start the run anew under another --run name"
+    content = read_json(path, do)
+    if not isinstance(content, dict) or not all(isinstance(names, dict) for names in content.values()):
+        raise KitError(f"{path} to hold sections of knobs", type(content).__name__, do)
+    values: dict[str, Any] = {}
+    for section, names in content.items():
+        for name, value in names.items():
+            key = f"{section}.{name}"
+            values[key] = _from_json(key, value, path)
+    return Config().replace(values)
+
+
+def save(config: Config, path: Path) -> None:
+    """Write ``config.json`` atomically, every knob with its value."""
+    write_json(path, config.as_dict())
+
+
+def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
+    """The knobs in which two configurations differ, leaving out those that only describe the machine."""
+    machine = {"data.workers", "data.cache_max_gib"}
+    return {
+        key: (old.get(key), new.get(key))
+        for key in knobs()
+        if key not in machine and not key.startswith("trainer.") and old.get(key) != new.get(key)
+    }
+
+
+def _spec(key: str) -> dataclasses.Field[Any]:
+    known = knobs()
+    if key not in known:
+        raise KitError("the key of a knob", repr(key), f"nearest: {nearest(key, known)}")
+    return known[key]
+
+
+def _from_json(key: str, value: Any, path: Path) -> Any:
+    default = _spec(key).default
+    if (
+        isinstance(default, tuple)
+        and isinstance(value, list)
+        and all(isinstance(part, str) for part in value)
+    ):
+        return tuple(value)
+    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not type(default):
+        raise KitError(
+            f"{key} in {path} to be {_kind(default)}",
+            repr(value),
+            f"write it as {_as_text(default)}, for example",
+        )
+    return value
+
+
+def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
+    low, high, choices = spec.metadata["low"], spec.metadata["high"], spec.metadata["choices"]
+    doc = spec.metadata["doc"]
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and not low <= value <= high:
+        raise KitError(
+            f"{key} between {low:g} and {high:g} ({doc})", f"{value}", f"the default is {spec.default}"
+        )
+    chosen = value if isinstance(value, tuple) else (value,)
+    wrong = [part for part in chosen if choices and part not in choices]
+    if wrong:
+        raise KitError(
+            f"{key} among {', '.join(choices)} ({doc})",
+            repr(wrong[0]),
+            f"nearest: {nearest(wrong[0], choices)}",
+        )
+    if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
+        raise KitError(
+            f"{key} to name each of its values once", repr(_as_text(value)), f"the choices: {choices}"
+        )
+
+
+def _kind(default: Any) -> str:
+    kinds = {int: "a whole number", float: "a number", tuple: "names with commas"}
+    return kinds.get(type(default), "text")
+
+
+def _as_text(value: Any) -> str:
+    return ",".join(value) if isinstance(value, tuple) else str(value)

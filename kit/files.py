@@ -1,0 +1,101 @@
+"""Writing so that a kill at any moment leaves the old file or the new one, never half of either.
+
+Temporary files stand beside their goal (a rename across file systems is no rename) and begin with a dot.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from kit.errors import KitError
+
+PARTIAL_SUFFIX = ".partial"
+_HASH_BLOCK_BYTES = 1 << 20
+
+
+@contextlib.contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give a temporary path to write to; on success it is flushed to disk and renamed to ``path``.
+
+    Raises KitError where the system refuses (disk full, read-only folder); ``path`` is then as it was.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX)
+        os.close(handle)
+    except OSError as error:
+        raise _refused(path, error) from error
+    partial = Path(name)
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        partial.chmod(0o666 & ~_umask())
+        partial.replace(path)
+    except OSError as error:
+        raise _refused(path, error) from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write UTF-8 text atomically, line ends as they are."""
+    with replacing(path) as partial:
+        partial.write_text(text, encoding="utf-8", newline="")
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN is refused (no JSON reader agrees on it)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def read_json(path: Path, do: str) -> Any:
+    """Read a JSON file of the kit; ``do`` says in the error what to do where it is missing or broken."""
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise KitError(f"the file {path}", "no such file", do) from error
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise KitError(f"{path} to be readable JSON", str(error), do) from error
+
+
+def sha256(path: Path) -> str:
+    """The SHA-256 of a file's bytes, as 64 hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while block := file.read(_HASH_BLOCK_BYTES):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def remove_partials(folder: Path) -> None:
+    """Delete what a killed process left half written directly under ``folder`` (call under its lock)."""
+    for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _refused(path: Path, error: OSError) -> KitError:
+    return KitError(
+        f"to write {path}",
+        f"{error.strerror or error} ({_free_space(path)})",
+        "make room or choose another folder with --workspace; what was there before is unchanged",
+    )
+
+
+def _free_space(path: Path) -> str:
+    folder = next((parent for parent in path.parents if parent.exists()), Path())
+    return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
