@@ -11,7 +11,7 @@ The map of the package, top down (a module imports only what stands below its ow
     submission     numbered folders, manifest, index               transforms  the augmentations
     fusion         suppression, weighted boxes fusion              phantoms the synthetic competition
     schemas        the tables as pandera schemas                   boxes    pure geometry
-    config         every knob and path
+    config         every knob                                      images   files to grey pixels
     errors, files, progress
 """
 

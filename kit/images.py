@@ -1,0 +1,74 @@
+"""Files to grey pixels: the one place where radiographs are decoded and resized.
+
+A 16-bit PNG is scaled by its own range; PIL's own conversion would saturate it to white.
+"""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import cv2
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+SUFFIXES = (".png", ".jpg", ".jpeg")
+Grey = UInt8[np.ndarray, "h w"]
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
+
+
+class ImageError(Exception):
+    """A file that is no readable radiograph; the text says why, without the path."""
+
+
+def read_grey(path: Path) -> Grey:
+    """Decode a PNG or JPEG (grey, RGB, RGBA, palette, 16-bit) to grey levels 0..255, shape (h, w).
+
+    An alpha channel is ignored. Raises ImageError where the file is missing, truncated or no image.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                if image.mode in _DEEP_MODES:
+                    return _scaled(np.asarray(image, dtype=np.float64))
+                if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
+                    return np.asarray(image.convert("RGB").convert("L"))
+                return np.asarray(image if image.mode == "L" else image.convert("L"))
+    except FileNotFoundError as error:
+        raise ImageError("no such file") from error
+    # PIL raises SyntaxError, EOFError, ValueError and others of its own for broken files.
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:  # fmt: skip
+        raise ImageError(_reason(path, error)) from error
+
+
+def resize_longest(image: Grey, size_px: int) -> Grey:
+    """Resize so that the longer side is ``size_px``, keeping the aspect (rounded); the input if it fits."""
+    height, width = image.shape
+    new_width, new_height = fitted_size(width, height, size_px)
+    if (new_width, new_height) == (width, height):
+        return image
+    method = cv2.INTER_AREA if size_px < max(width, height) else cv2.INTER_LINEAR
+    return cv2.resize(image, (new_width, new_height), interpolation=method)
+
+
+def fitted_size(width_px: int, height_px: int, size_px: int) -> tuple[int, int]:
+    """Width and height after a resize whose longer side is ``size_px``; at least one pixel each."""
+    scale = size_px / max(width_px, height_px)
+    return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
+def _scaled(levels: np.ndarray) -> Grey:
+    low, high = float(levels.min()), float(levels.max())
+    if not np.isfinite([low, high]).all():
+        raise ValueError("non-finite pixels")
+    if high <= low:
+        return np.zeros(levels.shape, dtype=np.uint8)
+    return np.round((levels - low) * (255 / (high - low))).astype(np.uint8)
+
+
+def _reason(path: Path, error: Exception) -> str:
+    text = str(error).replace(repr(str(path)), "the file").replace(str(path), "the file")
+    return text or type(error).__name__
