@@ -1,0 +1,67 @@
+"""Pure box geometry in numpy: xyxy corners, absolute pixels, shape (n, 4); n may be 0.
+
+Overlaps are computed in float64 whatever comes in: float32 moves an IoU of exactly one half across the line.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Float, Float64, Real
+
+CORNERS = ["x_min", "y_min", "x_max", "y_max"]
+Boxes = Float[np.ndarray, "n 4"]
+Side = float | Real[np.ndarray, "n"]
+
+
+def area(boxes: Boxes) -> Float64[np.ndarray, "n"]:
+    """Areas in square pixels; 0 for a box whose corners are inverted or equal."""
+    sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0)
+    return sides[:, 0] * sides[:, 1]
+
+
+def iou_matrix(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Float64[np.ndarray, "n m"]:
+    """Intersection over union of every box of ``a`` with every box of ``b``, in 0..1.
+
+    A box without area overlaps nothing (IoU 0, also with itself). Zero boxes give an empty matrix.
+    """
+    first, second = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
+    return _iou(_intersection(first, second), area(a)[:, None], area(b)[None])
+
+
+def iou_pairs(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n"]:
+    """Intersection over union of each box of ``a`` with the box of ``b`` in the same row, in 0..1."""
+    return _iou(_intersection(a.astype(np.float64), b.astype(np.float64)), area(a), area(b))
+
+
+def clip(boxes: Boxes, width_px: Side, height_px: Side) -> Boxes:
+    """Move corners outside the image onto its border; a box wholly outside is left without area.
+
+    The sides are those of one image, or of one image per box (shape (n,)). The dtype is kept.
+    """
+    limits = np.stack(np.broadcast_arrays(width_px, height_px, width_px, height_px), axis=-1)
+    return np.minimum(np.maximum(boxes, 0), limits).astype(boxes.dtype)
+
+
+def flip_horizontally(boxes: Boxes, width_px: float) -> Boxes:
+    """Mirror boxes at the vertical middle of an image ``width_px`` wide. The dtype is kept."""
+    flipped = boxes.astype(np.float64)
+    flipped[:, [0, 2]] = width_px - flipped[:, [2, 0]]
+    return flipped.astype(boxes.dtype)
+
+
+def scale(boxes: Boxes, factor_x: float, factor_y: float) -> Boxes:
+    """Carry boxes into a picture resized by these factors. The dtype is kept."""
+    return (boxes * np.array([factor_x, factor_y, factor_x, factor_y], dtype=np.float64)).astype(boxes.dtype)
+
+
+def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    return np.maximum(width, 0) * np.maximum(height, 0)
+
+
+def _iou(shared: np.ndarray, area_a: np.ndarray, area_b: np.ndarray) -> np.ndarray:
+    union = area_a + area_b - shared
+    # An inverted box can have a shared part only by arithmetic: without area it overlaps nothing.
+    real = (area_a > 0) & (area_b > 0)
+    return np.divide(shared, union, out=np.zeros_like(union), where=real)
