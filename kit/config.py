@@ -60,9 +60,7 @@ class DataConfig:
         0.1, "a patient with more than this share of the images is taken for a wrong pattern", low=0, high=1
     )
     validation_share: float = knob(0.15, "share of the training images held out", low=0.01, high=0.9)
-    split_candidates: int = knob(
-        64, "seeded splits that are drawn; the best balanced by class is kept", low=1
-    )
+    split_candidates: int = knob(256, "seeded splits that are drawn; the best balanced by class is kept", low=1)
     cache_max_gib: float = knob(8.0, "largest pixel cache that may be written, GiB", low=0)
     workers: int = knob(-1, "processes that prepare samples; -1: four with a GPU, none on the CPU", low=-1)
 
@@ -79,13 +77,9 @@ class ModelConfig:
         choices=("auto", "batch", "frozen"),
     )
     norm_eps: float = knob(-1.0, "epsilon of those norm layers; -1: as the weights were made", low=-1, high=1)
-    image_size_px: int = knob(
-        1024, "longer side of the image that the network sees, pixels", low=32, high=8192
-    )
+    image_size_px: int = knob(1024, "longer side of the image that the network sees, pixels", low=32, high=8192)
     score_floor: float = knob(0.001, "detections below this score are not stored", low=0, high=1)
-    nms_iou: float = knob(
-        0.3, "overlap above which the detector suppresses within a class, IoU", low=0, high=1
-    )
+    nms_iou: float = knob(0.3, "overlap above which the detector suppresses within a class, IoU", low=0, high=1)
     detections_per_image: int = knob(100, "most detections that are stored per image and view", low=1)
 
 
@@ -103,9 +97,7 @@ class AugmentationConfig:
     contrast: float = knob(0.2, "largest change of contrast, share", low=0, high=1)
     dropout_p: float = knob(0.2, "probability that square holes are cut (boxes are kept)", low=0, high=1)
     dropout_holes: int = knob(8, "most holes", low=1)
-    dropout_side: float = knob(
-        0.0625, "side of a hole, share of the image side (64 of 1024 px)", low=0, high=1
-    )
+    dropout_side: float = knob(0.0625, "side of a hole, share of the image side (64 of 1024 px)", low=0, high=1)
     min_visibility: float = knob(
         0.3, "a box with less than this share of its area left in the picture is dropped and counted",
         low=0, high=1,
@@ -129,13 +121,10 @@ class TrainingConfig:
     final_rate: float = knob(1e-6, "rate of the last step, the end of the cosine", low=0)
     clip_norm: float = knob(1.0, "gradients are clipped to this norm; 0: not at all", low=0)
     patience: int = knob(15, "epochs without a better validation mAP before stopping; 0: never stop", low=0)
-    validate_every: int = knob(1, "epochs between two validations", low=1)
     precision: str = knob(
         "auto", "auto: half precision on a GPU, 32 bits on the CPU", choices=("auto", "32", "16", "bf16")
     )
-    ema_decay: float = knob(
-        0.0, "decay of the running mean of the weights and buffers; 0: none", low=0, high=1
-    )
+    ema_decay: float = knob(0.0, "decay of the running mean of the weights and buffers; 0: none", low=0, high=1)
     keep: str = knob(
         "best", "weights that predict: best epoch, last epoch, or its ema", choices=("best", "last", "ema")
     )
@@ -223,8 +212,7 @@ class Config:
             section, _, name = key.partition(".")
             sections.setdefault(section, {})[name] = value
         changed = {
-            section: dataclasses.replace(getattr(self, section), **names)
-            for section, names in sections.items()
+            section: dataclasses.replace(getattr(self, section), **names) for section, names in sections.items()
         }
         return dataclasses.replace(self, **changed)
 
@@ -232,9 +220,7 @@ class Config:
         """Plain nested values, as they are written to JSON."""
         values = dataclasses.asdict(self)
         return {
-            section: {
-                name: list(value) if isinstance(value, tuple) else value for name, value in names.items()
-            }
+            section: {name: list(value) if isinstance(value, tuple) else value for name, value in names.items()}
             for section, names in values.items()
         }
 
@@ -355,11 +341,7 @@ def _spec(key: str) -> dataclasses.Field[Any]:
 
 def _from_json(key: str, value: Any, path: Path) -> Any:
     default = _spec(key).default
-    if (
-        isinstance(default, tuple)
-        and isinstance(value, list)
-        and all(isinstance(part, str) for part in value)
-    ):
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(part, str) for part in value):
         return tuple(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -376,9 +358,7 @@ def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
     low, high, choices = spec.metadata["low"], spec.metadata["high"], spec.metadata["choices"]
     doc = spec.metadata["doc"]
     if isinstance(value, (int, float)) and not isinstance(value, bool) and not low <= value <= high:
-        raise KitError(
-            f"{key} between {low:g} and {high:g} ({doc})", f"{value}", f"the default is {spec.default}"
-        )
+        raise KitError(f"{key} between {low:g} and {high:g} ({doc})", f"{value}", f"the default is {spec.default}")
     chosen = value if isinstance(value, tuple) else (value,)
     wrong = [part for part in chosen if choices and part not in choices]
     if wrong:
@@ -388,9 +368,7 @@ def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
             f"nearest: {nearest(wrong[0], choices)}",
         )
     if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
-        raise KitError(
-            f"{key} to name each of its values once", repr(_as_text(value)), f"the choices: {choices}"
-        )
+        raise KitError(f"{key} to name each of its values once", repr(_as_text(value)), f"the choices: {choices}")
 
 
 def _kind(default: Any) -> str:

@@ -1,6 +1,7 @@
 """Shapes and types are checked while the tests run; nothing leaves this machine."""
 
 import os
+import shutil
 import socket
 import warnings
 
@@ -14,7 +15,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     from jaxtyping import install_import_hook
 
-    install_import_hook("kit", "beartype.beartype")
+    install_import_hook("kit", "typechecks.check")
 
 _connect = socket.socket.connect
 
@@ -33,3 +34,62 @@ def only_loopback(monkeypatch):
         return _connect(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
+
+
+TOY_TEST_IMAGES = 8
+TOY = (
+    f"competition.expected_ids={TOY_TEST_IMAGES}",
+    "model.image_size_px=64",
+    "training.max_epochs=2",
+    "training.batch_size=4",
+    "training.effective_batch=8",
+    "data.validation_share=0.3",
+    "data.largest_patient_share=0.5",
+    "inference.views=plain,flip,zoom_out",
+)
+
+
+@pytest.fixture(scope="session")
+def toy_source(tmp_path_factory):
+    """A synthetic competition of 32 + 8 images with its pixel cache; tests work on copies."""
+    from kit.data import load_test, load_training
+    from kit.phantoms import write_competition
+
+    workspace = tmp_path_factory.mktemp("toy")
+    write_competition(workspace, 3, train_images=32, test_images=TOY_TEST_IMAGES, size_px=96)
+    load_training(workspace, toy_config())
+    load_test(workspace, toy_config())
+    return workspace
+
+
+@pytest.fixture
+def toy(toy_source, tmp_path):
+    """A fresh copy of the toy competition's workspace."""
+    return copied(toy_source, tmp_path / "toy")
+
+
+@pytest.fixture(scope="session")
+def trained_source(toy_source, tmp_path_factory):
+    """The toy competition with a run 'demo' trained for two epochs; tests work on copies."""
+    from kit import verbs
+
+    workspace = copied(toy_source, tmp_path_factory.mktemp("trained") / "toy")
+    verbs.train(workspace, None, "demo", TOY)
+    return workspace
+
+
+@pytest.fixture
+def trained(trained_source, tmp_path):
+    """A fresh copy of the workspace with the trained run."""
+    return copied(trained_source, tmp_path / "trained")
+
+
+def toy_config():
+    from kit.config import override, preset
+
+    return override(preset("demo"), TOY)
+
+
+def copied(source, goal):
+    shutil.copytree(source, goal)  # with the files' times, which the pixel cache goes by
+    return goal

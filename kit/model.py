@@ -1,0 +1,290 @@
+"""The detectors by name, and the way of weights in and out.
+
+torchvision decides by the weights that it is asked for whether BatchNorm is frozen, and with COCO weights
+sets its epsilon to 0. Here both are named and kept in the run's config, so that a rebuilt network is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights, detection
+from torchvision.models._api import WeightsEnum
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.backbone_utils import BackboneWithFPN
+from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.models.resnet import BasicBlock
+from torchvision.ops import FrozenBatchNorm2d
+
+from kit.config import ModelConfig
+from kit.errors import KitError
+
+TORCH_EPS = 1e-5
+_TINY_CHANNELS = (32, 48, 64, 96)
+_TINY_STRIDES = (4, 8, 16, 32)
+_TINY_HEAD_CHANNELS = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A detector: how it is built without weights, and what pretrained weights for it were made with."""
+
+    build: Callable[[int], nn.Module]
+    coco: WeightsEnum | None
+    imagenet: WeightsEnum | None
+    pretrained_norm: str
+    coco_eps: float = TORCH_EPS
+
+
+class NoResize(GeneralizedRCNNTransform):
+    """torchvision's normalising and batching, with images kept at the size in which they come."""
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return both as they are: a view chose the size."""
+        return image, target
+
+
+def build(config: ModelConfig, classes: int) -> nn.Module:
+    """The detector for ``classes`` findings with random weights, its floors and norm layers as configured.
+
+    Labels are 1..classes; 0 is background. ``config`` is one that ``resolved`` has named the norms of.
+    """
+    model = DETECTORS[config.detector].build(classes + 1)
+    old = model.transform
+    model.transform = NoResize(1, 1, old.image_mean, old.image_std, size_divisible=old.size_divisible)
+    if config.norm == "frozen":
+        _freeze_norms(model.backbone.body)
+    for module in model.backbone.body.modules():
+        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+            module.eps = config.norm_eps
+    _lower_floors(model, config)
+    return model
+
+
+def resolved(config: ModelConfig) -> ModelConfig:
+    """The same configuration with ``norm`` and ``norm_eps`` named where they were left to the weights."""
+    family = DETECTORS[config.detector]
+    pretrained = config.weights != "none"
+    norm = family.pretrained_norm if pretrained else "batch"
+    eps = TORCH_EPS if config.weights in ("none", "imagenet") else family.coco_eps
+    if pretrained and config.weights not in ("coco", "imagenet"):
+        saved = _saved_model(Path(config.weights))
+        norm, eps = str(saved.get("norm", norm)), float(saved.get("norm_eps", eps))
+    return dataclasses.replace(
+        config,
+        norm=norm if config.norm == "auto" else config.norm,
+        norm_eps=eps if config.norm_eps < 0 else config.norm_eps,
+    )
+
+
+def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
+    """Put the configured starting weights into a new detector; the names of tensors that stayed random.
+
+    ``coco`` and a file fill all that fits (a head for other classes does not), ``imagenet`` the backbone.
+    Raises KitError where a download is impossible, or a file is none of this detector's.
+    """
+    if config.weights == "none":
+        return []
+    family = DETECTORS[config.detector]
+    if config.weights == "imagenet":
+        return _load_backbone(model, _downloaded(family.imagenet, config))
+    if config.weights == "coco":
+        return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
+    path = Path(config.weights)
+    return _load_fitting(model, _state_dict(load_checkpoint(path)), str(path))
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without running any code from it. Raises KitError where it cannot be read."""
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise KitError(
+            "coco, imagenet, none or the path of a weights file", f"no file {path}", "check model.weights"
+        ) from error
+    # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise KitError(
+            f"{path} to be a checkpoint of plain tensors and values", reason,
+            "restore the file, or delete it: training goes on from the last whole checkpoint",
+        ) from error  # fmt: skip
+    if not isinstance(content, dict):
+        raise KitError(
+            f"{path} to hold a dict of weights", type(content).__name__, "use a file made by kit or torch"
+        )
+    return content
+
+
+def network_input(images: Sequence[UInt8[Tensor, "1 _h _w"]]) -> list[Float[Tensor, "3 _h2 _w2"]]:
+    """Grey bytes as the detectors want them: three equal channels in 0..1, on the images' own device."""
+    return [(image.to(torch.float32) / 255).expand(3, -1, -1) for image in images]
+
+
+def _tiny(classes: int) -> nn.Module:
+    """FCOS of about a million parameters: four strides from 4 on, for small images and training from scratch."""
+    backbone = BackboneWithFPN(
+        _TinyBody(),
+        {name: name for name in _TinyBody.stages},
+        list(_TINY_CHANNELS),
+        _TINY_HEAD_CHANNELS,
+        extra_blocks=_NoExtraLevel(),
+    )
+    anchors = AnchorGenerator(tuple((stride,) for stride in _TINY_STRIDES), ((1.0,),) * len(_TINY_STRIDES))
+    return FCOS(backbone, classes, anchor_generator=anchors)
+
+
+class _TinyBody(nn.Sequential):
+    """A stem of stride 4 and a residual block per stage, each stage after the first halving the size."""
+
+    stages = ("stage1", "stage2", "stage3", "stage4")
+
+    def __init__(self) -> None:
+        super().__init__()
+        first = _TINY_CHANNELS[0]
+        stem = nn.Sequential(
+            nn.Conv2d(3, first, 5, stride=2, padding=2, bias=False),
+            nn.BatchNorm2d(first),
+            nn.ReLU(inplace=True),
+            nn.MaxPool2d(3, stride=2, padding=1),
+        )
+        self.add_module("stem", stem)
+        for name, before, after in zip(self.stages, (first, *_TINY_CHANNELS), _TINY_CHANNELS, strict=False):
+            stride = 1 if name == self.stages[0] else 2
+            shortcut = nn.Sequential(nn.Conv2d(before, after, 1, stride=stride, bias=False), nn.BatchNorm2d(after))
+            self.add_module(name, BasicBlock(before, after, stride, shortcut))
+
+
+class _NoExtraLevel(detection.backbone_utils.ExtraFPNBlock):
+    """The pyramid as it is: torchvision would otherwise append a pooled level."""
+
+    def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
+        return results, names
+
+
+def _torchvision(name: str) -> Callable[[int], nn.Module]:
+    def build_one(classes: int) -> nn.Module:
+        return getattr(detection, name)(weights=None, weights_backbone=None, num_classes=classes)
+
+    return build_one
+
+
+DETECTORS: dict[str, Family] = {
+    "fasterrcnn_resnet50_fpn_v2": Family(
+        _torchvision("fasterrcnn_resnet50_fpn_v2"),
+        detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="batch",
+    ),
+    "fasterrcnn_resnet50_fpn": Family(
+        _torchvision("fasterrcnn_resnet50_fpn"),
+        detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+        coco_eps=0.0,
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": Family(
+        _torchvision("fasterrcnn_mobilenet_v3_large_fpn"),
+        detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
+        MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": Family(
+        _torchvision("fasterrcnn_mobilenet_v3_large_320_fpn"),
+        detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1,
+        MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+    ),
+    "retinanet_resnet50_fpn_v2": Family(
+        _torchvision("retinanet_resnet50_fpn_v2"),
+        detection.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="batch",
+    ),
+    "fcos_resnet50_fpn": Family(
+        _torchvision("fcos_resnet50_fpn"),
+        detection.FCOS_ResNet50_FPN_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+    ),
+    "fcos_tiny": Family(_tiny, coco=None, imagenet=None, pretrained_norm="batch"),
+}
+
+
+def _lower_floors(model: nn.Module, config: ModelConfig) -> None:
+    # Faster R-CNN keeps its floors in its heads, the one-stage detectors in themselves.
+    holder = getattr(model, "roi_heads", model)
+    holder.score_thresh = config.score_floor
+    holder.nms_thresh = config.nms_iou
+    holder.detections_per_img = config.detections_per_image
+    if hasattr(model, "rpn"):
+        model.rpn.score_thresh = 0.0  # the 320 px variant drops proposals below .05 otherwise
+
+
+def _freeze_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=child.eps))
+        else:
+            _freeze_norms(child)
+
+
+def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str, Tensor]:
+    if weights is None:
+        raise KitError(
+            f"weights that exist for {config.detector}", f"model.weights={config.weights}",
+            "--set model.weights=none trains from scratch; a file of an earlier run works too",
+        )  # fmt: skip
+    goal = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+    try:
+        return weights.get_state_dict(progress=True, check_hash=True)
+    except (OSError, RuntimeError) as error:
+        raise KitError(
+            f"to download the {config.weights} weights of {config.detector}",
+            str(error) or type(error).__name__,
+            f"fetch {weights.url} elsewhere and put it at {goal}; --set model.weights=none goes without",
+        ) from error
+
+
+def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    inner = checkpoint.get("state_dict", checkpoint)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _saved_model(path: Path) -> Mapping[str, Any]:
+    kit = load_checkpoint(path).get("kit", {})
+    return kit.get("model", {}) if isinstance(kit, dict) else {}
+
+
+def _load_backbone(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    # A MobileNet's layers stand under "features." in the classifier, at the top in the detector's body.
+    bare = {name.removeprefix("features."): tensor for name, tensor in weights.items()}
+    _load_fitting(model.backbone.body, bare, "the ImageNet weights")
+    return [name for name in model.state_dict() if not name.startswith("backbone.body.")]
+
+
+def _load_fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
+    own = model.state_dict()
+    fitting = {
+        name: tensor
+        for name, tensor in weights.items()
+        if name in own and isinstance(tensor, Tensor) and tensor.shape == own[name].shape
+    }
+    missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    if len(fitting) < len(own) / 2:
+        raise KitError(
+            f"{source} to fit this detector", f"{len(fitting)} of its {len(own)} tensors do",
+            "choose the model.detector that the file was made with",
+        )  # fmt: skip
+    model.load_state_dict(fitting, strict=False)
+    return missing

@@ -1,0 +1,171 @@
+"""The run folder: one name chosen by the user, and everything that training under it left behind.
+
+``finished.json`` is written last; a run without it is one to go on with.
+"""
+
+from __future__ import annotations
+
+import datetime
+import re
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.errors import KitError, nearest
+from kit.files import read_json, sha256, write_json
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+
+
+@dataclass(frozen=True)
+class Run:
+    """Where the parts of a run lie. A single split is fold 0 and lies directly in the run's folder."""
+
+    workspace: Path
+    name: str
+
+    def __post_init__(self) -> None:
+        if not _NAME.fullmatch(self.name) or self.name.endswith("."):
+            raise KitError(
+                "a run's name of letters, digits, dots, dashes and underscores (64 at most)",
+                repr(self.name),
+                "choose another with --run NAME",
+            )
+
+    @property
+    def folder(self) -> Path:
+        """``WORKSPACE/runs/NAME``."""
+        return self.workspace / "runs" / self.name
+
+    @property
+    def config(self) -> Path:
+        """Every knob of the run."""
+        return self.folder / "config.json"
+
+    @property
+    def split(self) -> Path:
+        """The labels, the images held out and the hash of the table they came from."""
+        return self.folder / "split.json"
+
+    @property
+    def best(self) -> Path:
+        """Checkpoint of the epoch with the best in-loop score."""
+        return self.folder / "best.ckpt"
+
+    @property
+    def last(self) -> Path:
+        """Checkpoint of the last epoch that ended: where training goes on."""
+        return self.folder / "last.ckpt"
+
+    @property
+    def history(self) -> Path:
+        """One row per epoch, over all attempts."""
+        return self.folder / "history.csv"
+
+    @property
+    def report(self) -> Path:
+        """The scores."""
+        return self.folder / "report.json"
+
+    @property
+    def finished(self) -> Path:
+        """Present once training has ended and its detections are stored."""
+        return self.folder / "finished.json"
+
+    def detections(self, part: str) -> Path:
+        """The stored raw detections of ``validation`` or ``test``."""
+        return self.folder / "detections" / f"{part}.parquet"
+
+
+@dataclass(frozen=True)
+class Split:
+    """What the run was trained on, and what it was not."""
+
+    labels: tuple[str, ...]
+    validation: tuple[str, ...]
+    table_sha256: str
+
+    def save(self, path: Path) -> None:
+        """Write as JSON, atomically."""
+        write_json(path, asdict(self))
+
+
+@dataclass(frozen=True)
+class Finished:
+    """How training ended."""
+
+    kept: str
+    epoch: int
+    epochs: int
+    weights_sha256: str
+    at: str
+
+
+def read_split(run: Run) -> Split:
+    """The split that a run was started with."""
+    content = _fields(run.split, Split)
+    return Split(tuple(content["labels"]), tuple(content["validation"]), str(content["table_sha256"]))
+
+
+def read_finished(run: Run) -> Finished:
+    """The end of a finished run."""
+    return Finished(**_fields(run.finished, Finished))
+
+
+def mark_finished(run: Run, kept: str, epoch: int, epochs: int, weights: Path) -> Finished:
+    """Write ``finished.json``: which weights were kept, from which epoch, of how many."""
+    at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
+    finished = Finished(kept, epoch, epochs, sha256(weights), at)
+    write_json(run.finished, asdict(finished))
+    return finished
+
+
+def names(workspace: Path) -> list[str]:
+    """The names of all runs of a workspace, sorted."""
+    return sorted(path.parent.name for path in (workspace / "runs").glob("*/config.json"))
+
+
+def existing(workspace: Path, name: str) -> Run:
+    """The run of that name. Raises KitError with the nearest names where there is none."""
+    run = Run(workspace, name)
+    if not run.config.exists():
+        raise KitError(
+            f"the name of a run in {workspace / 'runs'}",
+            repr(name),
+            f"nearest: {nearest(name, names(workspace))}; `invoke train` starts one",
+        )
+    return run
+
+
+def newest_finished(workspace: Path) -> Run:
+    """The run that finished last. Raises KitError where none has."""
+    finished = [run for name in names(workspace) if (run := Run(workspace, name)).finished.exists()]
+    if not finished:
+        started = names(workspace)
+        raise KitError(
+            f"a finished run in {workspace / 'runs'}",
+            f"runs that have not finished: {', '.join(started)}" if started else "no run",
+            f"`invoke train{f' --run {started[0]}' if started else ''}` {'goes on' if started else 'starts one'}",
+        )
+    return max(finished, key=lambda run: read_finished(run).at)
+
+
+def require_finished(run: Run) -> Finished:
+    """How the run ended. Raises KitError where it has not."""
+    if not run.finished.exists():
+        raise KitError(
+            f"run {run.name!r} to be finished",
+            "its training has not ended",
+            "run its `invoke train` command again: it goes on where it stopped",
+        )
+    return read_finished(run)
+
+
+def _fields(path: Path, kind: type) -> Mapping[str, Any]:
+    do = f"restore {path}, or train under another --run name"
+    content = read_json(path, do)
+    expected = set(kind.__dataclass_fields__)
+    if not isinstance(content, dict) or set(content) != expected:
+        raise KitError(f"{path} to hold {', '.join(sorted(expected))}", "other keys", do)
+    return content

@@ -1,0 +1,184 @@
+"""Numbered submission folders: ``submissions/0007-slug/`` with a CSV and its manifest.
+
+A folder appears under its name in one rename, whole; its CSV never changes afterwards. Numbers are never
+reused: the index remembers those of folders that somebody deleted.
+"""
+
+from __future__ import annotations
+
+import csv
+import datetime
+import io
+import os
+import re
+import shutil
+import unicodedata
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from kit.errors import KitError
+from kit.files import PARTIAL_SUFFIX, read_json, remove_partials, sha256, write_json, write_text
+
+CSV_NAME, MANIFEST_NAME, INDEX_NAME = "submission.csv", "manifest.json", "index.csv"
+INDEX_COLUMNS = ("number", "folder", "created_at", "message", "run", "local_score", "public_score", "status")
+_FOLDER = re.compile(r"(\d{4,})-[a-z0-9-]+")
+_SLUG_LETTERS = 40
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a submission comes from; never changes once it is written."""
+
+    message: str
+    run: str
+    local_score: float | None
+    weights: Mapping[str, str] = field(default_factory=dict)
+    config: Mapping[str, Any] = field(default_factory=dict)
+    git: Mapping[str, Any] = field(default_factory=dict)
+    fallbacks: int = 0
+
+
+@dataclass(frozen=True)
+class Submission:
+    """One filed submission. ``status`` and ``public_score`` are the upload's, empty until there is one."""
+
+    folder: Path
+    number: int
+    created_at: str
+    origin: Origin
+    csv_sha256: str
+    status: str = ""
+    public_score: float | None = None
+    ref: int | None = None
+
+    @property
+    def csv(self) -> Path:
+        """The file that is uploaded."""
+        return self.folder / CSV_NAME
+
+
+def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[Path], object]) -> Submission:
+    """File a CSV text under the next number of ``folder`` and add it to the index.
+
+    ``check`` gets the file while it is still hidden, and raises where it is not a valid submission: then
+    nothing is filed. Two processes at once get two numbers. A kill in between leaves at most a hidden folder,
+    which the next call removes.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder):
+        remove_partials(folder)
+        number = 1 + max([0, *_used_numbers(folder)])
+        name = f"{number:04d}-{slug(origin.message)}"
+        partial = folder / f".{name}.{os.getpid()}{PARTIAL_SUFFIX}"
+        partial.mkdir()
+        try:
+            write_text(partial / CSV_NAME, text)
+            check(partial / CSV_NAME)
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            submission = Submission(folder / name, number, now, origin, sha256(partial / CSV_NAME))
+            write_json(partial / MANIFEST_NAME, _manifest(submission))
+            partial.rename(folder / name)
+        except BaseException:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
+        write_index(folder)
+    return submission
+
+
+def slug(message: str) -> str:
+    """A message as the end of a folder's name: lower-case ASCII letters, digits and dashes; never empty."""
+    ascii_text = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
+    return re.sub(r"[^a-z0-9]+", "-", ascii_text)[:_SLUG_LETTERS].strip("-") or "submission"
+
+
+def read_submissions(folder: Path) -> list[Submission]:
+    """All whole submissions, by number. Raises KitError where a manifest is broken, naming it."""
+    found = [_read(path) for path in _folders(folder)]
+    return sorted(found, key=lambda submission: submission.number)
+
+
+def newest(folder: Path) -> Submission:
+    """The submission with the highest number. Raises KitError where there is none."""
+    submissions = read_submissions(folder)
+    if not submissions:
+        raise KitError(f"a submission in {folder}", "none", "`invoke predict` files one, or name one with --file")
+    return submissions[-1]
+
+
+def write_index(folder: Path) -> None:
+    """Bring ``index.csv`` up to date: a line per submission, those of deleted folders kept as they were."""
+    lines = {row["number"]: row for row in _index_rows(folder)}
+    for submission in read_submissions(folder):
+        lines[str(submission.number)] = {
+            "number": str(submission.number),
+            "folder": submission.folder.name,
+            "created_at": submission.created_at,
+            "message": submission.origin.message,
+            "run": submission.origin.run,
+            "local_score": _as_text(submission.origin.local_score),
+            "public_score": _as_text(submission.public_score),
+            "status": submission.status,
+        }
+    text = io.StringIO()
+    writer = csv.DictWriter(text, INDEX_COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines[number] for number in sorted(lines, key=int))
+    write_text(folder / INDEX_NAME, text.getvalue())
+
+
+def _read(folder: Path) -> Submission:
+    path = folder / MANIFEST_NAME
+    do = f"restore {path} from a copy, or move the folder away: its number stays taken"
+    content = read_json(path, do)
+    try:
+        origin = Origin(**content.pop("origin"))
+        submission = Submission(folder=folder, origin=origin, **content)
+    except (TypeError, KeyError, AttributeError) as error:
+        raise KitError(f"{path} to be a manifest of a submission", str(error), do) from error
+    number = _FOLDER.fullmatch(folder.name)
+    if number is None or submission.number != int(number[1]):
+        raise KitError(f"{path} to carry its folder's number", str(submission.number), do)
+    return submission
+
+
+def _manifest(submission: Submission) -> dict[str, Any]:
+    values = {item.name: getattr(submission, item.name) for item in fields(Submission) if item.name != "folder"}
+    return values | {"origin": asdict(submission.origin)}
+
+
+def _folders(folder: Path) -> list[Path]:
+    return [path for path in folder.glob("*/") if _FOLDER.fullmatch(path.name) and (path / MANIFEST_NAME).exists()]
+
+
+def _used_numbers(folder: Path) -> list[int]:
+    named = [int(match[1]) for path in folder.glob("*/") if (match := _FOLDER.fullmatch(path.name))]
+    return named + [int(row["number"]) for row in _index_rows(folder)]
+
+
+def _index_rows(folder: Path) -> list[dict[str, str]]:
+    path = folder / INDEX_NAME
+    if not path.exists():
+        return []
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for line, row in enumerate(rows, start=2):
+        if set(row) != set(INDEX_COLUMNS) or not (row["number"] or "").isdecimal():
+            raise KitError(
+                f"{path} to have the columns {','.join(INDEX_COLUMNS)} and whole numbers",
+                f"line {line}: {list(row.values())}",
+                f"restore {path}, or delete it: it is made anew from the manifests",
+            )
+    return rows
+
+
+def _lock(folder: Path) -> FileLock:
+    # A lock of the system's, which ends with its process; the file stays, removing it would be a race.
+    return FileLock(folder / ".lock")
+
+
+def _as_text(score: float | None) -> str:
+    return "" if score is None else f"{score:.4f}"

@@ -1,0 +1,104 @@
+"""The augmentations of a training image, on Albumentations 2.0's own arguments.
+
+CoarseDropout runs in a second pipeline that sees no boxes: it truncates their corners to whole pixels and
+removes a box that lies wholly under a hole, and a finding does not vanish because a patch of it is hidden.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from jaxtyping import Float32, Int64
+
+# Importing albumentations asks the package index for a newer release unless told not to.
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
+
+import albumentations as A
+import cv2
+
+from kit.config import AugmentationConfig
+from kit.images import Grey
+
+_MIN_AREA_PX = 1.0
+
+
+@dataclass(frozen=True)
+class Augmented:
+    """A changed image with its boxes; ``kept`` are the indices of the given boxes that are still there."""
+
+    image: Grey
+    boxes: Float32[np.ndarray, "n 4"]
+    kept: Int64[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """The recipe's pipeline. The result is a pure function of (image, boxes, seed), in any process."""
+
+    config: AugmentationConfig
+
+    def __call__(self, image: Grey, boxes: Float32[np.ndarray, "m 4"], seed: int) -> Augmented:
+        """Apply to one image (h, w) with its boxes (pixels of this image; zero boxes are fine).
+
+        A box of which less than ``min_visibility`` stays in the picture is left out of ``kept``.
+        """
+        self._geometry.set_random_seed(seed)
+        self._holes.set_random_seed(seed)
+        moved = self._geometry(image=image[:, :, None], bboxes=boxes, index=np.arange(len(boxes)))
+        holed = self._holes(image=moved["image"])["image"]
+        return Augmented(
+            np.ascontiguousarray(holed[:, :, 0]),
+            np.asarray(moved["bboxes"], dtype=np.float32).reshape(-1, 4),
+            np.asarray(moved["index"], dtype=np.int64).reshape(-1),  # labels come back as floats
+        )
+
+    @cached_property
+    def _geometry(self) -> A.Compose:
+        config = self.config
+        shift = (-config.shift, config.shift)
+        return A.Compose(
+            [
+                A.HorizontalFlip(p=config.flip_p),
+                A.Affine(
+                    scale=(1 - config.scale, 1 + config.scale),
+                    translate_percent={"x": shift, "y": shift},
+                    rotate=(-config.rotate_degrees, config.rotate_degrees),
+                    rotate_method="ellipse",  # the loosest box of a turned square has IoU .667 at 15 degrees
+                    border_mode=cv2.BORDER_CONSTANT,  # a mirrored border would show findings without boxes
+                    fill=0,
+                    p=config.affine_p,
+                ),
+                A.RandomBrightnessContrast(
+                    brightness_limit=(-config.brightness, config.brightness),
+                    contrast_limit=(-config.contrast, config.contrast),
+                    p=config.brightness_p,
+                ),
+            ],
+            bbox_params=A.BboxParams(
+                format="pascal_voc",
+                label_fields=["index"],
+                min_visibility=config.min_visibility,
+                min_area=_MIN_AREA_PX,
+                clip=True,
+                filter_invalid_bboxes=True,
+            ),
+        )
+
+    @cached_property
+    def _holes(self) -> A.Compose:
+        config = self.config
+        side = (config.dropout_side, config.dropout_side)
+        return A.Compose(
+            [
+                A.CoarseDropout(
+                    num_holes_range=(1, config.dropout_holes),
+                    hole_height_range=side,
+                    hole_width_range=side,
+                    fill=0,
+                    p=config.dropout_p,
+                )
+            ]
+        )

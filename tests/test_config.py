@@ -1,0 +1,130 @@
+"""Knobs: documented, parsed by us, refused with the nearest names."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kit import config
+from kit.errors import KitError
+
+
+def test_every_knob_has_one_line_of_documentation_and_a_default_in_its_range():
+    for key, spec in config.knobs().items():
+        assert spec.metadata["doc"], key
+        assert "\n" not in spec.metadata["doc"], key
+    assert config.Config().training.effective_batch == 16
+
+
+def test_the_promised_keys_exist():
+    promised = {
+        "competition.slug", "competition.expected_ids", "data.patient_pattern", "model.detector", "model.weights",
+        "model.image_size_px", "training.max_epochs", "training.batch_size", "training.effective_batch",
+        "training.seed",
+    }  # fmt: skip
+    assert promised <= set(config.knobs())
+    assert config.Config().competition.slug == "m-2-big-data-dlia-project-2025"
+    assert config.Config().competition.expected_ids == 170
+
+
+def test_the_seed_preset_is_the_recipe_of_the_notebook():
+    seed = config.preset("seed")
+    assert (seed.model.detector, seed.model.weights, seed.model.image_size_px) == (
+        "fasterrcnn_resnet50_fpn_v2", "coco", 1024,
+    )  # fmt: skip
+    training = seed.training
+    assert (training.optimizer, training.learning_rate, training.momentum, training.weight_decay) == (
+        "sgd", 5e-3, 0.9, 1e-4,
+    )  # fmt: skip
+    assert (training.warmup_epochs, training.warmup_start_rate, training.final_rate) == (5, 1e-4, 1e-6)
+    assert (training.batch_size, training.effective_batch, training.clip_norm) == (4, 16, 1.0)
+    assert (training.max_epochs, training.patience) == (60, 15)
+    assert (seed.fusion.method, seed.fusion.iou, seed.model.nms_iou) == ("suppress", 0.3, 0.3)
+    assert seed.inference.views == ("plain", "flip", "bright", "zoom_out", "zoom_in")
+    assert seed.data.validation_share == 0.15
+    assert seed.decision.threshold == 0
+
+
+@pytest.mark.parametrize("name", config.PRESETS)
+def test_every_preset_is_valid_and_survives_a_file(name, tmp_path):
+    config.save(config.preset(name), tmp_path / "config.json")
+    assert config.load(tmp_path / "config.json") == config.preset(name)
+
+
+def test_text_is_parsed_by_the_type_of_the_default():
+    changed = config.override(
+        config.Config(),
+        [
+            "training.batch_size=2",
+            "training.learning_rate=1e-3",
+            "inference.views=plain, flip",
+            "model.weights=none",
+        ],
+    )
+    assert changed.training.batch_size == 2
+    assert changed.training.learning_rate == 0.001
+    assert changed.inference.views == ("plain", "flip")
+    assert changed.model.weights == "none"
+
+
+@pytest.mark.parametrize(
+    ("assignment", "found", "do"),
+    [
+        ("training.batchsize=2", "training.batchsize", "training.batch_size"),
+        ("training.batch_size=two", "'two'", "--set training.batch_size=4"),
+        ("training.batch_size=0", "0", "default is 4"),
+        ("training.learning_rate=nan", "nan", "default"),
+        ("model.detector=fcos_tiney", "'fcos_tiney'", "fcos_tiny"),
+        ("inference.views=plain,plain", "plain,plain", "choices"),
+        ("inference.views=", "''", "choices"),
+        ("training.batch_size", "'training.batch_size'", "--set training.batch_size=2"),
+        ("training.keep=ema", "ema_decay=0", "training.ema_decay=0.998"),
+        ("data.patient_pattern=(", "'('", "first group"),
+        ("training.batch_size=__import__('os').getpid()", "__import__", "--set training.batch_size=4"),
+    ],
+)
+def test_a_wrong_value_is_refused_in_three_parts(assignment, found, do):
+    with pytest.raises(KitError) as caught:
+        config.override(config.Config(), [assignment])
+    assert caught.value.expected
+    assert found in caught.value.found
+    assert do in caught.value.do
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(KitError, match="laptop"):
+        config.preset("labtop")
+
+
+@pytest.mark.parametrize(
+    "content",
+    ["", "[]", '{"training": 1}', '{"training": {"batch_size": "4"}}', '{"training": {"batch_size": 4.5}}',
+     '{"training": {"sizes": 4}}', '{"training": {"batch_size": true}}', '{"inference": {"views": [1]}}', "\x00"],
+)  # fmt: skip
+def test_a_broken_config_file_is_refused_by_name(content, tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(content)
+    with pytest.raises(KitError):
+        config.load(path)
+
+
+def test_a_file_with_few_keys_takes_the_defaults_for_the_rest(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"training": {"learning_rate": 1}}))
+    assert config.load(tmp_path / "config.json") == config.override(config.Config(), ["training.learning_rate=1"])
+
+
+def test_differences_leave_out_what_only_describes_the_machine():
+    old = config.Config()
+    new = config.override(old, ["trainer.devices=2", "data.workers=3", "training.seed=1"])
+    assert config.differences(old, new) == {"training.seed": (42, 1)}
+
+
+@settings(deadline=None)
+@given(st.text())
+def test_any_text_is_a_value_or_an_error_in_three_parts(text):
+    for key in ("training.batch_size", "training.learning_rate", "inference.views", "model.detector"):
+        try:
+            config.override(config.Config(), [f"{key}={text}"])
+        except KitError as error:
+            assert error.expected and error.found and error.do

@@ -1,0 +1,75 @@
+"""A write is whole or has not happened."""
+
+import json
+import stat
+
+import pytest
+
+from kit.errors import KitError, nearest
+from kit.files import read_json, remove_partials, replacing, sha256, write_json, write_text
+
+
+def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(RuntimeError), replacing(path) as partial:
+        partial.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "old"
+    assert [path.name for path in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_written_file_is_readable_as_any_other_new_file(tmp_path):
+    (tmp_path / "plain").write_text("x")
+    write_text(tmp_path / "ours", "x")
+    assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+def test_line_ends_are_written_as_they_are(tmp_path):
+    write_text(tmp_path / "a", "1\n2\n")
+    assert (tmp_path / "a").read_bytes() == b"1\n2\n"
+
+
+def test_a_folder_that_cannot_be_made_is_an_error_with_its_path(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(KitError, match=r"file/a\.txt"):
+        write_text(tmp_path / "file" / "a.txt", "x")
+
+
+def test_nan_is_not_written_as_json(tmp_path):
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"x": float("nan")})
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe", b"\x00"])
+def test_a_broken_json_file_is_an_error_that_says_what_to_do(content, tmp_path):
+    (tmp_path / "a.json").write_bytes(content)
+    with pytest.raises(KitError, match="restore it"):
+        read_json(tmp_path / "a.json", "restore it")
+
+
+def test_json_goes_through_a_file(tmp_path):
+    write_json(tmp_path / "a.json", {"ä": [1, 2.5, None]})
+    assert read_json(tmp_path / "a.json", "") == {"ä": [1, 2.5, None]}
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"ä": [1, 2.5, None]}
+
+
+def test_what_a_killed_process_left_is_removed_and_nothing_else(tmp_path):
+    (tmp_path / ".a.txt.x.partial").write_text("half")
+    (tmp_path / ".b.1.partial").mkdir()
+    (tmp_path / ".b.1.partial" / "c").write_text("")
+    (tmp_path / "kept.partial").write_text("whole")
+    remove_partials(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["kept.partial"]
+
+
+def test_sha256_of_nothing_is_the_known_one(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    assert sha256(tmp_path / "empty").startswith("e3b0c44298fc1c149afbf4c8996fb924")
+
+
+def test_nearest_names_all_where_none_is_near():
+    assert nearest("zzz", ["seed", "demo"]) == "demo, seed"
+    assert nearest("sead", ["seed", "demo"]) == "seed"
+    assert nearest("x", []) == "(none)"
