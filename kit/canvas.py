@@ -1,0 +1,175 @@
+"""Figures in one quiet look, and radiographs with boxes on them; the only matplotlib import.
+
+Figures are objects, never pyplot's: nothing global changes, no display is needed, and a ``$`` in a label
+stays a ``$``.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+
+from kit.files import replacing
+from kit.images import ImageError, read_grey, resize_longest
+
+TRUTH, PREDICTION = "#178a52", "#d92d3a"
+BLUE, ORANGE, GREY, INK, PALE = "#2f6db5", "#c96f14", "#818994", "#262b33", "#dfe3e8"
+WIDTH_IN, TEXT_PT = 7.2, 8.0
+COLUMNS = 4
+_DPI = 140
+_BOX_TEXT_PT = 6.0
+_LETTER_EM, _LINE_EM = 0.62, 1.5
+_LABEL_LETTERS = 22
+_SHOWN_PX = 512
+_POINTS_PER_INCH = 72
+_AROUND_IN = 0.5
+
+
+@dataclass(frozen=True)
+class Mark:
+    """A box to draw: corners in pixels of the original image, its words, its colour, its line in points."""
+
+    corners: tuple[float, float, float, float]
+    text: str
+    colour: str
+    line_pt: float
+
+
+def blank(
+    height_in: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of the page's width with its panels, row by row; panels may share their scales."""
+    figure = Figure(figsize=(WIDTH_IN, height_in), dpi=_DPI, layout="constrained", facecolor="white")
+    panels = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel())
+    for axes in panels:
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.spines[["left", "bottom"]].set_color(PALE)
+        axes.tick_params(colors=INK, labelsize=TEXT_PT, color=PALE)
+        axes.grid(axis="both", color=PALE, linewidth=0.5)
+        axes.set_axisbelow(True)
+    return figure, panels
+
+
+def small_panels(count: int, height_in: float) -> tuple[Figure, list[Axes]]:
+    """``count`` panels of one scale, four in a row, each ``height_in`` high; says so if there are none."""
+    rows = max(1, math.ceil(count / COLUMNS))
+    figure, panels = blank(height_in * rows + _AROUND_IN, rows, COLUMNS, sharex=True, sharey=True)
+    hide(panels[count:])
+    if not count:
+        figure.text(0.5, 0.5, "no boxes", ha="center", va="center", fontsize=TEXT_PT, color=GREY)
+    return figure, panels[:count]
+
+
+def save(figure: Figure, path: Path) -> None:
+    """Write a PNG atomically."""
+    with replacing(path) as partial, warnings.catch_warnings():
+        # A letter that the font lacks is drawn as an empty square; the page beside it has the letter.
+        warnings.filterwarnings("ignore", message="Glyph .* missing from font")
+        figure.savefig(partial, format="png")
+
+
+def hide(axes: Iterable[Axes]) -> None:
+    """Leave panels out that nothing was drawn on."""
+    for panel in axes:
+        panel.set_axis_off()
+
+
+def titles(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
+    """Title and axis labels, as they are written: no formulas."""
+    axes.set_title(_printable(title), loc="left", fontsize=TEXT_PT, color=INK, parse_math=False)
+    axes.set_xlabel(x, fontsize=TEXT_PT, color=INK, parse_math=False)
+    axes.set_ylabel(y, fontsize=TEXT_PT, color=INK, parse_math=False)
+
+
+def note(axes: Axes, text: str) -> None:
+    """Say in the middle of a panel why it is empty."""
+    axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, fontsize=TEXT_PT,
+              color=GREY, parse_math=False)  # fmt: skip
+
+
+def beside(axes: Axes, x: float, y: float, text: str, colour: str = INK, points: tuple[int, int] = (4, 0)) -> None:
+    """Write a value next to the point (x, y) it belongs to; above it where ``points`` go up."""
+    across, along = ("center", "bottom") if points[0] == 0 else ("left", "center")
+    axes.annotate(_printable(text), (x, y), xytext=points, textcoords="offset points", ha=across, va=along,
+                  fontsize=TEXT_PT, color=colour, parse_math=False)  # fmt: skip
+
+
+def names_down(axes: Axes, labels: Sequence[str], counts: Sequence[int] | None = None) -> None:
+    """Class names down the vertical axis, the first on top; with their counts in brackets, if given."""
+    names = [short(label) for label in labels]
+    if counts is not None:
+        names = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
+    axes.set_yticks(range(len(labels)), labels=names, parse_math=False)
+    axes.set_ylim(max(len(labels), 1) - 0.5, -0.5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+
+
+def short(text: str, letters: int = _LABEL_LETTERS) -> str:
+    """A text in one line of at most so many letters."""
+    line = _printable(text)
+    return line if len(line) <= letters else line[: letters - 1] + "…"
+
+
+def decimal(value: float) -> str:
+    """A score with three decimals; a dash where there is none."""
+    return f"{value:.3f}" if math.isfinite(value) else "–"
+
+
+def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in: float) -> None:
+    """A radiograph in grey with its marks, the first the lowest; ``panel_in`` is the panel's side in inches.
+
+    An image that cannot be read is drawn as a note that says why.
+    """
+    titles(axes, title)
+    axes.set(xticks=[], yticks=[], anchor="N")
+    axes.spines[:].set_visible(False)
+    axes.grid(visible=False)
+    try:
+        grey = read_grey(path)
+    except ImageError as error:
+        note(axes, f"cannot be read: {error}")
+        return
+    height, width = grey.shape
+    shown = resize_longest(grey, min(_SHOWN_PX, max(width, height)))
+    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
+    for mark in marks:
+        x_min, y_min, x_max, y_max = mark.corners
+        axes.add_patch(Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False,
+                                 edgecolor=mark.colour, linewidth=mark.line_pt))  # fmt: skip
+    _write_labels(axes, marks, (width, height), max(width, height) / (panel_in * _POINTS_PER_INCH))
+    axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def _write_labels(axes: Axes, marks: Sequence[Mark], size: tuple[int, int], pixels_per_point: float) -> None:
+    """Each mark's words at its box, inside the picture, moved on while they would cover earlier ones."""
+    em = _BOX_TEXT_PT * pixels_per_point
+    line = em * _LINE_EM
+    taken: list[tuple[float, float, float]] = []
+    for mark in reversed(marks):
+        x_min, y_min, x_max, y_max = mark.corners
+        wide = em * _LETTER_EM * (len(mark.text) + 1)
+        near = [(x_min, y_min - line), (x_min, y_max), (x_max, y_min), (x_min - wide, y_min)]
+        steps = [step * line for step in range(len(marks) + 1)]
+        far = [(x_min, y_min + step) for step in steps] + [(x_min, y_min - line - step) for step in steps]
+        places = [(max(0.0, min(x, size[0] - wide)), max(0.0, min(y, size[1] - line))) for x, y in near + far]
+        free = (
+            (x, y) for x, y in places
+            if not any(abs(y - other) < line and x < right and left < x + wide for left, right, other in taken)
+        )  # fmt: skip
+        x, y = next(free, places[0])
+        taken.append((x, x + wide, y))
+        box = {"facecolor": mark.colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
+        axes.text(x + em * 0.15, y + line / 2, mark.text, fontsize=_BOX_TEXT_PT, color="white", va="center",
+                  ha="left", bbox=box, parse_math=False)  # fmt: skip
+
+
+def _printable(text: str) -> str:
+    return " ".join("".join(letter if letter.isprintable() else " " for letter in text).split())
