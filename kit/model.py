@@ -20,6 +20,7 @@ from torchvision.models._api import WeightsEnum
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.backbone_utils import BackboneWithFPN
 from torchvision.models.detection.fcos import FCOS
+from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FrozenBatchNorm2d
@@ -59,7 +60,7 @@ def build(config: ModelConfig, classes: int) -> nn.Module:
 
     Labels are 1..classes; 0 is background. ``config`` is one that ``resolved`` has named the norms of.
     """
-    model = DETECTORS[config.detector].build(classes + 1)
+    model: Any = DETECTORS[config.detector].build(classes + 1)
     old = model.transform
     model.transform = NoResize(1, 1, old.image_mean, old.image_std, size_divisible=old.size_divisible)
     if config.norm == "frozen":
@@ -223,12 +224,12 @@ DETECTORS: dict[str, Family] = {
 
 def _lower_floors(model: nn.Module, config: ModelConfig) -> None:
     # Faster R-CNN keeps its floors in its heads, the one-stage detectors in themselves.
-    holder = getattr(model, "roi_heads", model)
+    holder: Any = getattr(model, "roi_heads", model)
     holder.score_thresh = config.score_floor
     holder.nms_thresh = config.nms_iou
     holder.detections_per_img = config.detections_per_image
-    if hasattr(model, "rpn"):
-        model.rpn.score_thresh = 0.0  # the 320 px variant drops proposals below .05 otherwise
+    if isinstance(rpn := getattr(model, "rpn", None), RegionProposalNetwork):
+        rpn.score_thresh = 0.0  # the 320 px variant drops proposals below .05 otherwise
 
 
 def _freeze_norms(module: nn.Module) -> None:
@@ -269,7 +270,8 @@ def _saved_model(path: Path) -> Mapping[str, Any]:
 def _load_backbone(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     # A MobileNet's layers stand under "features." in the classifier, at the top in the detector's body.
     bare = {name.removeprefix("features."): tensor for name, tensor in weights.items()}
-    _load_fitting(model.backbone.body, bare, "the ImageNet weights")
+    body = model.get_submodule("backbone.body")
+    _load_fitting(body, bare, "the ImageNet weights")
     return [name for name in model.state_dict() if not name.startswith("backbone.body.")]
 
 

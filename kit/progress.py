@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from typing import Protocol, TypeVar
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
-T = TypeVar("T")
-
-
-class Track(Protocol):
-    """Wraps an iterable of known length and shows a bar while it is consumed."""
-
-    def __call__(self, items: Iterable[T], description: str, total: int) -> Iterator[T]: ...
+# Wraps items (of the total given) and shows a bar with the description while they are consumed.
+Track = Callable[[Iterable[Any], str, int], Iterator[Any]]
 
 
-def silent(items: Iterable[T], description: str, total: int) -> Iterator[T]:
+def silent(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
     """The ``Track`` that shows nothing: for tests and for callers without a terminal."""
     yield from items

@@ -8,7 +8,7 @@ from __future__ import annotations
 import datetime
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -165,7 +165,7 @@ def require_finished(run: Run) -> Finished:
 def _fields(path: Path, kind: type) -> Mapping[str, Any]:
     do = f"restore {path}, or train under another --run name"
     content = read_json(path, do)
-    expected = set(kind.__dataclass_fields__)
+    expected = {item.name for item in fields(kind)}
     if not isinstance(content, dict) or set(content) != expected:
         raise KitError(f"{path} to hold {', '.join(sorted(expected))}", "other keys", do)
     return content

@@ -1,0 +1,302 @@
+"""From the files of a competition to what a trainer takes: checked tables, a split by patient, samples.
+
+Images of one patient never stand on both sides of a split: they look alike, and the score would flatter.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32, Int64, UInt8
+from torch import Tensor
+from torch.utils.data import Dataset, Sampler
+
+from kit.boxes import CORNERS
+from kit.config import AugmentationConfig, Config, DataConfig
+from kit.errors import KitError
+from kit.files import sha256
+from kit.images import resize_longest
+from kit.pixels import PixelCache, open_cache
+from kit.progress import Track, silent
+from kit.schemas import mapped_images, read_annotations, read_mapping
+from kit.transforms import Augmentation
+
+_HOW_TO_GET = "put the competition's files there, or run `invoke demo` for a synthetic competition"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The checked training half: every image of ``train/`` and every row of ``train.csv``."""
+
+    pixels: PixelCache
+    annotations: pd.DataFrame
+    labels: tuple[str, ...]
+    table_sha256: str
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """All images, those without a box too, sorted by name."""
+        return tuple(sorted(self.pixels.facts))
+
+
+@dataclass(frozen=True)
+class TestData:
+    """The checked test half: the mapping's rows and their images."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+
+    pixels: PixelCache
+    mapping: pd.DataFrame
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """The images that have an ID, each once, sorted by name."""
+        return tuple(sorted(set(self.mapping["image_id"])))
+
+
+def data_folder(workspace: Path) -> Path:
+    """``WORKSPACE/data``. Raises KitError where it holds no competition."""
+    folder = workspace / "data"
+    if not (folder / "train.csv").exists() and not (folder / "ID_to_Image_Mapping.csv").exists():
+        raise KitError(f"a competition in {folder}", "no train.csv there", _HOW_TO_GET)
+    return folder
+
+
+def load_training(workspace: Path, config: Config, track: Track = silent) -> TrainingData:
+    """Read and check ``train/`` and ``train.csv``, decoding every image once (cached).
+
+    Raises schemas.TableError with all faults of the table together.
+    """
+    folder = data_folder(workspace)
+    pixels = open_cache(folder / "train", workspace / ".cache", config.data.cache_max_gib, track)
+    table = folder / "train.csv"
+    annotations = read_annotations(table, pixels.facts)
+    return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), sha256(table))
+
+
+def load_test(workspace: Path, config: Config, track: Track = silent) -> TestData:
+    """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, decoding every image once (cached)."""
+    folder = data_folder(workspace)
+    pixels = open_cache(folder / "test", workspace / ".cache", config.data.cache_max_gib, track)
+    mapping = read_mapping(folder / "ID_to_Image_Mapping.csv", pixels.facts, config.competition.expected_ids)
+    return TestData(pixels, mapping)
+
+
+def asks_twice(workspace: Path) -> bool:
+    """Whether the mapping, where there is one, has an image under several IDs: one ID per true box."""
+    table = workspace / "data" / "ID_to_Image_Mapping.csv"
+    return table.exists() and bool(mapped_images(table).duplicated().any())
+
+
+def patients(image_ids: Sequence[str], pattern: str) -> dict[str, str]:
+    """Each image's patient: what the pattern finds at the start of its name, else the image itself."""
+    found = {image_id: re.match(pattern, image_id) for image_id in image_ids}
+    return {
+        image_id: image_id if match is None else str(match[1] if match.re.groups else match[0])
+        for image_id, match in found.items()
+    }
+
+
+def validation_split(
+    annotations: pd.DataFrame, image_ids: Sequence[str], config: DataConfig, seed: int
+) -> tuple[str, ...]:
+    """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
+
+    A pure function of its arguments, whatever the order of rows and images. Among ``split_candidates`` random
+    orders of the patients, the one whose class shares are nearest to ``validation_share`` wins.
+    Raises KitError where one patient has too many images, or a class cannot stand on both sides.
+    """
+    groups = _patient_groups(image_ids, config)
+    labels = sorted(set(annotations["label"]))
+    names = sorted(groups)
+    images = np.array([len(groups[name]) for name in names])
+    boxes = _boxes_by_patient(annotations, groups, names, labels)
+    goal = config.validation_share
+    total = boxes.sum(axis=0)
+    best: tuple[float, tuple[str, ...]] | None = None
+    for candidate in range(config.split_candidates):
+        order = np.random.default_rng([seed, candidate]).permutation(len(names))
+        count = 1 + int(np.abs(images[order].cumsum() / images.sum() - goal).argmin())
+        held = boxes[order[:count]].sum(axis=0)
+        if count == len(names) or not ((held > 0) & (held < total)).all():
+            continue
+        imbalance = float(np.square(held / total - goal).sum())
+        if best is None or imbalance < best[0]:
+            best = imbalance, tuple(sorted(image for i in order[:count] for image in groups[names[i]]))
+    if best is None:
+        raise _no_split(labels, boxes, config)
+    return best[1]
+
+
+class Sample(NamedTuple):
+    """One image as the trainer gets it: bytes, so that little travels between processes."""
+
+    image: UInt8[Tensor, "1 h w"]
+    boxes: Float32[Tensor, "n 4"]
+    labels: Int64[Tensor, " n"]
+    place: int
+    lost: int
+    counted: bool
+
+
+class Batch(NamedTuple):
+    """Several samples side by side; images may differ in size."""
+
+    images: list[Tensor]
+    boxes: list[Tensor]
+    labels: list[Tensor]
+    indices: list[int]
+    lost: int
+    counted: list[bool]
+
+
+class DetectionDataset(Dataset[Sample]):
+    """Images with boxes, resized to the network's size, augmented if asked.
+
+    A key is an image's index, or (epoch, index): the augmentation is a pure function of (seed, epoch, index).
+    An index past the end wraps round and is marked as not counted, to give every process equally many.
+    """
+
+    def __init__(
+        self,
+        data: TrainingData,
+        image_ids: Sequence[str],
+        image_size_px: int,
+        seed: int,
+        augmentation: AugmentationConfig | None = None,
+    ) -> None:
+        self.image_ids = tuple(image_ids)
+        self._pixels = data.pixels
+        self._size_px = image_size_px
+        self._seed = seed
+        self._augment = None if augmentation is None else Augmentation(augmentation)
+        self._boxes, self._labels, self._starts = _flat_boxes(data.annotations, self.image_ids, data.labels)
+
+    def __len__(self) -> int:
+        return len(self.image_ids)
+
+    def __getitem__(self, key: int | tuple[int, int]) -> Sample:
+        epoch, position = (0, key) if isinstance(key, int) else key
+        index = position % len(self)
+        original = self._pixels.read(self.image_ids[index])
+        image = resize_longest(original, self._size_px)
+        rows = slice(self._starts[index], self._starts[index + 1])
+        factors = np.array([image.shape[1] / original.shape[1], image.shape[0] / original.shape[0]] * 2)
+        boxes = (self._boxes[rows] * factors).astype(np.float32)
+        labels = self._labels[rows]
+        lost = 0
+        if self._augment is not None:
+            seed = int(np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0])
+            augmented = self._augment(image, boxes, seed)
+            lost = len(boxes) - len(augmented.kept)
+            image, boxes, labels = augmented.image, augmented.boxes, labels[augmented.kept]
+        return Sample(
+            torch.from_numpy(np.array(image))[None],
+            torch.from_numpy(boxes),
+            torch.from_numpy(np.array(labels)),
+            index,
+            lost,
+            position < len(self),
+        )
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Keys (epoch, index) of one process's share, in an order that is a pure function of (seed, epoch).
+
+    Every process gets equally many; where the images do not divide, indices wrap round.
+    """
+
+    def __init__(self, count: int, seed: int | None, rank: int = 0, processes: int = 1) -> None:
+        self._count, self._seed, self._rank, self._processes = count, seed, rank, processes
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Choose the epoch whose order comes next (Lightning calls this)."""
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return math.ceil(self._count / self._processes)
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order = np.arange(self._count)
+        if self._seed is not None:
+            order = np.random.default_rng([self._seed, self._epoch]).permutation(self._count)
+        for position in range(self._rank, len(self) * self._processes, self._processes):
+            wrapped = self._count if position >= self._count else 0
+            yield self._epoch, int(order[position % self._count]) + wrapped
+
+
+def collate(samples: Sequence[Sample]) -> Batch:
+    """Put samples side by side without stacking: detectors take lists."""
+    images, boxes, labels, indices, lost, counted = zip(*samples, strict=True)
+    return Batch(list(images), list(boxes), list(labels), list(indices), sum(lost), list(counted))
+
+
+def training_dataset(workspace: Path, image_size_px: int | None = None) -> DetectionDataset:
+    """The augmented training images of the preset ``seed`` by themselves, every image of ``train/``.
+
+    Needs ``data/train/`` and ``data/train.csv`` only; the pixel cache is built on first use.
+    """
+    config = Config()
+    data = load_training(Path(workspace), config)
+    size_px = image_size_px or config.model.image_size_px
+    return DetectionDataset(data, data.image_ids, size_px, config.training.seed, config.augmentation)
+
+
+def _flat_boxes(
+    annotations: pd.DataFrame, image_ids: Sequence[str], labels: Sequence[str]
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Boxes (n, 4), labels 1..K (n) and each image's first row: arrays, which workers share without copying."""
+    position = {image_id: i for i, image_id in enumerate(image_ids)}
+    number = {label: i for i, label in enumerate(labels, start=1)}
+    rows = annotations[annotations["image_id"].isin(position)]
+    image = rows["image_id"].map(position).to_numpy(dtype=np.int64)
+    order = image.argsort(kind="stable")
+    starts = np.searchsorted(image[order], np.arange(len(image_ids) + 1))
+    boxes = rows[list(CORNERS)].to_numpy(dtype=np.float32)[order]
+    return boxes, rows["label"].map(number).to_numpy(dtype=np.int64)[order], starts
+
+
+def _patient_groups(image_ids: Sequence[str], config: DataConfig) -> dict[str, list[str]]:
+    groups: dict[str, list[str]] = {}
+    for image_id, patient in sorted(patients(image_ids, config.patient_pattern).items()):
+        groups.setdefault(patient, []).append(image_id)
+    largest = max(groups, key=lambda patient: len(groups[patient]))
+    most = config.largest_patient_share * len(image_ids)
+    if len(groups[largest]) > most and len(groups[largest]) > 1:
+        raise KitError(
+            f"no patient with more than {config.largest_patient_share:.0%} of the {len(image_ids)} images",
+            f"patient {largest!r} has {len(groups[largest])} by data.patient_pattern={config.patient_pattern}",
+            "correct the pattern (its first group is the patient), or raise data.largest_patient_share",
+        )
+    return groups
+
+
+def _boxes_by_patient(
+    annotations: pd.DataFrame, groups: Mapping[str, list[str]], names: Sequence[str], labels: Sequence[str]
+) -> np.ndarray:
+    patient_of = {image_id: i for i, name in enumerate(names) for image_id in groups[name]}
+    number = {label: i for i, label in enumerate(labels)}
+    counts = np.zeros((len(names), len(labels)), dtype=np.int64)
+    rows = annotations["image_id"].map(patient_of).to_numpy(), annotations["label"].map(number).to_numpy()
+    np.add.at(counts, rows, 1)
+    return counts
+
+
+def _no_split(labels: Sequence[str], boxes: np.ndarray, config: DataConfig) -> KitError:
+    carriers = (boxes > 0).sum(axis=0)
+    rarest = int(carriers.argmin())
+    return KitError(
+        "a split by patient with every class on both sides",
+        f"none among {config.split_candidates} candidates; {labels[rarest]!r} occurs in "
+        f"{carriers[rarest]} patient(s)",
+        "add images of that class, or raise data.validation_share or data.split_candidates",
+    )

@@ -1,0 +1,97 @@
+"""The whole road on the synthetic competition, and the score that its server would give.
+
+Every step knows whether it was done before, so the same call goes on after a kill.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from kit.errors import KitError
+from kit.files import read_json, sha256, write_json
+from kit.phantoms import TRUTH, write_competition
+from kit.progress import Track, silent
+from kit.submission import read_submissions
+
+DEMO_SEED = 7
+_PRESET = "demo"
+
+
+@dataclass(frozen=True)
+class DemoResult:
+    """The score of the filed submission on all test images, the floor, and where to look."""
+
+    score: float
+    prior_score: float
+    local_score: float
+    test_images: int
+    seconds: float
+    submission: str
+    submission_sha256: str
+    report: str
+    figures: str
+
+
+def finished_demo(workspace: Path) -> DemoResult | None:
+    """The result of a demo that ended, if its submission is still as it was filed."""
+    path = workspace / "result.json"
+    if not path.exists():
+        return None
+    result = DemoResult(**read_json(path, f"delete {path}; the demo then goes on"))
+    submission = Path(result.submission)
+    return result if submission.exists() and sha256(submission) == result.submission_sha256 else None
+
+
+def clear(workspace: Path) -> None:
+    """Delete what an earlier demo made. Raises KitError where the folder is no demo's."""
+    if not workspace.exists():
+        return
+    if not (workspace / TRUTH).exists() and any(workspace.iterdir()):
+        raise KitError(
+            f"{workspace} to be a demo's folder", f"no {TRUTH} in it", "name another one with --workspace"
+        )
+    shutil.rmtree(workspace)
+
+
+def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent) -> DemoResult:
+    """Make the competition, train, evaluate, predict, file one submission, score it."""
+    import pandas as pd
+
+    from kit import decision, evaluation, verbs
+    from kit.config import preset
+    from kit.data import load_test
+
+    started = clock()
+    if not (workspace / "data" / "train.csv").exists():
+        write_competition(workspace, DEMO_SEED, track=track)
+    trained = verbs.train(workspace, _PRESET, _PRESET, (), track)
+    if trained is None:
+        raise KitError("the demo to run in one process", "several", "`invoke demo` outside of torchrun")
+    report = verbs.current_report(trained.run, track)
+    filed = [one for one in read_submissions(workspace / "submissions") if one.origin.run == _PRESET]
+    submission = filed[-1] if filed else verbs.predict(trained.run, "demo", track)
+    test = load_test(workspace, preset(_PRESET), track)
+    truth = pd.read_csv(workspace / TRUTH)
+    floor = decision.prior_answers(
+        decision.Prior.from_dict(report["prior"]), test.mapping, verbs.image_sizes(test.pixels.facts), 1.0
+    )
+
+    def score(answers: pd.DataFrame) -> float:
+        return evaluation.score(truth, decision.answers_to_detections(answers), test.image_ids).map50
+
+    result = DemoResult(
+        score=score(pd.read_csv(submission.csv)),
+        prior_score=score(floor),
+        local_score=report["one_box"]["map50"],
+        test_images=len(test.image_ids),
+        seconds=round(clock() - started, 1),
+        submission=str(submission.csv),
+        submission_sha256=sha256(submission.csv),
+        report=str(trained.run.folder / "report.html"),
+        figures=str(trained.run.folder / "figures"),
+    )
+    write_json(workspace / "result.json", asdict(result))
+    return result

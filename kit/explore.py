@@ -1,0 +1,277 @@
+"""The report on the data and the report on a run: which figures they have and what each one draws.
+
+Everything is a function of (inputs, seed): the same call writes the same files.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from kit import canvas, charts
+from kit.boxes import CORNERS
+from kit.canvas import PREDICTION, TRUTH, Figure, Mark
+from kit.evaluation import precision_recall
+from kit.pages import dataset_page, run_page
+from kit.progress import Track, silent
+from kit.schemas import ImageFacts
+
+_SAMPLES_PER_CLASS = 2
+_GRID_IMAGES, _PAIR_IMAGES = 4, 6
+_PAIR_PREDICTIONS, _GRID_PREDICTIONS = 5, 2
+_SAME_BOX_PX = 1.0
+_TITLE_LETTERS = 36
+_TRUTH_PT, _CANDIDATE_PT, _ANSWER_PT = 1.4, 0.7, 2.6
+
+Drawings = Mapping[str, Callable[[], Figure]]
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """What was found in the data: tables by title, PNG files, and the page that shows both."""
+
+    tables: dict[str, pd.DataFrame]
+    figures: tuple[Path, ...]
+    page: Path
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The PNG files of an evaluated run and the page that shows them."""
+
+    figures: tuple[Path, ...]
+    page: Path
+
+
+def dataset_report(
+    annotations: pd.DataFrame,
+    mapping: pd.DataFrame,
+    train_images: Mapping[str, ImageFacts],
+    test_images: Mapping[str, ImageFacts],
+    patients: Mapping[str, str],
+    folder: Path,
+    seed: int,
+    track: Track = silent,
+) -> DatasetReport:
+    """Describe a competition's data in ``folder``: PNG figures and one self-contained ``explore.html``.
+
+    ``annotations`` has image_id, corners in pixels, label (zero rows are fine); ``mapping`` has ID and
+    image_id; ``patients`` names the patient of every train and test image. ``seed`` draws the samples.
+    """
+    tables = dataset_tables(annotations, mapping, train_images, test_images, patients)
+    shares = box_fractions(annotations, train_images)
+    labels = list(tables["classes"]["label"])
+    paths = {image_id: facts.path for image_id, facts in train_images.items()}
+    drawings: Drawings = {
+        "classes": lambda: charts.classes(tables["classes"]),
+        "boxes-per-image": lambda: charts.boxes_per_image(tables["boxes per image"]),
+        "box-size": lambda: charts.sizes(shares, labels),
+        "box-position": lambda: charts.positions(shares, labels),
+        "co-occurrence": lambda: charts.co_occurrence(tables["co-occurrence"]),
+        "samples": lambda: samples(annotations, labels, paths, seed),
+    }
+    figures = _saved(folder, drawings, track)
+    page = dataset_page(folder / "explore.html", tables, figures)
+    return DatasetReport(tables, tuple(figures.values()), page)
+
+
+def run_report(
+    report: dict[str, Any],
+    truth: pd.DataFrame,
+    candidates: pd.DataFrame,
+    answers: pd.DataFrame,
+    history: pd.DataFrame,
+    image_paths: Mapping[str, Path],
+    folder: Path,
+    seed: int,
+) -> RunReport:
+    """Show an evaluated run: PNG files in ``folder/figures`` and one self-contained ``folder/report.html``.
+
+    ``report`` is the content of ``report.json``; ``image_paths`` names every validation image; ``truth``,
+    ``candidates`` (with score), ``answers`` (with confidence) and ``history`` may each have zero rows.
+    ``seed`` draws the images that are shown.
+    """
+    drawn = drawn_images(image_paths, seed)
+
+    def true(image_id: str) -> list[Mark]:
+        return _marks(_on(truth, image_id), TRUTH)
+
+    def predicted(image_id: str, most: int) -> list[Mark]:
+        return prediction_marks(_on(candidates, image_id), _on(answers, image_id), most)
+
+    def shown(image_id: str, marks: list[Mark], part: str = "") -> tuple[str, Path, list[Mark]]:
+        return canvas.short(image_id, _TITLE_LETTERS) + part, image_paths[image_id], marks
+
+    def pair(image_id: str) -> Figure:
+        found = predicted(image_id, _PAIR_PREDICTIONS)
+        return _radiographs(
+            [shown(image_id, true(image_id), " · truth"), shown(image_id, found, " · predictions")], 2
+        )
+
+    def grid() -> Figure:
+        chosen = drawn[:_GRID_IMAGES]
+        return _radiographs([shown(name, predicted(name, _GRID_PREDICTIONS) + true(name)) for name in chosen], 2)
+
+    drawings: Drawings = {
+        "per-class": lambda: charts.per_class(report["per_class"]),
+        "threshold": lambda: charts.threshold(report["threshold"]),
+        "precision-recall": lambda: charts.precision_recall(precision_recall(truth, candidates, drawn)),
+        "confidences": lambda: charts.confidences(candidates, answers),
+        "detections-per-image": lambda: charts.detections_per_image(candidates, drawn),
+        "history": lambda: charts.history(history, report["weights"]["epoch"]),
+        "grid": grid,
+        **{
+            f"image-{number}": functools.partial(pair, name)
+            for number, name in enumerate(drawn[-_PAIR_IMAGES:], start=1)
+        },
+    }
+    figures = _saved(folder / "figures", drawings, silent)
+    return RunReport(tuple(figures.values()), run_page(folder / "report.html", report, figures))
+
+
+def dataset_tables(
+    annotations: pd.DataFrame,
+    mapping: pd.DataFrame,
+    train_images: Mapping[str, ImageFacts],
+    test_images: Mapping[str, ImageFacts],
+    patients: Mapping[str, str],
+) -> dict[str, pd.DataFrame]:
+    """The tables of the report on the data by title; classes come by falling number of boxes, then by name.
+
+    Standard deviations are those of a sample (NaN for one box). With zero boxes the class tables are empty.
+    """
+    boxes = annotations.assign(patient=annotations["image_id"].map(patients))
+    classes = boxes.groupby("label").agg(
+        boxes=("image_id", "size"), images=("image_id", "nunique"), patients=("patient", "nunique")
+    )
+    classes = classes.sort_values("boxes", ascending=False, kind="stable")
+    classes.insert(1, "share", classes["boxes"] / len(boxes) if len(boxes) else 0.0)
+    per_image = boxes["image_id"].value_counts().reindex(list(train_images), fill_value=0)
+    trained = {patients[image_id] for image_id in train_images}
+    tested = [patients[image_id] for image_id in test_images]
+    counts = {
+        "training images": len(train_images),
+        "boxes": len(boxes),
+        "training images without a box": int((per_image == 0).sum()),
+        "training patients": len(trained),
+        "test images": len(test_images),
+        "test IDs": len(mapping),
+        "test IDs that share their image": int(mapping["image_id"].duplicated(keep=False).sum()),
+        "test patients": len(set(tested)),
+        "test patients who are also in training": len(trained & set(tested)),
+        "test images of these patients": sum(patient in trained for patient in tested),
+    }
+    sizes = pd.DataFrame(
+        [
+            (part, facts.width_px, facts.height_px)
+            for part, images in (("training", train_images), ("test", test_images))
+            for facts in images.values()
+        ],
+        columns=["part", "width_px", "height_px"],
+    )
+    columns = {
+        f"{side.replace('_', ' ')} {word}": (side, kind)
+        for side in ("centre_x", "centre_y", "width", "height")
+        for kind, word in (("mean", "mean"), ("std", "sd"))
+    }
+    spread = box_fractions(annotations, train_images).groupby("label").agg(**columns)
+    shown = pd.crosstab(boxes["image_id"], boxes["label"])[classes.index].to_numpy(np.int64) > 0
+    together = pd.DataFrame(shown.T.astype(np.int64) @ shown, index=classes.index, columns=list(classes.index))
+    return {
+        "counts": pd.DataFrame({"what": list(counts), "count": list(counts.values())}),
+        "image sizes": sizes.value_counts(sort=False).rename("images").reset_index(),
+        "classes": classes.reset_index(),
+        "boxes per image": per_image.value_counts()
+        .sort_index()
+        .rename_axis("boxes")
+        .rename("images")
+        .reset_index(),
+        "box size and position": spread.reindex(classes.index).reset_index(),
+        "co-occurrence": together.reset_index(allow_duplicates=True),
+    }
+
+
+def box_fractions(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+    """label, centre_x, centre_y, width, height of each box as shares of its own image, 0..1."""
+    sides = np.array(
+        [(images[image_id].width_px, images[image_id].height_px) for image_id in annotations["image_id"]],
+        dtype=np.float64,
+    ).reshape(-1, 2)
+    corners = annotations[CORNERS].to_numpy(np.float64)
+    low, high = corners[:, :2] / sides, corners[:, 2:] / sides
+    shares = np.hstack([(low + high) / 2, high - low])
+    table = pd.DataFrame(shares, columns=["centre_x", "centre_y", "width", "height"])
+    table.insert(0, "label", annotations["label"].to_numpy(dtype=object))
+    return table
+
+
+def samples(annotations: pd.DataFrame, labels: Sequence[str], paths: Mapping[str, Path], seed: int) -> Figure:
+    """Up to two images per class that show it, drawn by the seed, with all their boxes."""
+    rng = np.random.default_rng(seed)
+    chosen = []
+    for label in labels:
+        ids = sorted(annotations.loc[annotations["label"] == label, "image_id"].unique())
+        places = rng.permutation(len(ids))[:_SAMPLES_PER_CLASS]
+        chosen += [(label, ids[place]) for place in places]
+    return _radiographs(
+        [(canvas.short(label), paths[name], _marks(_on(annotations, name), TRUTH)) for label, name in chosen],
+        canvas.COLUMNS,
+    )
+
+
+def drawn_images(image_ids: Iterable[str], seed: int) -> list[str]:
+    """The images in an order that depends on the seed and on nothing else, such as the order given."""
+    ids = sorted(image_ids)
+    return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))]
+
+
+def prediction_marks(candidates: pd.DataFrame, answers: pd.DataFrame, most: int) -> list[Mark]:
+    """One image's best ``most`` candidates in thin lines with their scores, its answers above in thick ones.
+
+    A candidate that an answer repeats (same label, corners within a pixel) is drawn once, as the answer.
+    """
+    best = candidates.sort_values("score", ascending=False, kind="stable").head(most)
+    for _, answer in answers.iterrows():
+        apart = np.abs(best[CORNERS].to_numpy(np.float64) - answer[CORNERS].to_numpy(np.float64))
+        same = (best["label"] == answer["label"]).to_numpy() & (apart <= _SAME_BOX_PX).all(axis=1)
+        best = best[~same]
+    return _marks(best[::-1], PREDICTION, "score", _CANDIDATE_PT) + _marks(
+        answers, PREDICTION, "confidence", _ANSWER_PT
+    )
+
+
+def _saved(folder: Path, drawings: Drawings, track: Track) -> dict[str, Path]:
+    paths = {name: folder / f"{name}.png" for name in drawings}
+    for name, draw in track(drawings.items(), "drawing figures", len(drawings)):
+        canvas.save(draw(), paths[name])
+    return paths
+
+
+def _radiographs(shown: Sequence[tuple[str, Path, list[Mark]]], columns: int) -> Figure:
+    rows = max(1, -(-len(shown) // columns))
+    side_in = canvas.WIDTH_IN / columns
+    figure, panels = canvas.blank((side_in + 0.2) * rows, rows, columns)
+    for axes, (title, path, marks) in zip(panels, shown, strict=False):
+        canvas.picture(axes, path, title, marks, side_in)
+    canvas.hide(panels[len(shown) :])
+    return figure
+
+
+def _on(table: pd.DataFrame, image_id: str) -> pd.DataFrame:
+    return table[table["image_id"] == image_id]
+
+
+def _marks(table: pd.DataFrame, colour: str, score: str = "", line_pt: float = _TRUTH_PT) -> list[Mark]:
+    said = [f" {value:.2f}" for value in table[score]] if score else [""] * len(table)
+    return [
+        Mark((x_min, y_min, x_max, y_max), canvas.short(label) + text, colour, line_pt)
+        for (x_min, y_min, x_max, y_max), label, text in zip(
+            table[CORNERS].to_numpy(np.float64).tolist(), table["label"], said, strict=True
+        )
+    ]

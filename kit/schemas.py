@@ -1,0 +1,262 @@
+"""The tables at the border: annotations, mapping, submission, detections; all faults of a file together.
+
+Text is parsed cell by cell, then a pandera schema judges the rows that parsed, and both lists become one.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+from PIL import Image
+
+from kit.boxes import CORNERS
+from kit.cells import LINE, Cells, Fault, TableError, good, numbers, read_cells
+from kit.errors import KitError
+from kit.rules import BOX_RULES, IMAGE_RULES, LABEL_RULES, Rule, broken_rules, clipped, inside, ordered, repeated
+
+ANNOTATION_COLUMNS = ("image_id", *CORNERS, "label")
+MAPPING_COLUMNS = ("ID", "image_id")
+SUBMISSION_COLUMNS = ("ID", "image_id", *CORNERS, "confidence", "label")
+DETECTION_COLUMNS = ("run", "fold", "view", "image_id", *CORNERS, "score", "label")
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+# NIH's header "Image Index,Finding Label,Bbox [x,y,w,h]", as it splits on commas.
+NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
+_NIH_MEANING = ("image_id", "label", "x_min", "y_min", "width", "height")
+_SHOWN_IDS = 10
+_FIX = "correct the file, or fetch it anew"
+log = logging.getLogger("kit")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image file: its size, and why it cannot be read (empty where it can)."""
+
+    path: Path
+    width_px: int
+    height_px: int
+    fault: str = ""
+
+
+def image_headers(folder: Path) -> dict[str, ImageFacts]:
+    """The images directly in a folder by file name, sorted, judged by their headers only.
+
+    Raises KitError where there is no such folder. A file that is no image gets a ``fault`` and size 0.
+    """
+    try:
+        files = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
+    except OSError as error:
+        raise KitError(f"the folder {folder} with images", error.strerror or str(error), _FIX) from error
+    return {name: _header(folder / name) for name in files}
+
+
+def read_annotations(path: Path, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+    """True boxes: image_id, corners (float64 pixels), label, in the file's order.
+
+    Reads the competition's header in any order and NIH's (x, y, width, height); other columns are ignored.
+    Boxes that hang over their image by less than a pixel are clipped, and that is said. Raises TableError.
+    """
+    cells = read_cells(path, _FIX)
+    if set(NIH_COLUMNS) <= set(cells.header):
+        raw = cells.table.rename(columns=dict(zip(NIH_COLUMNS, _NIH_MEANING, strict=True)))
+        sizes = ("width", "height")
+        table, faults = _parsed(cells, raw, ("image_id", "label"), floats=("x_min", "y_min", *sizes))
+        table = table.assign(x_max=table["x_min"] + table["width"], y_max=table["y_min"] + table["height"])
+    else:
+        _require_columns(cells, ANNOTATION_COLUMNS, " or ".join((",".join(ANNOTATION_COLUMNS), "NIH's")))
+        table, faults = _parsed(cells, cells.table, ("image_id", "label"), floats=tuple(CORNERS))
+    table = _with_facts(table, images)
+    faults += broken_rules(path, table, (*IMAGE_RULES, *BOX_RULES, *LABEL_RULES))
+    faults += repeated(path, table, ANNOTATION_COLUMNS, "a row that no earlier line repeats")
+    _finish(path, table, faults, _FIX)
+    fitted = clipped(table)
+    moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
+    if moved:
+        log.info("%s: %d boxes hung over their image by less than a pixel and were clipped", path.name, moved)
+    return fitted[list(ANNOTATION_COLUMNS)].reset_index(drop=True)
+
+
+def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int) -> pd.DataFrame:
+    """The test's questions: ID (int64, each once) and image_id (may repeat), in the file's order.
+
+    Raises TableError, also where there are not ``expected_ids`` rows.
+    """
+    cells = read_cells(path, _FIX)
+    raw = cells.table.rename(columns={"id": "ID", "Image Index": "image_id"})
+    _require_columns(cells, MAPPING_COLUMNS, "ID,image_id", tuple(raw.columns))
+    table, faults = _parsed(cells, raw, ("image_id",), integers=("ID",))
+    faults += broken_rules(path, _with_facts(table, images), IMAGE_RULES)
+    faults += repeated(path, table, ("ID",), "an ID that no earlier line has")
+    if not faults and len(table) != expected_ids:
+        faults += [Fault(path, None, f"{len(table)} IDs", f"{expected_ids}: competition.expected_ids")]
+        raise TableError(path, faults, f"--set competition.expected_ids={len(table)} if this edition has as many")
+    _finish(path, table, faults, _FIX)
+    return table[list(MAPPING_COLUMNS)].reset_index(drop=True)
+
+
+def read_submission(
+    path: Path, mapping: pd.DataFrame, labels: Collection[str], images: Mapping[str, ImageFacts]
+) -> pd.DataFrame:
+    """A submission as the server will judge it: exactly the eight columns, every ID of the mapping once.
+
+    ``labels`` are those of train.csv. The order of rows is free. Raises TableError with all faults.
+    """
+    do = "make it anew with `invoke predict`, or correct these lines"
+    cells = read_cells(path, do, byte_order_mark=False)
+    if cells.header != SUBMISSION_COLUMNS:
+        fault = Fault(path, 1, ",".join(cells.header), f"exactly the header {','.join(SUBMISSION_COLUMNS)}")
+        raise TableError(path, [fault], do)
+    numeric = (*CORNERS, "confidence")
+    table, faults = _parsed(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
+    asked = mapping.set_index("ID")["image_id"]
+    table = _with_facts(table.assign(asked=table["ID"].map(asked)), images)
+    rules = (
+        Rule("an ID of the mapping", ("ID",), lambda rows: rows["asked"].notna()),
+        Rule(
+            "the image_id that the mapping has for this ID",
+            ("ID", "image_id"),
+            lambda rows: rows["asked"].isna() | (rows["asked"] == rows["image_id"]),
+        ),
+        *BOX_RULES[:1],
+        Rule("corners inside the image", (*CORNERS, "width_px", "height_px"), inside),
+        Rule("a confidence between 0 and 1", ("confidence",), lambda rows: rows["confidence"].between(0, 1)),
+        Rule(
+            f"one of the labels {', '.join(sorted(labels))}",
+            ("label",),
+            lambda rows: rows["label"].isin(list(labels)),
+        ),
+    )
+    faults += broken_rules(path, table, rules)
+    faults += repeated(path, table, ("ID",), "an ID that no earlier line has")
+    present = set(cells.table["ID"])
+    missing = [str(number) for number in mapping["ID"] if str(number) not in present]
+    if missing:
+        shown = ", ".join(missing[:_SHOWN_IDS]) + (" ..." if len(missing) > _SHOWN_IDS else "")
+        faults += [
+            Fault(path, None, f"{len(missing)} IDs missing: {shown}", f"all {len(mapping)} IDs of the mapping")
+        ]
+    _finish(path, table, faults, do, rows_needed=False)
+    return table[list(SUBMISSION_COLUMNS)].reset_index(drop=True)
+
+
+def validate_submission(path: Path, data: Path, expected_ids: int) -> pd.DataFrame:
+    """``read_submission`` against the files of a competition's folder; images by their headers only."""
+    images = image_headers(data / "test")
+    mapping = read_mapping(data / "ID_to_Image_Mapping.csv", images, expected_ids)
+    return read_submission(path, mapping, annotation_labels(data / "train.csv"), images)
+
+
+def annotation_labels(path: Path) -> set[str]:
+    """The labels that occur in train.csv; nothing else of it is checked. Raises TableError without the column."""
+    cells = read_cells(path, _FIX)
+    column = "Finding Label" if "Finding Label" in cells.header else "label"
+    _require_columns(cells, (column,), "label")
+    return set(cells.table[column])
+
+
+def mapped_images(path: Path) -> pd.Series:
+    """The image_ids of a mapping as they stand there; nothing else of it is checked."""
+    cells = read_cells(path, _FIX)
+    column = "Image Index" if "Image Index" in cells.header else "image_id"
+    _require_columns(cells, (column,), "ID,image_id")
+    return cells.table[column]
+
+
+def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Raw detections as every stage takes them; zero rows are fine. Raises KitError naming ``source``."""
+    try:
+        return _DETECTIONS.validate(table, lazy=True)
+    except pa.errors.SchemaErrors as error:
+        cases = error.failure_cases
+        first = cases.iloc[0]
+        raise KitError(
+            f"{source} to be a table of detections ({', '.join(DETECTION_COLUMNS)})",
+            f"{len(cases)} faults; {first['check']} at {first['column']}, row {first['index']}: "
+            f"{first['failure_case']}",
+            "delete the file: the next `invoke train` or `invoke predict` of the run makes it anew",
+        ) from error
+
+
+def _header(path: Path) -> ImageFacts:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                return ImageFacts(path, *image.size)
+    # PIL raises SyntaxError, ValueError and others of its own for broken files.
+    except (
+        OSError,
+        SyntaxError,
+        ValueError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
+        return ImageFacts(path, 0, 0, str(error).replace(repr(str(path)), "the file") or type(error).__name__)
+
+
+def _require_columns(
+    cells: Cells, columns: Sequence[str], expected: str, header: Sequence[str] | None = None
+) -> None:
+    if not set(columns) <= set(cells.header if header is None else header):
+        found = ",".join(cells.header)
+        raise TableError(cells.path, [Fault(cells.path, 1, found, f"the header {expected}, with commas")], _FIX)
+
+
+def _parsed(
+    cells: Cells,
+    raw: pd.DataFrame,
+    texts: Sequence[str],
+    floats: Sequence[str] = (),
+    integers: Sequence[str] = (),
+) -> tuple[pd.DataFrame, list[Fault]]:
+    """The rows whose numbers are numbers, as numbers; a fault for every cell that is none."""
+    faults = list(cells.faults)
+    fine = pd.Series(True, index=raw.index)
+    for name in (*floats, *integers):
+        ok = good(raw[name], whole=name in integers)
+        kind = "a whole number" if name in integers else "a finite number"
+        bad = raw.loc[~ok, [LINE, name]]
+        faults += [
+            Fault(cells.path, int(line), value, f"{name} to be {kind}")
+            for line, value in bad.itertuples(index=False, name=None)
+        ]
+        fine &= ok
+    kept = raw[fine]
+    columns = {name: numbers(kept[name], whole=name in integers) for name in (*floats, *integers)}
+    return kept[[LINE, *texts]].assign(**columns), faults
+
+
+def _with_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+    facts = table["image_id"].map(images.get)
+    return table.assign(
+        width_px=[fact.width_px if fact else 0 for fact in facts],
+        height_px=[fact.height_px if fact else 0 for fact in facts],
+        image_fault=[("missing" if fact is None else fact.fault) for fact in facts],
+    )
+
+
+def _finish(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:
+    if rows_needed and not faults and table.empty:
+        faults = [Fault(path, None, "no rows", "at least one row")]
+    if faults:
+        raise TableError(path, sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0)), do)
+
+
+_TEXT = pa.Column(object, pa.Check(lambda texts: texts.map(lambda text: isinstance(text, str) and text != "")))
+_NUMBER = pa.Column(float, pa.Check(np.isfinite), coerce=True)
+_DETECTIONS = pa.DataFrameSchema(
+    {
+        **dict.fromkeys(("run", "view", "image_id", "label"), _TEXT),
+        "fold": pa.Column(int, pa.Check.ge(0)),
+        **dict.fromkeys(CORNERS, _NUMBER),
+        "score": pa.Column(float, pa.Check.in_range(0, 1), coerce=True),
+    },
+    checks=pa.Check(ordered, name="x_min < x_max and y_min < y_max"),
+)

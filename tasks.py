@@ -1,0 +1,236 @@
+"""The verbs of the kit: `invoke --list` shows them, `invoke --help VERB` explains one."""
+
+import functools
+import logging
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from invoke import Context, Exit, task
+
+from kit.errors import KitError
+
+INTERRUPTED = 130
+WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: this one)"}
+RUN = {"run": "name of a run (default: the one that finished last)"}
+
+
+def verb(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """A task whose KitError is an exit without a traceback, and whose interruption says how to go on."""
+
+    def decorate(body: Callable[..., None]) -> Any:
+        @functools.wraps(body)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            _say_aloud()
+            try:
+                body(*args, **kwargs)
+            except KitError as error:
+                raise Exit(str(error), code=1) from None
+            except KeyboardInterrupt:
+                raise Exit("stopped; the same command goes on from here", code=INTERRUPTED) from None
+
+        return task(**options)(guarded)
+
+    return decorate
+
+
+@verb(help=WORKSPACE)
+def explore(context: Context, workspace: str = ".") -> None:
+    """Describe the data: tables here, figures and explore.html in WORKSPACE/explore."""
+    from kit.config import Config
+    from kit.verbs import describe
+
+    report = describe(Path(workspace), Config(), _bar)
+    for title, table in report.tables.items():
+        _show(title, table)
+    print(f"page: {report.page}")
+
+
+@verb(
+    iterable=["set_"],
+    help=WORKSPACE
+    | {
+        "run": "name of the run (default: the preset's)",
+        "preset": "recipe: seed, laptop or demo (default: seed)",
+        "set": "KEY=VALUE, a knob of kit/config.py; may be repeated",
+    },
+)
+def train(
+    context: Context,
+    run: str | None = None,
+    preset: str | None = None,
+    set_: Iterable[str] | None = None,
+    workspace: str = ".",
+) -> None:
+    """Start a run, go on with it after a kill, or say that it is finished."""
+    from kit import verbs
+
+    trained = verbs.train(Path(workspace), run, preset, tuple(set_ or ()), _bar)
+    if trained is None:
+        return
+    end = trained.finished
+    print(
+        f"run {trained.run.name} {'was finished before' if trained.already else 'is finished'}: "
+        f"{end.epochs} epochs, keeps {end.kept} (epoch {end.epoch})"
+    )
+
+
+@verb(help=WORKSPACE | RUN)
+def evaluate(context: Context, run: str | None = None, workspace: str = ".") -> None:
+    """Score a run's stored validation detections: report.json, report.html, figures."""
+    from kit import verbs
+
+    chosen = _run(workspace, run)
+    _show_report(verbs.evaluate(chosen, _bar))
+    print(f"report: {chosen.folder / 'report.html'}")
+
+
+@verb(help=WORKSPACE | RUN | {"message": "what this submission is, for the list"})
+def predict(context: Context, run: str | None = None, message: str | None = None, workspace: str = ".") -> None:
+    """Answer the test images with a run: the next numbered submission, checked before it is filed."""
+    from kit import verbs
+
+    submission = verbs.predict(_run(workspace, run), message, _bar)
+    print(f"submission {submission.number:04d}: {submission.csv}")
+
+
+@verb(
+    help=WORKSPACE
+    | {
+        "file": "CSV to check (default: the newest submission's)",
+        "set": "KEY=VALUE, such as competition.expected_ids=10",
+    },
+    iterable=["set_"],
+)
+def validate(
+    context: Context, file: str | None = None, set_: Iterable[str] | None = None, workspace: str = "."
+) -> None:
+    """Check a submission file against the mapping, row by row."""
+    from kit.config import Config, override
+    from kit.schemas import validate_submission
+    from kit.submission import newest
+
+    path = Path(file) if file else newest(Path(workspace) / "submissions").csv
+    expected_ids = override(Config(), set_ or ()).competition.expected_ids
+    table = validate_submission(path, Path(workspace) / "data", expected_ids)
+    print(f"{path}: valid, {len(table)} IDs")
+
+
+@verb(help=WORKSPACE)
+def submissions(context: Context, workspace: str = ".") -> None:
+    """List the submissions: number, message, run, local score, public score."""
+    from kit.submission import read_submissions
+
+    rows = [
+        (f"{one.number:04d}", one.origin.message, one.origin.run, one.origin.local_score, one.public_score)
+        for one in read_submissions(Path(workspace) / "submissions")
+    ]
+    _show_rows("submissions", ("number", "message", "run", "local score", "public score"), rows)
+
+
+@verb(help={"workspace": "folder of the demo (default: demo)", "fresh": "delete an earlier demo and start anew"})
+def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None:
+    """Go the whole road on a synthetic competition: about four minutes on two cores, no account, no GPU."""
+    from kit.demo import clear, finished_demo, run_demo
+
+    if fresh:
+        clear(Path(workspace))
+    result = finished_demo(Path(workspace)) or run_demo(Path(workspace), time.monotonic, _bar)
+    print(
+        f"one-box mAP@0.5 on the {result.test_images} test images: {result.score:.3f} "
+        f"(location prior alone: {result.prior_score:.3f}; on the validation images: {result.local_score:.3f})\n"
+        f"submission: {result.submission}\nreport:     {result.report}\nfigures:    {result.figures}"
+    )
+
+
+@task(help={"slow": "run the slow tests instead of the fast ones"})
+def test(context: Context, slow: bool = False) -> None:
+    """Run the fast test suite (under three minutes), or the slow rest."""
+    _run_tools([sys.executable, "-m", "pytest", "-m", "slow" if slow else "not slow"])
+
+
+@task
+def lint(context: Context) -> None:
+    """Check the format, the style and the types."""
+    _run_tools(
+        [sys.executable, "-m", "ruff", "format", "--check", "."],
+        [sys.executable, "-m", "ruff", "check", "."],
+        [sys.executable, "-m", "mypy"],
+    )
+
+
+def _run(workspace: str, name: str | None) -> Any:
+    from kit.runs import existing, newest_finished
+
+    if name:
+        return existing(Path(workspace), name)
+    chosen = newest_finished(Path(workspace))
+    print(f"run {chosen.name}: the one that finished last")
+    return chosen
+
+
+def _run_tools(*commands: list[str]) -> None:
+    for command in commands:
+        code = subprocess.run(command, check=False, cwd=Path(__file__).parent).returncode
+        if code:
+            raise Exit(code=code)
+
+
+def _say_aloud() -> None:
+    log = logging.getLogger("kit")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+
+
+def _bar(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description, total, console=Console(stderr=True))
+
+
+def _show(title: str, table: Any) -> None:
+    _show_rows(title, tuple(map(str, table.columns)), table.itertuples(index=False))
+
+
+def _show_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(*columns, title=title)
+    for row in rows:
+        shown.add_row(*(Text(_cell(value)) for value in row))
+    Console().print(shown)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _show_report(report: dict[str, Any]) -> None:
+    many, one = report["many_box"], report["one_box"]
+    _show_rows(
+        f"run {report['run']}",
+        ("score", "mAP@0.5", "images"),
+        [
+            ("many boxes per image", many["map50"], many["images"]),
+            ("one box, as submitted", one["map50"], one["images"]),
+            ("location prior alone", one["prior_map50"], one["images"]),
+        ],
+    )
+    _show_rows(
+        "per class",
+        ("class", "AP@0.5", "one box", "boxes"),
+        [(label, part["ap50"], part["one_box_ap50"], part["boxes"]) for label, part in report["per_class"].items()],
+    )
