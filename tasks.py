@@ -16,6 +16,7 @@ from kit.errors import KitError
 
 INTERRUPTED = 130
 WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: this one)"}
+SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
 RUN = {"run": "name of a run (default: the one that finished last)"}
 
 
@@ -39,13 +40,15 @@ def verb(**options: Any) -> Callable[[Callable[..., None]], Any]:
     return decorate
 
 
-@verb(help=WORKSPACE)
-def explore(context: Context, workspace: str = ".") -> None:
+@verb(iterable=["set_"], help=WORKSPACE | SET)
+def explore(context: Context, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Describe the data: tables here, figures and explore.html in WORKSPACE/explore."""
-    from kit.config import Config
+    from kit.config import override
+    from kit.runs import workspace_config
     from kit.verbs import describe
 
-    report = describe(Path(workspace), Config(), _bar)
+    config = override(workspace_config(Path(workspace)), set_ or ())
+    report = describe(Path(workspace), config, _bar)
     for title, table in report.tables.items():
         _show(title, table)
     print(f"page: {report.page}")
@@ -54,10 +57,10 @@ def explore(context: Context, workspace: str = ".") -> None:
 @verb(
     iterable=["set_"],
     help=WORKSPACE
+    | SET
     | {
         "run": "name of the run (default: the preset's)",
         "preset": "recipe: seed, laptop or demo (default: seed)",
-        "set": "KEY=VALUE, a knob of kit/config.py; may be repeated",
     },
 )
 def train(
@@ -100,24 +103,21 @@ def predict(context: Context, run: str | None = None, message: str | None = None
 
 
 @verb(
-    help=WORKSPACE
-    | {
-        "file": "CSV to check (default: the newest submission's)",
-        "set": "KEY=VALUE, such as competition.expected_ids=10",
-    },
+    help=WORKSPACE | SET | {"file": "CSV to check (default: the newest submission's)"},
     iterable=["set_"],
 )
 def validate(
     context: Context, file: str | None = None, set_: Iterable[str] | None = None, workspace: str = "."
 ) -> None:
     """Check a submission file against the mapping, row by row."""
-    from kit.config import Config, override
+    from kit.config import override
+    from kit.runs import workspace_config
     from kit.schemas import validate_submission
     from kit.submission import newest
 
     path = Path(file) if file else newest(Path(workspace) / "submissions").csv
-    expected_ids = override(Config(), set_ or ()).competition.expected_ids
-    table = validate_submission(path, Path(workspace) / "data", expected_ids)
+    config = override(workspace_config(Path(workspace)), set_ or ())
+    table = validate_submission(path, Path(workspace) / "data", config.competition.expected_ids)
     print(f"{path}: valid, {len(table)} IDs")
 
 

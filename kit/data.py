@@ -29,6 +29,7 @@ from kit.progress import Track, silent
 from kit.schemas import mapped_images, read_annotations, read_mapping
 from kit.transforms import Augmentation
 
+MAPPING = "ID_to_Image_Mapping.csv"
 _HOW_TO_GET = "put the competition's files there, or run `invoke demo` for a synthetic competition"
 
 
@@ -65,7 +66,7 @@ class TestData:
 def data_folder(workspace: Path) -> Path:
     """``WORKSPACE/data``. Raises KitError where it holds no competition."""
     folder = workspace / "data"
-    if not (folder / "train.csv").exists() and not (folder / "ID_to_Image_Mapping.csv").exists():
+    if not (folder / "train.csv").exists() and not (folder / MAPPING).exists():
         raise KitError(f"a competition in {folder}", "no train.csv there", _HOW_TO_GET)
     return folder
 
@@ -86,14 +87,18 @@ def load_test(workspace: Path, config: Config, track: Track = silent) -> TestDat
     """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, decoding every image once (cached)."""
     folder = data_folder(workspace)
     pixels = open_cache(folder / "test", workspace / ".cache", config.data.cache_max_gib, track)
-    mapping = read_mapping(folder / "ID_to_Image_Mapping.csv", pixels.facts, config.competition.expected_ids)
+    mapping = read_mapping(folder / MAPPING, pixels.facts, config.competition.expected_ids)
     return TestData(pixels, mapping)
+
+
+def has_test(workspace: Path) -> bool:
+    """Whether there is a mapping to answer; training alone needs none."""
+    return (workspace / "data" / MAPPING).exists()
 
 
 def asks_twice(workspace: Path) -> bool:
     """Whether the mapping, where there is one, has an image under several IDs: one ID per true box."""
-    table = workspace / "data" / "ID_to_Image_Mapping.csv"
-    return table.exists() and bool(mapped_images(table).duplicated().any())
+    return has_test(workspace) and bool(mapped_images(workspace / "data" / MAPPING).duplicated().any())
 
 
 def patients(image_ids: Sequence[str], pattern: str) -> dict[str, str]:

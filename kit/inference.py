@@ -102,7 +102,7 @@ def detect(source: Source, detector: nn.Module, pixels: PixelCache, image_ids: S
     order = sorted(range(len(image_ids)), key=lambda i: pixels.read(image_ids[i]).shape)
     for batch in _same_shape(order, [pixels.read(image_ids[i]) for i in order], source.inference.batch_size):
         for place, view in enumerate(views(source.inference)):
-            shown = [torch.from_numpy(view.apply(image, source.image_size_px))[None] for _, image in batch]
+            shown = [torch.tensor(view.apply(image, source.image_size_px))[None] for _, image in batch]
             with torch.autocast(device.type, enabled=device.type == "cuda"):
                 outputs = detector(network_input([image.to(device) for image in shown]))
             for (i, image), output in zip(batch, outputs, strict=True):

@@ -12,6 +12,7 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+from kit.config import Config, load
 from kit.errors import KitError, nearest
 from kit.files import read_json, sha256, write_json
 
@@ -149,6 +150,12 @@ def newest_finished(workspace: Path) -> Run:
             f"`invoke train{f' --run {started[0]}' if started else ''}` {'goes on' if started else 'starts one'}",
         )
     return max(finished, key=lambda run: read_finished(run).at)
+
+
+def workspace_config(workspace: Path) -> Config:
+    """The knobs of the run that finished last, or the defaults where none has: for verbs without a run."""
+    finished = [run for name in names(workspace) if (run := Run(workspace, name)).finished.exists()]
+    return load(newest_finished(workspace).config) if finished else Config()
 
 
 def require_finished(run: Run) -> Finished:

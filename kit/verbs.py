@@ -29,6 +29,7 @@ from kit.data import (
     TestData,
     TrainingData,
     asks_twice,
+    has_test,
     load_test,
     load_training,
     patients,
@@ -78,6 +79,8 @@ def train(
         if run.finished.exists():
             return Trained(run, read_finished(run), already=True)
         data = load_training(workspace, config, track)
+        if has_test(workspace):
+            load_test(workspace, config, track)  # a fault there must show before hours of training, not after
         split = _split(run, config, data)
         save(config, run.config)
         training.fit(run, config, split, data, _bare_detector(config, split))

@@ -17,8 +17,8 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 LEVELS = (
     ("errors", "progress", "boxes", "images", "radiographs"),
     ("files",),
-    ("config", "cells", "submission", "runs"),
-    ("rules",),
+    ("config", "cells", "submission"),
+    ("rules", "runs"),
     ("schemas",),
     ("fusion", "transforms", "pixels", "model", "tta", "canvas", "evaluation"),
     ("decision", "data", "phantoms", "charts", "pages"),

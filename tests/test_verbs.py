@@ -1,0 +1,232 @@
+"""The road from a trained run to a filed submission: what is validated is what is submitted."""
+
+import itertools
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TOY, TOY_TEST_IMAGES, toy_config
+
+from kit import decision, evaluation, verbs
+from kit.config import load
+from kit.data import load_training
+from kit.errors import KitError
+from kit.fusion import fuse
+from kit.inference import read_detections
+from kit.runs import Run, existing, newest_finished, read_split
+from kit.schemas import validate_submission
+from kit.submission import read_submissions
+
+
+@pytest.fixture
+def run(trained):
+    return Run(trained, "demo")
+
+
+def test_the_report_has_every_promised_key(run):
+    verbs.evaluate(run)
+    report = json.loads(run.report.read_text())
+    assert 0 <= report["many_box"]["map50"] <= 1
+    assert 0 <= report["one_box"]["map50"] <= 1
+    assert 0 <= report["one_box"]["prior_map50"] <= 1
+    assert {"map50_area", "map50_11", "map50_95"} <= set(report["many_box"])
+    assert all("ap50" in part for part in report["per_class"].values())
+    assert [point["threshold"] for point in report["threshold"]["curve"]] == [
+        0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4,
+    ]  # fmt: skip
+    assert report["threshold"]["best"] == 0
+    assert report["threshold"]["applied"] == 0
+
+
+def test_the_one_box_score_asks_exactly_the_validation_images_with_one_box(run):
+    report = verbs.evaluate(run)
+    held = set(read_split(run).validation)
+    annotations = load_training(run.workspace, toy_config()).annotations
+    boxes = annotations[annotations["image_id"].isin(held)].groupby("image_id").size()
+    assert report["one_box"]["images"] == report["images"]["validation_single_box"] == int((boxes == 1).sum())
+    assert report["many_box"]["images"] == len(held)
+    assert report["many_box"]["boxes"] == boxes.sum()
+
+
+class TestValidationOfTheSeedNotebook:
+    """Defect: validation scored many boxes without the views, the submission had one box with them."""
+
+    def test_the_reported_score_is_that_of_the_submissions_own_path_and_file_format(self, run, tmp_path):
+        report = verbs.evaluate(run)
+        config, split = load(run.config), read_split(run)
+        data = load_training(run.workspace, config)
+        held = data.annotations["image_id"].isin(split.validation)
+        detections = read_detections(run.detections("validation"))
+        assert set(detections["view"]) == set(config.inference.views)
+        candidates = fuse(detections, config.fusion, config.inference.views)
+        mapping = decision.pseudo_mapping(data.annotations[held], repeats=False)
+        answers = decision.decide(
+            candidates, mapping, decision.Prior.from_dict(report["prior"]), verbs.image_sizes(data.pixels.facts)
+        )
+        (tmp_path / "submission.csv").write_text(decision.submission_text(answers.table))
+        written = pd.read_csv(tmp_path / "submission.csv")
+        truth = decision.one_box_truth(data.annotations[held], mapping)
+        scored = evaluation.score(truth, decision.answers_to_detections(written), mapping["image_id"])
+        assert scored.map50 == report["one_box"]["map50"]
+
+    def test_the_prior_is_fitted_on_the_training_part_alone(self, run):
+        report = verbs.evaluate(run)
+        data = load_training(run.workspace, toy_config())
+        held = data.annotations["image_id"].isin(read_split(run).validation)
+        sizes = verbs.image_sizes(data.pixels.facts)
+        assert report["prior"] == decision.fit_prior(data.annotations[~held], sizes).to_dict()
+        assert report["prior"] != decision.fit_prior(data.annotations, sizes).to_dict()
+
+
+class TestThresholdOfTheSeedNotebook:
+    """Defect: its sweep ran the network again for every threshold, and a threshold can only lower the mAP."""
+
+    def test_the_curve_needs_no_weights_and_never_rises(self, run):
+        run.best.unlink()
+        run.last.unlink()
+        curve = verbs.evaluate(run)["threshold"]["curve"]
+        scores = [point["map50"] for point in curve]
+        assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(scores))
+
+    def test_a_threshold_that_scores_no_better_is_not_applied(self, toy):
+        verbs.train(toy, None, "demo", (*TOY, "decision.threshold=1"))
+        report = verbs.evaluate(Run(toy, "demo"))
+        better = report["one_box"]["prior_map50"] > report["threshold"]["curve"][0]["one_box_map50"]
+        assert report["threshold"]["applied"] == (1 if better else 0)
+
+
+def test_predict_evaluates_first_and_files_a_valid_submission(run):
+    assert not run.report.exists()
+    submission = verbs.predict(run, "first try")
+    assert run.report.exists()
+    assert submission.folder.name == "0001-first-try"
+    table = validate_submission(submission.csv, run.workspace / "data", TOY_TEST_IMAGES)
+    assert len(table) == TOY_TEST_IMAGES
+    manifest = json.loads((submission.folder / "manifest.json").read_text())
+    assert manifest["origin"]["local_score"] == json.loads(run.report.read_text())["one_box"]["map50"]
+    assert manifest["origin"]["config"]["model"]["detector"] == "fcos_tiny"
+    assert len(manifest["origin"]["weights"]["demo"]) == 64
+
+
+def test_confidences_have_at_least_six_decimals(run):
+    lines = verbs.predict(run).csv.read_text().splitlines()[1:]
+    assert all(len(line.split(",")[6].partition(".")[2]) >= 6 for line in lines)
+
+
+def test_two_ids_of_one_image_get_two_different_boxes(run):
+    path = run.workspace / "data" / "ID_to_Image_Mapping.csv"
+    mapping = pd.read_csv(path)
+    mapping["image_id"] = mapping["image_id"].iloc[[0, 0, 0, 3, 4, 5, 6, 7]].to_numpy()
+    path.write_text(mapping.to_csv(index=False))
+    report = verbs.evaluate(run)
+    assert report["one_box"]["images"] == report["many_box"]["images"]  # as many answers as boxes, on all images
+    table = pd.read_csv(verbs.predict(run).csv)
+    boxes = table[table["image_id"] == mapping["image_id"][0]][["x_min", "y_min", "x_max", "y_max"]]
+    assert len(boxes) == len(boxes.drop_duplicates()) == 3
+
+
+def test_an_image_without_any_detection_gets_the_priors_box_and_that_is_counted(run):
+    config = load(run.config)
+    verbs.predict(run)
+    path = run.detections("test")
+    table = pd.read_parquet(path)
+    attributes = dict(table.attrs)
+    missing = sorted(set(table["image_id"]))[0]
+    table = table[table["image_id"] != missing]
+    table.attrs = attributes
+    table.to_parquet(path, index=False)
+    submission = verbs.predict(run)
+    assert submission.origin.fallbacks == 1
+    row = pd.read_csv(submission.csv).set_index("image_id").loc[missing]
+    assert row["confidence"] == config.decision.fallback_confidence
+    prior = json.loads(run.report.read_text())["prior"]["ranked"][0]
+    assert row["label"] == prior["label"]
+    assert np.allclose(
+        row[["x_min", "y_min", "x_max", "y_max"]].astype(float), np.array(prior["box"]) * 96, atol=0.01
+    )
+
+
+def test_predict_again_runs_no_network_and_files_the_next_number(run):
+    first = verbs.predict(run, "one")
+    run.best.rename(run.folder / "kept")
+    before = run.detections("test").stat().st_mtime_ns
+    (run.folder / "kept").rename(run.best)
+    second = verbs.predict(run, "two")
+    assert run.detections("test").stat().st_mtime_ns == before
+    assert (first.number, second.number) == (1, 2)
+    assert first.csv_sha256 == second.csv_sha256
+    assert [one.origin.message for one in read_submissions(run.workspace / "submissions")] == ["one", "two"]
+
+
+def test_a_report_older_than_its_detections_is_made_anew(run):
+    old = verbs.evaluate(run)
+    table = read_detections(run.detections("validation"))
+    table[table["score"] > table["score"].median()].to_parquet(run.detections("validation"), index=False)
+    assert verbs.current_report(run)["detections_sha256"] != old["detections_sha256"]
+
+
+class TestTrainAgain:
+    def test_a_finished_run_says_so_and_changes_nothing(self, run):
+        before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+        trained = verbs.train(run.workspace, "demo")
+        assert trained.already
+        after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
+        assert {path for path in after if after[path] != before.get(path)} <= {
+            run.folder / ".holder",
+            run.folder / ".lock",
+        }
+
+    def test_other_knobs_are_refused_with_the_difference(self, run):
+        with pytest.raises(KitError, match=r"training\.max_epochs: 2 -> 3"):
+            verbs.train(run.workspace, "demo", "demo", (*TOY, "training.max_epochs=3"))
+
+    def test_knobs_of_the_machine_may_change(self, run):
+        assert verbs.train(run.workspace, "demo", None, ("data.workers=1", "trainer.accelerator=cpu")).already
+
+    def test_another_train_csv_is_refused(self, run):
+        run.finished.unlink()
+        path = run.workspace / "data" / "train.csv"
+        path.write_text(path.read_text() + "\n")
+        with pytest.raises(KitError, match=r"train\.csv"):
+            verbs.train(run.workspace, "demo")
+
+    def test_a_held_run_is_refused_with_its_holder(self, run):
+        import os
+
+        with verbs._held(run), pytest.raises(KitError, match=f"process {os.getpid()}"):
+            verbs.train(run.workspace, "demo")
+
+    def test_a_mapping_fault_shows_before_the_training(self, toy):
+        with pytest.raises(KitError, match=r"competition\.expected_ids"):
+            verbs.train(toy, None, "demo", (*TOY, "competition.expected_ids=9"))
+        assert not Run(toy, "demo").last.exists()
+
+
+class TestRunNames:
+    def test_the_nearest_names_are_said(self, run):
+        with pytest.raises(KitError, match="nearest: demo"):
+            existing(run.workspace, "dmo")
+
+    def test_no_run_is_an_error_that_starts_one(self, toy):
+        with pytest.raises(KitError, match="invoke train"):
+            newest_finished(toy)
+
+    @pytest.mark.parametrize("name", ["../x", "", ".hidden", "a/b", "a" * 65, "x.", "a b"])
+    def test_a_name_that_is_no_plain_folder_is_refused(self, name, toy):
+        with pytest.raises(KitError, match="--run NAME"):
+            Run(toy, name)
+
+
+def test_no_data_is_an_error_that_says_where_it_belongs(tmp_path):
+    with pytest.raises(KitError, match="invoke demo"):
+        verbs.train(tmp_path, None, "demo", TOY)
+
+
+def test_the_dataset_report_is_written_with_its_figures(toy):
+    report = verbs.describe(toy, toy_config())
+    assert report.page == toy / "explore" / "explore.html"
+    assert all(path.exists() for path in report.figures)
+    counts = report.tables["counts"].astype(str).to_numpy().ravel().tolist()
+    assert "32" in counts
+    assert "8" in counts
