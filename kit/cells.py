@@ -5,8 +5,10 @@ Parsing is ours, not pandas': a bad cell must become a message with its line, an
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,10 +20,12 @@ from kit.errors import KitError
 
 LINE = "line"
 _SHOWN_FAULTS = 50
-_SHOWN_LETTERS = 80
-_LARGEST_FIELD_BYTES = 1 << 20
-_FLOAT = r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,3})?"
-_INTEGER = r"-?\d{1,15}"
+_SHOWN_LETTERS = 160
+# Not \d, which takes the digits of every script.
+_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
+_INTEGER = re.compile(r"-?[0-9]{1,15}")  # what float64 holds exactly
+_MARK = "\ufeff"
+_UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 
 @dataclass(frozen=True)
@@ -53,10 +57,11 @@ class TableError(KitError):
 
 @dataclass(frozen=True)
 class Cells:
-    """A CSV file as text: unique column names, a column ``line``, and the rows that do not fit the header."""
+    """A CSV file as text: unique column names, a column ``line``, and a fault for every row that is not in it."""
 
     path: Path
     header: tuple[str, ...]
+    header_line: int
     table: pd.DataFrame
     faults: tuple[Fault, ...]
 
@@ -65,57 +70,54 @@ def read_cells(path: Path, do: str, byte_order_mark: bool = True) -> Cells:
     """Read a comma-separated UTF-8 file, CRLF or LF, empty lines left out. Header cells may be empty.
 
     Raises TableError where it cannot be read as such a table at all: missing, empty, binary, another
-    encoding or delimiter, a column named twice. ``do`` tells the user what to do about any fault.
+    encoding, a column named twice. ``do`` tells the user what to do about any fault.
     """
-    text = _text(path, do, byte_order_mark)
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    csv.field_size_limit(_LARGEST_FIELD_BYTES)
-    header: tuple[str, ...] | None = None
+    physical = list(io.StringIO(_text(path, do, byte_order_mark), newline=""))
+    reader = csv.reader(physical, strict=True)
+    header: list[str] = []
+    header_line = 0
     rows: list[list[str]] = []
     lines: list[int] = []
     faults: list[Fault] = []
-    before = 0
-    try:
-        for row in reader:
-            line, before = before + 1, reader.line_num
-            if not row:
-                continue
-            if header is None:
-                header = tuple(row)
-            elif len(row) != len(header):
-                faults.append(Fault(path, line, ",".join(row), f"{len(header)} cells, not {len(row)}"))
-            else:
-                rows.append(row)
-                lines.append(line)
-    except csv.Error as error:
-        faults.append(Fault(path, before + 1, str(error), "a well-formed CSV line"))
-        raise TableError(path, faults, do) from error
-    if header is None:
-        raise TableError(path, [Fault(path, None, "", "a header and rows")], do)
+    while reader.line_num < len(physical):
+        line = reader.line_num + 1
+        try:
+            row = next(reader)
+        except csv.Error as error:
+            # The reader goes on with the next line, and so do we: the other faults are wanted too.
+            faults.append(Fault(path, line, _cut(physical[line - 1]), f"a well-formed CSV row ({error})"))
+            if not header:
+                raise TableError(path, faults, do) from error
+            continue
+        if not row:
+            continue
+        if not header:
+            header, header_line = row, line
+        elif len(row) != len(header):
+            count = f"{len(header)} cells as in the header, not {len(row)}"
+            faults.append(Fault(path, line, _cut(physical[line - 1]), count))
+        else:
+            rows.append(row)
+            lines.append(line)
     named = [name for name in header if name]
     twice = sorted({name for name in named if named.count(name) > 1})
     if twice:
-        raise TableError(path, [Fault(path, 1, ",".join(twice), "each column once")], do)
+        raise TableError(path, [Fault(path, header_line, ",".join(twice), "each column once")], do)
     columns = {name: [row[i] for row in rows] for i, name in enumerate(header) if name}
-    table = pd.DataFrame(columns, columns=named, dtype=object)
-    return Cells(path, header, table.assign(**{LINE: np.array(lines, dtype=np.int64)}), tuple(faults))
+    table = pd.DataFrame(columns, index=pd.RangeIndex(len(rows)), dtype=object)
+    return Cells(path, tuple(header), header_line, table.assign(**{LINE: np.array(lines, np.int64)}), tuple(faults))
 
 
 def numbers(cells: pd.Series, whole: bool = False) -> pd.Series:
-    """Cells that are all ``good`` as float64, or as int64 where they are ``whole``."""
-    return cells.astype(np.float64).astype(np.int64) if whole else cells.astype(np.float64)
-
-
-def good(cells: pd.Series, whole: bool = False) -> pd.Series:
-    """Which cells are a plain decimal number (no blanks, underscores, nan or inf) that float64 can hold."""
-    fits = cells.str.fullmatch(_INTEGER if whole else _FLOAT)
-    values = cells.where(fits, "0").astype(np.float64)
-    return fits & np.isfinite(values)
+    """Cells as float64; NaN where one is no plain decimal number (blanks, underscores, nan, inf) or too large."""
+    matches = (_INTEGER if whole else _FLOAT).fullmatch
+    values = np.array([float(cell) if matches(cell) else np.nan for cell in cells], np.float64)
+    return pd.Series(np.where(np.isfinite(values), values, np.nan), index=cells.index)
 
 
 def _text(path: Path, do: str, byte_order_mark: bool) -> str:
-    def refuse(value: str, expected: str) -> TableError:
-        return TableError(path, [Fault(path, None, value, expected)], do)
+    def refuse(value: str, expected: str, line: int | None = None) -> TableError:
+        return TableError(path, [Fault(path, line, value, expected)], do)
 
     try:
         data = path.read_bytes()
@@ -123,18 +125,20 @@ def _text(path: Path, do: str, byte_order_mark: bool) -> str:
         raise refuse("no such file", "a CSV file") from None
     except OSError as error:
         raise refuse(error.strerror or str(error), "a readable CSV file") from error
-    if not data.strip():
+    if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise refuse("an empty file", "a header and rows")
-    mark = "\ufeff"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise refuse("UTF-16 text", _UTF8)
     try:
         text = data.decode("utf-8")
     except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise TableError(
-            path, [Fault(path, line, repr(data[error.start : error.end]), "UTF-8 text")], do
-        ) from error
+        raise refuse(f"byte {data[error.start]:#04x}", _UTF8, data.count(b"\n", 0, error.start) + 1) from error
     if "\0" in text:
-        raise refuse("a NUL byte", "UTF-8 text")
-    if text.startswith(mark) and not byte_order_mark:
-        raise TableError(path, [Fault(path, 1, mark, "no byte order mark")], do)
-    return text.removeprefix(mark)
+        raise refuse("a NUL byte", _UTF8, text.count("\n", 0, text.index("\0")) + 1)
+    if text.startswith(_MARK) and not byte_order_mark:
+        raise refuse(_MARK, "no byte order mark (save the table as plain UTF-8)", 1)
+    return text.removeprefix(_MARK)
+
+
+def _cut(line: str) -> str:
+    return line.rstrip("\r\n")[: _SHOWN_LETTERS + 1]

@@ -5,7 +5,7 @@ A rule that cannot be judged (no such image, no box) holds: one mistake gives on
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from kit.boxes import CORNERS
 from kit.cells import LINE, Fault
 
 _OVERHANG_PX = 1.0
+_PLAIN = "that is not empty, without blanks around it or invisible characters"
 
 
 @dataclass(frozen=True)
@@ -34,24 +35,24 @@ def broken_rules(path: Path, table: pd.DataFrame, rules: Sequence[Rule]) -> list
     try:
         pa.DataFrameSchema(checks=checks).validate(table, lazy=True)
     except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases[["check", "index"]].drop_duplicates()
-        faults = []
-        for number, index in cases.itertuples(index=False, name=None):
-            rule, row = rules[int(number)], table.loc[index]
-            value = ", ".join(_as_text(row[name]) for name in rule.columns)
-            faults.append(Fault(path, int(row[LINE]), value, rule.expected))
-        return faults
+        cases = error.failure_cases[["check", "index"]].drop_duplicates()  # it has one per cell of a row
+        return [
+            Fault(path, line, _shown(rule.columns, values), rule.expected)
+            for number, rule in enumerate(rules)
+            for line, values in _rows(table.loc[cases.loc[cases["check"] == str(number), "index"]], rule.columns)
+        ]
     return []
 
 
 def repeated(path: Path, table: pd.DataFrame, columns: Sequence[str], expected: str) -> list[Fault]:
     """A fault for every row that repeats an earlier one in these columns."""
-    rows = table[list(columns)]
-    first = table[LINE].groupby([rows[name] for name in columns], dropna=False).transform("min")
+    if not table.duplicated(list(columns)).any():
+        return []
+    first = table.groupby(list(columns), sort=False)[LINE].transform("min")
+    again = table[LINE] != first
     return [
-        Fault(path, int(line), ", ".join(map(_as_text, values)), f"{expected} (line {earlier} does)")
-        for line, earlier, values in zip(table[LINE], first, rows.itertuples(index=False, name=None), strict=True)
-        if line != earlier
+        Fault(path, line, _shown(columns, values), f"{expected} (line {earlier} does)")
+        for earlier, (line, values) in zip(first[again], _rows(table[again], columns), strict=True)
     ]
 
 
@@ -65,17 +66,30 @@ def clipped(table: pd.DataFrame) -> pd.DataFrame:
     )
 
 
-def _as_text(value: object) -> str:
-    return f"{value:g}" if isinstance(value, float) else str(value)
+def _rows(table: pd.DataFrame, columns: Sequence[str]) -> Iterator[tuple[int, tuple[object, ...]]]:
+    """Each row's line and its cells in these columns."""
+    return zip(table[LINE].tolist(), table[list(columns)].itertuples(index=False, name=None), strict=True)
+
+
+def _shown(columns: Sequence[str], values: Sequence[object]) -> str:
+    texts = [f"{value:.15g}" if isinstance(value, float) else str(value) for value in values]
+    if len(texts) == 1:
+        return texts[0]
+    return ", ".join(f"{name} {text}" for name, text in zip(columns, texts, strict=True))
+
+
+def _each(texts: pd.Series, test: Callable[[str], bool]) -> pd.Series:
+    """A test of texts, made once for each different one."""
+    verdicts = {text: test(text) for text in texts.unique()}
+    return texts.map(verdicts).astype(bool)
 
 
 def _has_path(rows: pd.DataFrame) -> pd.Series:
-    names = rows["image_id"]
-    return names.str.contains(r"[/\\]", regex=True) | names.isin([".", ".."])
+    return _each(rows["image_id"], lambda name: "/" in name or "\\" in name or name in (".", ".."))
 
 
-def _is_plain(names: pd.Series) -> pd.Series:
-    return (names.str.strip() == names) & (names != "") & ~names.str.contains(r"[\x00-\x1f\x7f]", regex=True)
+def _is_plain(texts: pd.Series) -> pd.Series:
+    return _each(texts, lambda text: text != "" and text == text.strip() and text.isprintable())
 
 
 def ordered(rows: pd.DataFrame) -> pd.Series:
@@ -83,7 +97,7 @@ def ordered(rows: pd.DataFrame) -> pd.Series:
     return (rows["x_max"] > rows["x_min"]) & (rows["y_max"] > rows["y_min"])
 
 
-def inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:
+def _inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:
     """Whether the corners are inside; True where that cannot be said (no such image, or no box)."""
     over = overhang_px
     near = (rows["x_min"] > -over) & (rows["y_min"] > -over)
@@ -95,7 +109,7 @@ def inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:
 
 
 IMAGE_RULES = (
-    Rule("an image_id without blanks around it", ("image_id",), lambda rows: _is_plain(rows["image_id"])),
+    Rule(f"an image_id {_PLAIN}", ("image_id",), lambda rows: _is_plain(rows["image_id"])),
     Rule("a file name without a path", ("image_id",), lambda rows: ~_has_path(rows)),
     Rule(
         "an image that is there",
@@ -108,12 +122,12 @@ IMAGE_RULES = (
         lambda rows: rows["image_fault"].isin(["", "missing"]),
     ),
 )
-BOX_RULES = (
-    Rule("x_min < x_max and y_min < y_max", tuple(CORNERS), ordered),
-    Rule(
-        "corners inside the image, or less than a pixel over",
-        (*CORNERS, "width_px", "height_px"),
-        lambda rows: inside(rows, _OVERHANG_PX),
-    ),
+AREA = Rule("x_min < x_max and y_min < y_max", tuple(CORNERS), ordered)
+NIH_AREA = Rule("a width and a height above 0", ("x_min", "y_min", "width", "height"), ordered)
+INSIDE = Rule(
+    "corners inside the image, or less than a pixel over",
+    (*CORNERS, "width_px", "height_px"),
+    lambda rows: _inside(rows, _OVERHANG_PX),
 )
-LABEL_RULES = (Rule("a label without blanks around it", ("label",), lambda rows: _is_plain(rows["label"])),)
+EXACTLY_INSIDE = Rule("corners inside the image", (*CORNERS, "width_px", "height_px"), _inside)
+LABEL = Rule(f"a label {_PLAIN}", ("label",), lambda rows: _is_plain(rows["label"]))

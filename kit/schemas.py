@@ -15,12 +15,24 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from kit.boxes import CORNERS
-from kit.cells import LINE, Cells, Fault, TableError, good, numbers, read_cells
+from kit.cells import LINE, Cells, Fault, TableError, numbers, read_cells
 from kit.errors import KitError
-from kit.rules import BOX_RULES, IMAGE_RULES, LABEL_RULES, Rule, broken_rules, clipped, inside, ordered, repeated
+from kit.rules import (
+    AREA,
+    EXACTLY_INSIDE,
+    IMAGE_RULES,
+    INSIDE,
+    LABEL,
+    NIH_AREA,
+    Rule,
+    broken_rules,
+    clipped,
+    ordered,
+    repeated,
+)
 
 ANNOTATION_COLUMNS = ("image_id", *CORNERS, "label")
 MAPPING_COLUMNS = ("ID", "image_id")
@@ -51,7 +63,11 @@ def image_headers(folder: Path) -> dict[str, ImageFacts]:
     Raises KitError where there is no such folder. A file that is no image gets a ``fault`` and size 0.
     """
     try:
-        files = sorted(entry.name for entry in os.scandir(folder) if entry.name.lower().endswith(IMAGE_SUFFIXES))
+        files = sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
+        )
     except OSError as error:
         raise KitError(f"the folder {folder} with images", error.strerror or str(error), _FIX) from error
     return {name: _header(folder / name) for name in files}
@@ -64,17 +80,18 @@ def read_annotations(path: Path, images: Mapping[str, ImageFacts]) -> pd.DataFra
     Boxes that hang over their image by less than a pixel are clipped, and that is said. Raises TableError.
     """
     cells = read_cells(path, _FIX)
-    if set(NIH_COLUMNS) <= set(cells.header):
-        raw = cells.table.rename(columns=dict(zip(NIH_COLUMNS, _NIH_MEANING, strict=True)))
-        sizes = ("width", "height")
-        table, faults = _parsed(cells, raw, ("image_id", "label"), floats=("x_min", "y_min", *sizes))
+    raw = _annotation_cells(cells)
+    texts = ("image_id", "label")
+    if "width" in raw:
+        table, faults = _parsed(cells, raw, texts, floats=("x_min", "y_min", "width", "height"))
         table = table.assign(x_max=table["x_min"] + table["width"], y_max=table["y_min"] + table["height"])
+        box_rules = (NIH_AREA, INSIDE)
     else:
-        _require_columns(cells, ANNOTATION_COLUMNS, " or ".join((",".join(ANNOTATION_COLUMNS), "NIH's")))
-        table, faults = _parsed(cells, cells.table, ("image_id", "label"), floats=tuple(CORNERS))
+        table, faults = _parsed(cells, raw, texts, floats=tuple(CORNERS))
+        box_rules = (AREA, INSIDE)
     table = _with_facts(table, images)
-    faults += broken_rules(path, table, (*IMAGE_RULES, *BOX_RULES, *LABEL_RULES))
-    faults += repeated(path, table, ANNOTATION_COLUMNS, "a row that no earlier line repeats")
+    faults += broken_rules(path, table, (*IMAGE_RULES, *box_rules, LABEL))
+    faults += repeated(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has")
     _finish(path, table, faults, _FIX)
     fitted = clipped(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
@@ -89,15 +106,15 @@ def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int
     Raises TableError, also where there are not ``expected_ids`` rows.
     """
     cells = read_cells(path, _FIX)
-    raw = cells.table.rename(columns={"id": "ID", "Image Index": "image_id"})
-    _require_columns(cells, MAPPING_COLUMNS, "ID,image_id", tuple(raw.columns))
-    table, faults = _parsed(cells, raw, ("image_id",), integers=("ID",))
+    table, faults = _parsed(cells, _mapping_cells(cells), ("image_id",), integers=("ID",))
     faults += broken_rules(path, _with_facts(table, images), IMAGE_RULES)
     faults += repeated(path, table, ("ID",), "an ID that no earlier line has")
-    if not faults and len(table) != expected_ids:
-        faults += [Fault(path, None, f"{len(table)} IDs", f"{expected_ids}: competition.expected_ids")]
-        raise TableError(path, faults, f"--set competition.expected_ids={len(table)} if this edition has as many")
-    _finish(path, table, faults, _FIX)
+    do = _FIX
+    rows = len(cells.table) + len(cells.faults)
+    if rows not in (0, expected_ids):
+        faults += [Fault(path, None, f"{rows} IDs", f"{expected_ids}: competition.expected_ids")]
+        do += f"; or --set competition.expected_ids={rows}, if this edition has as many"
+    _finish(path, table, faults, do)
     return table[list(MAPPING_COLUMNS)].reset_index(drop=True)
 
 
@@ -111,21 +128,23 @@ def read_submission(
     do = "make it anew with `invoke predict`, or correct these lines"
     cells = read_cells(path, do, byte_order_mark=False)
     if cells.header != SUBMISSION_COLUMNS:
-        fault = Fault(path, 1, ",".join(cells.header), f"exactly the header {','.join(SUBMISSION_COLUMNS)}")
+        fault = Fault(
+            path, cells.header_line, ",".join(cells.header), f"exactly the header {','.join(SUBMISSION_COLUMNS)}"
+        )
         raise TableError(path, [fault], do)
     numeric = (*CORNERS, "confidence")
     table, faults = _parsed(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
     asked = mapping.set_index("ID")["image_id"]
-    table = _with_facts(table.assign(asked=table["ID"].map(asked)), images)
+    table = _with_facts(table.assign(mapping=table["ID"].map(asked)), images)
     rules = (
-        Rule("an ID of the mapping", ("ID",), lambda rows: rows["asked"].notna()),
+        Rule("an ID of the mapping", ("ID",), lambda rows: rows["mapping"].notna()),
         Rule(
             "the image_id that the mapping has for this ID",
-            ("ID", "image_id"),
-            lambda rows: rows["asked"].isna() | (rows["asked"] == rows["image_id"]),
+            ("ID", "image_id", "mapping"),
+            lambda rows: rows["mapping"].isna() | (rows["mapping"] == rows["image_id"]),
         ),
-        *BOX_RULES[:1],
-        Rule("corners inside the image", (*CORNERS, "width_px", "height_px"), inside),
+        AREA,
+        EXACTLY_INSIDE,
         Rule("a confidence between 0 and 1", ("confidence",), lambda rows: rows["confidence"].between(0, 1)),
         Rule(
             f"one of the labels {', '.join(sorted(labels))}",
@@ -135,8 +154,8 @@ def read_submission(
     )
     faults += broken_rules(path, table, rules)
     faults += repeated(path, table, ("ID",), "an ID that no earlier line has")
-    present = set(cells.table["ID"])
-    missing = [str(number) for number in mapping["ID"] if str(number) not in present]
+    present = numbers(cells.table["ID"], whole=True)  # of all rows: a bad cell elsewhere takes no ID away
+    missing = mapping.loc[~mapping["ID"].isin(present), "ID"].astype(str).tolist()
     if missing:
         shown = ", ".join(missing[:_SHOWN_IDS]) + (" ..." if len(missing) > _SHOWN_IDS else "")
         faults += [
@@ -154,25 +173,24 @@ def validate_submission(path: Path, data: Path, expected_ids: int) -> pd.DataFra
 
 
 def annotation_labels(path: Path) -> set[str]:
-    """The labels that occur in train.csv; nothing else of it is checked. Raises TableError without the column."""
+    """The labels that occur in train.csv; boxes and images are not checked. Raises TableError."""
     cells = read_cells(path, _FIX)
-    column = "Finding Label" if "Finding Label" in cells.header else "label"
-    _require_columns(cells, (column,), "label")
-    return set(cells.table[column])
+    table = _annotation_cells(cells)
+    _finish(path, table, [*cells.faults, *broken_rules(path, table, (LABEL,))], _FIX)
+    return set(table["label"])
 
 
 def mapped_images(path: Path) -> pd.Series:
-    """The image_ids of a mapping as they stand there; nothing else of it is checked."""
-    cells = read_cells(path, _FIX)
-    column = "Image Index" if "Image Index" in cells.header else "image_id"
-    _require_columns(cells, (column,), "ID,image_id")
-    return cells.table[column]
+    """The image_ids of a mapping as they stand there; nothing but the header is checked."""
+    return _mapping_cells(read_cells(path, _FIX))["image_id"]
 
 
 def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
     """Raw detections as every stage takes them; zero rows are fine. Raises KitError naming ``source``."""
+    # Since pandas 3 parquet gives texts back in a type of their own.
+    texts = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
     try:
-        return _DETECTIONS.validate(table, lazy=True)
+        return _DETECTIONS.validate(table.astype(dict.fromkeys(texts, object)), lazy=True)
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         first = cases.iloc[0]
@@ -188,25 +206,37 @@ def _header(path: Path) -> ImageFacts:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
                 return ImageFacts(path, *image.size)
+    except UnidentifiedImageError:
+        return ImageFacts(path, 0, 0, "no PNG or JPEG image" if path.stat().st_size else "an empty file")
     # PIL raises SyntaxError, ValueError and others of its own for broken files.
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        return ImageFacts(path, 0, 0, str(error).replace(repr(str(path)), "the file") or type(error).__name__)
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:  # fmt: skip
+        return ImageFacts(path, 0, 0, getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
-def _require_columns(
-    cells: Cells, columns: Sequence[str], expected: str, header: Sequence[str] | None = None
-) -> None:
-    if not set(columns) <= set(cells.header if header is None else header):
-        found = ",".join(cells.header)
-        raise TableError(cells.path, [Fault(cells.path, 1, found, f"the header {expected}, with commas")], _FIX)
+def _annotation_cells(cells: Cells) -> pd.DataFrame:
+    """The columns that count, under our names: the competition's, or NIH's with width and height."""
+    if set(NIH_COLUMNS) <= set(cells.header) and not set(ANNOTATION_COLUMNS) <= set(cells.header):
+        ours = dict(zip(NIH_COLUMNS, _NIH_MEANING, strict=True))
+    else:
+        ours = dict(zip(ANNOTATION_COLUMNS, ANNOTATION_COLUMNS, strict=True))
+    return _chosen(cells, ours, f"{','.join(ANNOTATION_COLUMNS)} or {','.join(NIH_COLUMNS)}")
+
+
+def _mapping_cells(cells: Cells) -> pd.DataFrame:
+    id_name = "ID" if "ID" in cells.header else "id"
+    image_name = "image_id" if "image_id" in cells.header else "Image Index"
+    return _chosen(cells, {id_name: "ID", image_name: "image_id"}, ",".join(MAPPING_COLUMNS))
+
+
+def _chosen(cells: Cells, ours: Mapping[str, str], expected: str) -> pd.DataFrame:
+    if not set(ours) <= set(cells.header):
+        header = f"the header {expected}, with commas"
+        fault = Fault(cells.path, cells.header_line, ",".join(cells.header), header)
+        raise TableError(cells.path, [fault], _FIX)
+    return cells.table[[LINE, *ours]].rename(columns=dict(ours))
 
 
 def _parsed(
@@ -218,19 +248,17 @@ def _parsed(
 ) -> tuple[pd.DataFrame, list[Fault]]:
     """The rows whose numbers are numbers, as numbers; a fault for every cell that is none."""
     faults = list(cells.faults)
-    fine = pd.Series(True, index=raw.index)
+    values: dict[str, pd.Series] = {}
     for name in (*floats, *integers):
-        ok = good(raw[name], whole=name in integers)
-        kind = "a whole number" if name in integers else "a finite number"
-        bad = raw.loc[~ok, [LINE, name]]
+        whole = name in integers
+        values[name] = numbers(raw[name], whole)
+        bad = raw.loc[values[name].isna(), [LINE, name]]
+        expected = f"{name} to be {'a whole number (at most 15 digits)' if whole else 'a finite decimal number'}"
         faults += [
-            Fault(cells.path, int(line), value, f"{name} to be {kind}")
-            for line, value in bad.itertuples(index=False, name=None)
+            Fault(cells.path, line, value, expected) for line, value in bad.itertuples(index=False, name=None)
         ]
-        fine &= ok
-    kept = raw[fine]
-    columns = {name: numbers(kept[name], whole=name in integers) for name in (*floats, *integers)}
-    return kept[[LINE, *texts]].assign(**columns), faults
+    parsed = raw[[LINE, *texts]].assign(**values).dropna(subset=list(values))
+    return parsed.astype(dict.fromkeys(integers, np.int64)), faults
 
 
 def _with_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
