@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -22,9 +22,10 @@ from kit.config import InferenceConfig
 from kit.errors import KitError
 from kit.files import remove_partials, replacing
 from kit.images import Grey
-from kit.model import network_input
+from kit.model import load_checkpoint, network_input
 from kit.pixels import PixelCache
 from kit.progress import Track, silent
+from kit.runs import Run
 from kit.schemas import DETECTION_COLUMNS, check_detections
 from kit.tta import View, views
 
@@ -78,6 +79,17 @@ def store_detections(
     _write(table, path)
     shutil.rmtree(path.with_suffix(".parts"))
     return table
+
+
+def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
+    """The checkpoint that predicts, its epoch (from 1) and its weights for a bare detector.
+
+    ``best`` and ``ema`` are averaged weights where there is an average; ``last`` never is.
+    """
+    path = run.best if keep == "best" else run.last
+    state = load_checkpoint(path)
+    key = "current_model_state" if keep == "last" and "current_model_state" in state else "state_dict"
+    return path, int(state["kit"]["epoch"]), state[key]
 
 
 def read_detections(path: Path) -> pd.DataFrame:

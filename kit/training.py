@@ -10,7 +10,6 @@ import logging
 import math
 import sys
 import warnings
-from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from time import monotonic
@@ -35,6 +34,7 @@ from kit.errors import KitError
 from kit.files import remove_partials, replacing, write_text
 from kit.model import load_checkpoint, load_initial_weights, network_input
 from kit.runs import Run, Split
+from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended
 
 HISTORY_COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",
@@ -104,58 +104,6 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             ) from error
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; tasks.py wants to say how to go on
             raise KeyboardInterrupt from error
-
-
-def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
-    """The checkpoint that predicts, its epoch (from 1) and its weights for a bare detector.
-
-    ``best`` and ``ema`` are averaged weights where there is an average; ``last`` never is.
-    """
-    path = run.best if keep == "best" else run.last
-    state = load_checkpoint(path)
-    key = "current_model_state" if keep == "last" and "current_model_state" in state else "state_dict"
-    return path, int(state["kit"]["epoch"]), state[key]
-
-
-def accumulation(settings: TrainingConfig, processes: int) -> int:
-    """Batches per optimiser step, so that a step sees ``effective_batch`` images whatever the devices."""
-    images = settings.batch_size * processes
-    if settings.effective_batch % images:
-        raise KitError(
-            "training.effective_batch to be a multiple of training.batch_size x processes",
-            f"{settings.effective_batch} against {settings.batch_size} x {processes}",
-            f"--set training.batch_size={math.gcd(settings.effective_batch, images)} for example, or "
-            f"--set training.effective_batch={images}",
-        )
-    return settings.effective_batch // images
-
-
-def loss_factor(batch: int, images: int, batch_size: int, window: int) -> float:
-    """What a batch's mean loss is multiplied by before Lightning divides it by ``window``.
-
-    Makes the gradient of each step the mean over the step's images, in the short last window and for the
-    short last batch too: factor = window x (images of the batch) / (images of its window).
-    """
-    first = batch // window * window
-    in_window = min(images, (first + window) * batch_size) - first * batch_size
-    in_batch = min(images, (batch + 1) * batch_size) - batch * batch_size
-    return window * in_batch / in_window
-
-
-def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> float:
-    """The rate of optimiser step ``step`` (from 0): linear warm-up, then a cosine from where that ends."""
-    warmup = settings.warmup_epochs * steps_per_epoch
-    peak = settings.learning_rate
-    if step < warmup:
-        return settings.warmup_start_rate + (peak - settings.warmup_start_rate) * step / warmup
-    last = settings.max_epochs * steps_per_epoch - 1
-    done = min(1.0, (step - warmup) / max(1.0, last - warmup))
-    return settings.final_rate + (peak - settings.final_rate) * (1 + math.cos(math.pi * done)) / 2
-
-
-def patience_ended(scores: Sequence[float], patience: int) -> bool:
-    """Whether the last ``patience`` epochs brought nothing better; 0 never ends."""
-    return bool(patience) and len(scores) - 1 - int(np.argmax([*scores, -1])) >= patience
 
 
 def devices(config: Config) -> int:

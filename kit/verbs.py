@@ -38,7 +38,7 @@ from kit.data import (
 from kit.errors import KitError
 from kit.files import read_json, sha256, write_json
 from kit.fusion import fuse
-from kit.inference import Source, read_detections, store_detections
+from kit.inference import Source, kept_weights, read_detections, store_detections
 from kit.progress import Track, silent
 from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_split, require_finished
 from kit.schemas import read_submission
@@ -84,7 +84,7 @@ def train(
         split = _split(run, config, data)
         save(config, run.config)
         training.fit(run, config, split, data, _bare_detector(config, split))
-        path, epoch, _ = training.kept_weights(run, config.training.keep)
+        path, epoch, _ = kept_weights(run, config.training.keep)
         _detections(run, "validation", config, split, data, split.validation, track)
         epochs = len(pd.read_csv(run.history))
         return Trained(run, mark_finished(run, config.training.keep, epoch, epochs, path), already=False)
@@ -272,7 +272,7 @@ def _detections(
     image_ids: Sequence[str],
     track: Track,
 ) -> pd.DataFrame:
-    path, _, weights = training.kept_weights(run, config.training.keep)
+    path, _, weights = kept_weights(run, config.training.keep)
     source = Source(run.name, 0, sha256(path), split.labels, config.model.image_size_px, config.inference)
 
     def detector() -> nn.Module:

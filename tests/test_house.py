@@ -20,7 +20,7 @@ LEVELS = (
     ("config", "cells", "submission"),
     ("rules", "runs"),
     ("schemas",),
-    ("fusion", "transforms", "pixels", "model", "tta", "canvas", "evaluation"),
+    ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation"),
     ("decision", "data", "phantoms", "charts", "pages"),
     ("inference", "training", "explore"),
     ("verbs",),
@@ -93,7 +93,7 @@ def test_every_module_says_what_it_is_for_in_one_to_four_lines():
 
 def test_no_module_is_longer_than_a_reader_can_hold():
     for name, path in MODULES.items():
-        limit = 420 if name in ("config", "training") else 350  # two tables of contents: knobs, hooks
+        limit = 400 if name == "config" else 370  # a table: one line a knob
         assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, name
 
 

@@ -60,9 +60,9 @@ def test_every_detector_has_the_floors_takes_a_step_and_detects_at_the_given_siz
     assert set(found["labels"].tolist()) <= set(range(9))
 
 
-def test_a_million_parameters_at_most_in_the_tiny_detector():
+def test_the_tiny_detector_has_about_a_million_parameters():
     network, _ = built()
-    assert sum(weight.numel() for weight in network.parameters()) < 1_000_000
+    assert 0.9e6 < sum(weight.numel() for weight in network.parameters()) < 1.1e6
 
 
 def test_images_are_not_resized_by_the_network():

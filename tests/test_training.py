@@ -14,9 +14,10 @@ from conftest import TOY, copied, toy_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import training, verbs
+from kit import schedule, training, verbs
 from kit.config import TrainingConfig
 from kit.errors import KitError
+from kit.inference import kept_weights
 from kit.model import load_checkpoint
 from kit.runs import Run, read_finished, read_split
 
@@ -28,21 +29,21 @@ class TestSchedule:
 
     def test_the_warm_up_climbs_from_its_first_rate_to_the_peak(self):
         # 5 epochs of 40 steps: step 100 is half way from 1e-4 to 5e-3
-        assert training.learning_rate(0, 40, SEED) == 1e-4
-        assert training.learning_rate(100, 40, SEED) == pytest.approx((1e-4 + 5e-3) / 2)
-        assert training.learning_rate(200, 40, SEED) == pytest.approx(5e-3)
+        assert schedule.learning_rate(0, 40, SEED) == 1e-4
+        assert schedule.learning_rate(100, 40, SEED) == pytest.approx((1e-4 + 5e-3) / 2)
+        assert schedule.learning_rate(200, 40, SEED) == pytest.approx(5e-3)
 
     def test_the_cosine_ends_at_the_final_rate_with_the_last_step(self):
-        assert training.learning_rate(60 * 40 - 1, 40, SEED) == pytest.approx(1e-6)
+        assert schedule.learning_rate(60 * 40 - 1, 40, SEED) == pytest.approx(1e-6)
 
     def test_without_a_warm_up_the_first_step_has_the_peak(self):
-        assert training.learning_rate(0, 40, TrainingConfig(warmup_epochs=0)) == pytest.approx(5e-3)
+        assert schedule.learning_rate(0, 40, TrainingConfig(warmup_epochs=0)) == pytest.approx(5e-3)
 
     @settings(deadline=None)
     @given(st.integers(1, 200), st.integers(1, 80), st.floats(0, 10))
     def test_the_rate_never_jumps_and_stays_between_its_ends(self, steps, epochs, warmup):
         recipe = TrainingConfig(max_epochs=epochs, warmup_epochs=warmup)
-        rates = [training.learning_rate(step, steps, recipe) for step in range(steps * epochs)]
+        rates = [schedule.learning_rate(step, steps, recipe) for step in range(steps * epochs)]
         assert all(1e-6 * 0.999 <= rate <= 5e-3 * 1.001 for rate in rates)
         climb = (5e-3 - 1e-4) / max(1.0, warmup * steps)
         fall = 5e-3 * math.pi / 2 / max(1.0, (epochs - warmup) * steps - 1)
@@ -53,12 +54,12 @@ class TestAccumulation:
     """Defect of the seed: the last incomplete group of every epoch was thrown away."""
 
     def test_a_full_window_leaves_the_loss_to_lightning(self):
-        assert [training.loss_factor(batch, 32, 4, 4) for batch in range(8)] == [1.0] * 8
+        assert [schedule.loss_factor(batch, 32, 4, 4) for batch in range(8)] == [1.0] * 8
 
     def test_the_short_window_and_the_short_batch_count_by_their_images(self):
         # 22 images in batches of 4, windows of 4: 16 images, then 4 + 2 = 6
-        assert training.loss_factor(4, 22, 4, 4) == pytest.approx(4 * 4 / 6)
-        assert training.loss_factor(5, 22, 4, 4) == pytest.approx(4 * 2 / 6)
+        assert schedule.loss_factor(4, 22, 4, 4) == pytest.approx(4 * 4 / 6)
+        assert schedule.loss_factor(5, 22, 4, 4) == pytest.approx(4 * 2 / 6)
 
     @settings(deadline=None)
     @given(st.integers(1, 200), st.integers(1, 8), st.integers(1, 8))
@@ -68,19 +69,19 @@ class TestAccumulation:
         for first in range(0, len(batches), window):
             group = batches[first : first + window]
             lightning = sum(
-                training.loss_factor(first + i, images, size, window) * (sum(batch) / len(batch)) / window
+                schedule.loss_factor(first + i, images, size, window) * (sum(batch) / len(batch)) / window
                 for i, batch in enumerate(group)
             )
             seen = [loss for batch in group for loss in batch]
             assert lightning == pytest.approx(sum(seen) / len(seen))
 
     def test_two_devices_halve_the_window(self):
-        assert training.accumulation(SEED, 1) == 4
-        assert training.accumulation(SEED, 2) == 2
+        assert schedule.accumulation(SEED, 1) == 4
+        assert schedule.accumulation(SEED, 2) == 2
 
     def test_a_batch_that_does_not_divide_is_an_error(self):
         with pytest.raises(KitError, match=r"training\.batch_size"):
-            training.accumulation(TrainingConfig(batch_size=3), 2)
+            schedule.accumulation(TrainingConfig(batch_size=3), 2)
 
     def test_the_incomplete_group_makes_a_step(self, trained):
         history = pd.read_csv(Run(trained, "demo").history)
@@ -90,11 +91,11 @@ class TestAccumulation:
 
 
 def test_patience_counts_the_epochs_since_the_best():
-    assert not training.patience_ended([], 2)
-    assert not training.patience_ended([0.3, 0.1], 2)
-    assert training.patience_ended([0.3, 0.1, 0.3], 2)
-    assert not training.patience_ended([0.3, 0.1, 0.4], 2)
-    assert not training.patience_ended([0.3] * 50, 0)
+    assert not schedule.patience_ended([], 2)
+    assert not schedule.patience_ended([0.3, 0.1], 2)
+    assert schedule.patience_ended([0.3, 0.1, 0.3], 2)
+    assert not schedule.patience_ended([0.3, 0.1, 0.4], 2)
+    assert not schedule.patience_ended([0.3] * 50, 0)
 
 
 class TestBestWeights:
@@ -203,8 +204,8 @@ def test_a_non_finite_loss_names_its_images_and_leaves_no_checkpoint(toy):
 def test_the_averaged_weights_differ_from_the_raw_ones_and_are_kept_on_demand(toy):
     verbs.train(toy, None, "demo", (*TOY, "training.ema_decay=0.9", "training.keep=ema"))
     run = Run(toy, "demo")
-    _, epoch, averaged = training.kept_weights(run, "ema")
-    _, _, raw = training.kept_weights(run, "last")
+    _, epoch, averaged = kept_weights(run, "ema")
+    _, _, raw = kept_weights(run, "last")
     assert epoch == 2
     name = "backbone.body.stem.0.weight"
     assert not torch.equal(averaged[name], raw[name])

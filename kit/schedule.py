@@ -1,0 +1,55 @@
+"""The arithmetic of the recipe: batches per step, the weight of each loss, the rate, when to stop.
+
+Pure functions of the step and the epoch, so that a resumed run goes on exactly where it was.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+
+from kit.config import TrainingConfig
+from kit.errors import KitError
+
+
+def accumulation(settings: TrainingConfig, processes: int) -> int:
+    """Batches per optimiser step, so that a step sees ``effective_batch`` images whatever the devices."""
+    images = settings.batch_size * processes
+    if settings.effective_batch % images:
+        raise KitError(
+            "training.effective_batch to be a multiple of training.batch_size x processes",
+            f"{settings.effective_batch} against {settings.batch_size} x {processes}",
+            f"--set training.batch_size={math.gcd(settings.effective_batch, images)} for example, or "
+            f"--set training.effective_batch={images}",
+        )
+    return settings.effective_batch // images
+
+
+def loss_factor(batch: int, images: int, batch_size: int, window: int) -> float:
+    """What a batch's mean loss is multiplied by before Lightning divides it by ``window``.
+
+    Makes the gradient of each step the mean over the step's images, in the short last window and for the
+    short last batch too: factor = window x (images of the batch) / (images of its window).
+    """
+    first = batch // window * window
+    in_window = min(images, (first + window) * batch_size) - first * batch_size
+    in_batch = min(images, (batch + 1) * batch_size) - batch * batch_size
+    return window * in_batch / in_window
+
+
+def learning_rate(step: int, steps_per_epoch: int, settings: TrainingConfig) -> float:
+    """The rate of optimiser step ``step`` (from 0): linear warm-up, then a cosine from where that ends."""
+    warmup = settings.warmup_epochs * steps_per_epoch
+    peak = settings.learning_rate
+    if step < warmup:
+        return settings.warmup_start_rate + (peak - settings.warmup_start_rate) * step / warmup
+    last = settings.max_epochs * steps_per_epoch - 1
+    done = min(1.0, (step - warmup) / max(1.0, last - warmup))
+    return settings.final_rate + (peak - settings.final_rate) * (1 + math.cos(math.pi * done)) / 2
+
+
+def patience_ended(scores: Sequence[float], patience: int) -> bool:
+    """Whether the last ``patience`` epochs brought nothing better; 0 never ends."""
+    return bool(patience) and len(scores) - 1 - int(np.argmax([*scores, -1])) >= patience
