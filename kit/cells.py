@@ -85,7 +85,9 @@ def read_cells(path: Path, do: str, byte_order_mark: bool = True) -> Cells:
             row = next(reader)
         except csv.Error as error:
             # The reader goes on with the next line, and so do we: the other faults are wanted too.
-            faults.append(Fault(path, line, _cut(physical[line - 1]), f"a well-formed CSV row ({error})"))
+            faults.append(
+                Fault(path, line, _cut(physical[line - 1]), f"a well-formed CSV row, its quotes closed ({error})")
+            )
             if not header:
                 raise TableError(path, faults, do) from error
             continue
