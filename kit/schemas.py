@@ -215,6 +215,7 @@ def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
 def _header(path: Path) -> ImageFacts:
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of bad EXIF data, which nothing here reads
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 return ImageFacts(path, *image.size)

@@ -436,6 +436,13 @@ def encoded(kind):
     return file.getvalue()
 
 
+def test_a_jpeg_with_bad_exif_data_is_an_image(tmp_path):
+    data = bytearray(encoded("JPEG"))
+    data[34] = 1  # the EXIF block now says that it has 256 entries, and ends before them
+    (tmp_path / "x.jpg").write_bytes(data)
+    assert image_headers(tmp_path)["x.jpg"].width_px == 9
+
+
 @settings(deadline=None, max_examples=300)
 @given(
     st.sampled_from([encoded("PNG"), encoded("JPEG"), png(5, 5)]),
