@@ -237,20 +237,23 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training.warmup_epochs": 1.0,
         "training.patience": 6,
     },
-    # Trains from scratch on the synthetic competition in about two minutes on two cores.
+    # Trains from scratch on the synthetic competition in about three minutes on two cores.
     "demo": {
         "model.detector": "fcos_tiny",
         "model.weights": "none",
         "model.image_size_px": 128,
         "augmentation.rotate_degrees": 5.0,
-        "augmentation.flip_p": 0.0,
-        "training.max_epochs": 12,
+        "augmentation.shift": 0.03,
+        "augmentation.dropout_p": 0.0,
+        "training.max_epochs": 16,
         "training.effective_batch": 4,
         "training.optimizer": "adamw",
         "training.learning_rate": 2e-3,
         "training.weight_decay": 0.05,
         "training.warmup_epochs": 1.0,
         "training.patience": 0,
+        "fusion.method": "wbf",
+        "fusion.iou": 0.4,
     },
 }
 DEFAULT_PRESET = "seed"

@@ -5,7 +5,7 @@ A 16-bit PNG is scaled by its own range; PIL's own conversion would saturate it 
 
 from __future__ import annotations
 
-import warnings
+import math
 from pathlib import Path
 
 import cv2
@@ -25,22 +25,22 @@ class ImageError(Exception):
 def read_grey(path: Path) -> Grey:
     """Decode a PNG or JPEG (grey, RGB, RGBA, palette, 16-bit) to grey levels 0..255, shape (h, w).
 
-    An alpha channel is ignored. Raises ImageError where the file is missing, truncated or no image.
+    An alpha channel is ignored. Raises ImageError where the file is missing, truncated or no image. Pillow may
+    warn of odd metadata or of size; filters are the caller's to set, since they belong to the whole process.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.mode in _DEEP_MODES:
-                    return _scaled(np.asarray(image, dtype=np.float64))
-                if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
-                    return np.asarray(image.convert("RGB").convert("L"))
-                return np.asarray(image if image.mode == "L" else image.convert("L"))
+        with Image.open(path, formats=("PNG", "JPEG")) as image:
+            if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
+                raise ImageError(f"{image.width} x {image.height} pixels: a decompression bomb")
+            if image.mode in _DEEP_MODES:
+                return _scaled(np.asarray(image, dtype=np.float64))
+            if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
+                return np.asarray(image.convert("RGB").convert("L"))
+            return np.asarray(image if image.mode == "L" else image.convert("L"))
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
     # PIL raises SyntaxError, EOFError, ValueError and others of its own for broken files.
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:  # fmt: skip
+    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
         raise ImageError(_reason(path, error)) from error
 
 

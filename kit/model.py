@@ -7,6 +7,7 @@ sets its epsilon to 0. Here both are named and kept in the run's config, so that
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from urllib.parse import urlparse
 import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
+from torch.nn.functional import pad
 from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights, detection
 from torchvision.models._api import WeightsEnum
 from torchvision.models.detection.anchor_utils import AnchorGenerator
@@ -47,13 +49,28 @@ class Family:
 
 
 class NoResize(GeneralizedRCNNTransform):
-    """torchvision's normalising and batching, with images kept at the size in which they come."""
+    """torchvision's normalising and batching, with images kept at the size in which they come.
+
+    The strides want sides that are multiples of 32. What is missing repeats the image's border: torchvision's
+    grey bars looked like findings to the network (demo: view ``zoom_out`` .57 with bars, .69 without).
+    """
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
         """Return both as they are: a view chose the size."""
         return image, target
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
+        """Stack images (3, h, w) of any sizes, each continued to the right and below by its border."""
+        height, width = (
+            math.ceil(max(image.shape[side] for image in images) / size_divisible) * size_divisible
+            for side in (1, 2)
+        )
+        grown = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
+        return torch.cat(
+            [pad(image[None], margin, mode="replicate") for image, margin in zip(images, grown, strict=True)]
+        )
 
 
 def build(config: ModelConfig, classes: int) -> nn.Module:

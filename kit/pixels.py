@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -97,7 +98,8 @@ def _build(
                 file.write(pixels.tobytes())
             return name, ""
 
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
+        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+            warnings.simplefilter("ignore")  # Pillow's, of odd metadata; what matters is a fault
             results = pool.map(decode, facts)
             for name, fault in track(results, f"decoding {folder.name}", len(facts)):
                 if fault:

@@ -93,8 +93,10 @@ def _is_plain(texts: pd.Series) -> pd.Series:
 
 
 def ordered(rows: pd.DataFrame) -> pd.Series:
-    """Whether the corners make a box with an area."""
-    return (rows["x_max"] > rows["x_min"]) & (rows["y_max"] > rows["y_min"])
+    """Whether the corners make a box with an area, also in the float32 of the detectors."""
+    with np.errstate(over="ignore"):
+        x_min, y_min, x_max, y_max = (rows[name].astype(np.float32) for name in CORNERS)
+    return (x_max > x_min) & (y_max > y_min)
 
 
 def _inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:

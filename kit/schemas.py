@@ -143,6 +143,11 @@ def read_submission(
             ("ID", "image_id", "mapping"),
             lambda rows: rows["mapping"].isna() | (rows["mapping"] == rows["image_id"]),
         ),
+        Rule(
+            "an image that is there and can be read",
+            ("image_id", "image_fault"),
+            lambda rows: (rows["image_fault"] == "") | (rows["mapping"] != rows["image_id"]),
+        ),
         AREA,
         EXACTLY_INSIDE,
         Rule("a confidence between 0 and 1", ("confidence",), lambda rows: rows["confidence"].between(0, 1)),
@@ -195,10 +200,16 @@ def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
     missing = [name for name in DETECTION_COLUMNS if name not in table]
     if missing:
         raise refused(f"no column {', '.join(missing)}")
+    twice = [name for name in DETECTION_COLUMNS if list(table.columns).count(name) > 1]
+    if twice:
+        raise refused(f"two columns {', '.join(twice)}")
+    texts = [name for name in (*CORNERS, "score") if len(table) and table[name].dtype.kind not in "fiu"]
+    if texts:
+        raise refused(f"{texts[0]} {str(table[texts[0]].iloc[0])!r}, no column of numbers")
     # Since pandas 3 parquet gives texts back in a type of their own.
-    texts = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
+    strings = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
     try:
-        checked = _DETECTIONS.validate(table.astype(dict.fromkeys(texts, object)), lazy=True)
+        checked = _DETECTIONS.validate(table.astype(dict.fromkeys(strings, object)), lazy=True)
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         first = cases.iloc[0]
@@ -213,6 +224,8 @@ def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
 
 
 def _header(path: Path) -> ImageFacts:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        return ImageFacts(path, 0, 0, "it is no file")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # PIL warns of bad EXIF data, which nothing here reads

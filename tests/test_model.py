@@ -71,6 +71,16 @@ def test_images_are_not_resized_by_the_network():
     assert images.image_sizes == [(50, 70)]
 
 
+def test_padding_repeats_the_border_of_each_image():
+    network, _ = built()
+    (tall,) = torch.arange(6.0).reshape(1, 1, 3, 2)
+    batch = network.transform.batch_images([tall.expand(3, -1, -1), torch.ones(3, 40, 2)], size_divisible=32)
+    assert batch.shape == (2, 3, 64, 32)
+    assert batch[0, 0, :3, :2].tolist() == [[0, 1], [2, 3], [4, 5]]
+    assert set(batch[0, 0, :3, 2:].unique().tolist()) == {1, 3, 5}
+    assert batch[0, 0, 63, 0] == 4
+
+
 def test_grey_bytes_become_three_equal_channels_between_zero_and_one():
     (shown,) = model.network_input([torch.tensor([[[0, 51, 255]]], dtype=torch.uint8)])
     assert shown.shape == (3, 1, 3)

@@ -3,6 +3,7 @@
 import csv
 import io
 import logging
+import os
 import struct
 import time
 import zlib
@@ -627,3 +628,24 @@ def test_a_table_knows_its_cells_and_lines(tmp_path):
     assert (cells.header, cells.header_line) == (("a", "", "b"), 2)
     assert rows_of(cells.table) == [("1", "3", 3), ("6", "8", 6)]
     assert [(fault.line, fault.value) for fault in cells.faults] == [(5, "4,5")]
+
+
+def test_a_pipe_with_an_images_name_is_a_fault_and_nothing_waits_for_it(tmp_path):
+    os.mkfifo(tmp_path / "x.png")
+    assert image_headers(tmp_path)["x.png"].fault == "it is no file"
+
+
+def test_a_sliver_that_float32_cannot_hold_is_no_box(tmp_path):
+    path = tmp_path / "train.csv"
+    path.write_text("image_id,x_min,y_min,x_max,y_max,label\na.png,50.00000001,1,50.00000002,4,Mass\n")
+    with pytest.raises(TableError, match="x_min < x_max"):
+        read_annotations(path, {"a.png": ImageFacts(tmp_path / "a.png", 100, 100)})
+
+
+@pytest.mark.parametrize("change", ["doubled", "text"])
+def test_detections_with_doubled_columns_or_numbers_as_text_are_refused(change):
+    values = ("run", 0, "plain", "a.png", 1.0, 2.0, 3.0, 4.0, 0.5, "Mass")
+    table = pd.DataFrame([values], columns=list(DETECTION_COLUMNS))
+    table = pd.concat([table, table[["x_min"]]], axis=1) if change == "doubled" else table.assign(score="0.5")
+    with pytest.raises(KitError, match="x_min" if change == "doubled" else "score"):
+        check_detections(table, "here")

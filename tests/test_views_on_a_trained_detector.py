@@ -12,6 +12,7 @@ from kit.data import load_training
 from kit.fusion import fuse
 from kit.inference import read_detections
 from kit.runs import Run, read_split
+from kit.tta import ZOOM_IN, ZOOM_OUT
 
 SIDE = 96
 ENOUGH = 0.85
@@ -68,8 +69,7 @@ def test_each_view_alone_nearly_reaches_the_plain_one_and_a_wrong_inverse_does_n
     for view in ("flip", "zoom_out", "zoom_in"):
         wrong = detections.copy()
         boxes = wrong[CORNERS].to_numpy(np.float32)
-        # as if the view's inverse had been forgotten
-        wrong[CORNERS] = (
-            flip_horizontally(boxes, SIDE) if view == "flip" else boxes * (0.5 if "out" in view else 1.5)
-        )
+        # not mirrored back; multiplied by the zoom where it must be divided
+        zoom = {"zoom_out": ZOOM_OUT, "zoom_in": ZOOM_IN}.get(view, 1)
+        wrong[CORNERS] = flip_horizontally(boxes, SIDE) if view == "flip" else boxes * zoom**2
         assert map50(wrong, view) < ENOUGH * plain, view
