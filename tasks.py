@@ -71,6 +71,10 @@ def train(
     workspace: str = ".",
 ) -> None:
     """Start a run, go on with it after a kill, or say that it is finished."""
+    from kit.config import DEFAULT_PRESET, override
+    from kit.config import preset as recipe
+
+    override(recipe(preset or DEFAULT_PRESET), set_ or ())  # a mistyped knob shows before the slow imports
     from kit import verbs
 
     trained = verbs.train(Path(workspace), run, preset, tuple(set_ or ()), _bar)
@@ -86,9 +90,9 @@ def train(
 @verb(help=WORKSPACE | RUN)
 def evaluate(context: Context, run: str | None = None, workspace: str = ".") -> None:
     """Score a run's stored validation detections: report.json, report.html, figures."""
+    chosen = _run(workspace, run)
     from kit import verbs
 
-    chosen = _run(workspace, run)
     _show_report(verbs.evaluate(chosen, _bar))
     print(f"report: {chosen.folder / 'report.html'}")
 
@@ -96,9 +100,10 @@ def evaluate(context: Context, run: str | None = None, workspace: str = ".") -> 
 @verb(help=WORKSPACE | RUN | {"message": "what this submission is, for the list"})
 def predict(context: Context, run: str | None = None, message: str | None = None, workspace: str = ".") -> None:
     """Answer the test images with a run: the next numbered submission, checked before it is filed."""
+    chosen = _run(workspace, run)
     from kit import verbs
 
-    submission = verbs.predict(_run(workspace, run), message, _bar)
+    submission = verbs.predict(chosen, message, _bar)
     print(f"submission {submission.number:04d}: {submission.csv}")
 
 

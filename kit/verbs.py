@@ -23,7 +23,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 import kit
-from kit import decision, evaluation, explore, model, training
+from kit import decision, evaluation, explore, model
 from kit.config import DEFAULT_PRESET, Config, differences, load, override, preset, save
 from kit.data import (
     TestData,
@@ -69,6 +69,8 @@ def train(
     The name defaults to the preset's. A run that exists keeps its knobs: others raise KitError, unless they
     only describe the machine. None in the second and further processes of one training.
     """
+    from kit import training  # imports Lightning: seconds that no other verb needs
+
     run = Run(workspace, name or preset_name or DEFAULT_PRESET)
     config = _config(run, preset_name, assignments)
     if _rank() > 0:

@@ -84,6 +84,23 @@ def trained(trained_source, tmp_path):
     return copied(trained_source, tmp_path / "trained")
 
 
+@pytest.fixture(scope="session")
+def evaluated_source(trained_source, tmp_path_factory):
+    """The trained workspace with its report; tests work on copies."""
+    from kit import verbs
+    from kit.runs import Run
+
+    workspace = copied(trained_source, tmp_path_factory.mktemp("evaluated") / "toy")
+    verbs.evaluate(Run(workspace, "demo"))
+    return workspace
+
+
+@pytest.fixture
+def evaluated(evaluated_source, tmp_path):
+    """A fresh copy of the workspace with the evaluated run."""
+    return copied(evaluated_source, tmp_path / "evaluated")
+
+
 def toy_config():
     from kit.config import override, preset
 

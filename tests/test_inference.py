@@ -154,8 +154,8 @@ def test_the_stored_table_has_the_promised_columns_fold_zero_and_every_view(trai
     assert table.groupby(["image_id", "view"]).size().max() <= 100
 
 
-def test_predicted_detections_are_stored_beside_them(trained):
-    verbs.predict(Run(trained, "demo"))
-    table = pd.read_parquet(Run(trained, "demo").detections("test"))
-    assert set(table["image_id"]) <= set(load_test(trained, toy_config()).image_ids)
+def test_predicted_detections_are_stored_beside_them(evaluated):
+    verbs.predict(Run(evaluated, "demo"))
+    table = pd.read_parquet(Run(evaluated, "demo").detections("test"))
+    assert set(table["image_id"]) <= set(load_test(evaluated, toy_config()).image_ids)
     assert {view.name for view in views(toy_config().inference)} == set(table["view"])

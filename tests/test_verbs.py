@@ -24,9 +24,13 @@ def run(trained):
     return Run(trained, "demo")
 
 
-def test_the_report_has_every_promised_key(run):
-    verbs.evaluate(run)
-    report = json.loads(run.report.read_text())
+@pytest.fixture
+def scored(evaluated):
+    return Run(evaluated, "demo")
+
+
+def test_the_report_has_every_promised_key(scored):
+    report = json.loads(scored.report.read_text())
     assert 0 <= report["many_box"]["map50"] <= 1
     assert 0 <= report["one_box"]["map50"] <= 1
     assert 0 <= report["one_box"]["prior_map50"] <= 1
@@ -39,10 +43,10 @@ def test_the_report_has_every_promised_key(run):
     assert report["threshold"]["applied"] == 0
 
 
-def test_the_one_box_score_asks_exactly_the_validation_images_with_one_box(run):
-    report = verbs.evaluate(run)
-    held = set(read_split(run).validation)
-    annotations = load_training(run.workspace, toy_config()).annotations
+def test_the_one_box_score_asks_exactly_the_validation_images_with_one_box(scored):
+    report = json.loads(scored.report.read_text())
+    held = set(read_split(scored).validation)
+    annotations = load_training(scored.workspace, toy_config()).annotations
     boxes = annotations[annotations["image_id"].isin(held)].groupby("image_id").size()
     assert report["one_box"]["images"] == report["images"]["validation_single_box"] == int((boxes == 1).sum())
     assert report["many_box"]["images"] == len(held)
@@ -52,12 +56,12 @@ def test_the_one_box_score_asks_exactly_the_validation_images_with_one_box(run):
 class TestValidationOfTheSeedNotebook:
     """Defect: validation scored many boxes without the views, the submission had one box with them."""
 
-    def test_the_reported_score_is_that_of_the_submissions_own_path_and_file_format(self, run, tmp_path):
-        report = verbs.evaluate(run)
-        config, split = load(run.config), read_split(run)
-        data = load_training(run.workspace, config)
+    def test_the_reported_score_is_that_of_the_submissions_own_path_and_file_format(self, scored, tmp_path):
+        report = json.loads(scored.report.read_text())
+        config, split = load(scored.config), read_split(scored)
+        data = load_training(scored.workspace, config)
         held = data.annotations["image_id"].isin(split.validation)
-        detections = read_detections(run.detections("validation"))
+        detections = read_detections(scored.detections("validation"))
         assert set(detections["view"]) == set(config.inference.views)
         candidates = fuse(detections, config.fusion, config.inference.views)
         mapping = decision.pseudo_mapping(data.annotations[held], repeats=False)
@@ -70,10 +74,10 @@ class TestValidationOfTheSeedNotebook:
         scored = evaluation.score(truth, decision.answers_to_detections(written), mapping["image_id"])
         assert scored.map50 == report["one_box"]["map50"]
 
-    def test_the_prior_is_fitted_on_the_training_part_alone(self, run):
-        report = verbs.evaluate(run)
-        data = load_training(run.workspace, toy_config())
-        held = data.annotations["image_id"].isin(read_split(run).validation)
+    def test_the_prior_is_fitted_on_the_training_part_alone(self, scored):
+        report = json.loads(scored.report.read_text())
+        data = load_training(scored.workspace, toy_config())
+        held = data.annotations["image_id"].isin(read_split(scored).validation)
         sizes = verbs.image_sizes(data.pixels.facts)
         assert report["prior"] == decision.fit_prior(data.annotations[~held], sizes).to_dict()
         assert report["prior"] != decision.fit_prior(data.annotations, sizes).to_dict()
@@ -109,8 +113,8 @@ def test_predict_evaluates_first_and_files_a_valid_submission(run):
     assert len(manifest["origin"]["weights"]["demo"]) == 64
 
 
-def test_confidences_have_at_least_six_decimals(run):
-    lines = verbs.predict(run).csv.read_text().splitlines()[1:]
+def test_confidences_have_at_least_six_decimals(scored):
+    lines = verbs.predict(scored).csv.read_text().splitlines()[1:]
     assert all(len(line.split(",")[6].partition(".")[2]) >= 6 for line in lines)
 
 
@@ -126,44 +130,44 @@ def test_two_ids_of_one_image_get_two_different_boxes(run):
     assert len(boxes) == len(boxes.drop_duplicates()) == 3
 
 
-def test_an_image_without_any_detection_gets_the_priors_box_and_that_is_counted(run):
-    config = load(run.config)
-    verbs.predict(run)
-    path = run.detections("test")
+def test_an_image_without_any_detection_gets_the_priors_box_and_that_is_counted(scored):
+    config = load(scored.config)
+    verbs.predict(scored)
+    path = scored.detections("test")
     table = pd.read_parquet(path)
     attributes = dict(table.attrs)
     missing = sorted(set(table["image_id"]))[0]
     table = table[table["image_id"] != missing]
     table.attrs = attributes
     table.to_parquet(path, index=False)
-    submission = verbs.predict(run)
+    submission = verbs.predict(scored)
     assert submission.origin.fallbacks == 1
     row = pd.read_csv(submission.csv).set_index("image_id").loc[missing]
     assert row["confidence"] == config.decision.fallback_confidence
-    prior = json.loads(run.report.read_text())["prior"]["ranked"][0]
+    prior = json.loads(scored.report.read_text())["prior"]["ranked"][0]
     assert row["label"] == prior["label"]
     assert np.allclose(
         row[["x_min", "y_min", "x_max", "y_max"]].astype(float), np.array(prior["box"]) * 96, atol=0.01
     )
 
 
-def test_predict_again_runs_no_network_and_files_the_next_number(run):
-    first = verbs.predict(run, "one")
-    run.best.rename(run.folder / "kept")
-    before = run.detections("test").stat().st_mtime_ns
-    (run.folder / "kept").rename(run.best)
-    second = verbs.predict(run, "two")
-    assert run.detections("test").stat().st_mtime_ns == before
+def test_predict_again_runs_no_network_and_files_the_next_number(scored):
+    first = verbs.predict(scored, "one")
+    scored.best.rename(scored.folder / "kept")
+    before = scored.detections("test").stat().st_mtime_ns
+    (scored.folder / "kept").rename(scored.best)
+    second = verbs.predict(scored, "two")
+    assert scored.detections("test").stat().st_mtime_ns == before
     assert (first.number, second.number) == (1, 2)
     assert first.csv_sha256 == second.csv_sha256
-    assert [one.origin.message for one in read_submissions(run.workspace / "submissions")] == ["one", "two"]
+    assert [one.origin.message for one in read_submissions(scored.workspace / "submissions")] == ["one", "two"]
 
 
-def test_a_report_older_than_its_detections_is_made_anew(run):
-    old = verbs.evaluate(run)
-    table = read_detections(run.detections("validation"))
-    table[table["score"] > table["score"].median()].to_parquet(run.detections("validation"), index=False)
-    assert verbs.current_report(run)["detections_sha256"] != old["detections_sha256"]
+def test_a_report_older_than_its_detections_is_made_anew(scored):
+    old = json.loads(scored.report.read_text())
+    table = read_detections(scored.detections("validation"))
+    table[table["score"] > table["score"].median()].to_parquet(scored.detections("validation"), index=False)
+    assert verbs.current_report(scored)["detections_sha256"] != old["detections_sha256"]
 
 
 class TestTrainAgain:
