@@ -303,7 +303,7 @@ class Progress(Checkpoint):
     def on_train_epoch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Add the epoch's row; save the best first, then the last, so that the last never points to neither."""
         seen = trainer.callback_metrics
-        better = not self._rows or float(seen["map50"]) > max(self._scores)
+        better = not self._rows or float(seen["map50"]) >= max(self._scores)  # of equals, the longer trained
         measured = {name: float(seen[name]) for name in ("train_loss", "map50", "map50_95", "boxes_lost")}
         row = {
             "epoch": self.epochs + 1,
