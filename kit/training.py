@@ -318,9 +318,10 @@ class Progress(Checkpoint):
         trainer.save_checkpoint(self._run.last)
         if trainer.is_global_zero:
             write_text(self._run.history, pd.DataFrame(self._rows).to_csv(index=False, lineterminator="\n"))
+            lost = f", {row['boxes_lost']:.0f} boxes lost at the border" if row["boxes_lost"] else ""
             log.info(
-                "epoch %d/%d: loss %.3f, mAP@0.5 %.3f%s, %.0f s", row["epoch"], self._settings.max_epochs,
-                row["train_loss"], row["map50"], " (best)" if better else "", row["seconds"],
+                "epoch %d/%d: loss %.3f, mAP@0.5 %.3f%s, %.0f s%s", row["epoch"], self._settings.max_epochs,
+                row["train_loss"], row["map50"], " (best)" if better else "", row["seconds"], lost,
             )  # fmt: skip
         trainer.should_stop = trainer.should_stop or self.ended
 

@@ -180,6 +180,19 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, more):
     assert tables[0].equals(tables[1])
 
 
+def test_workers_change_nothing_but_the_time(toy, tmp_path):
+    alone = copied(toy, tmp_path / "alone")
+    verbs.train(alone, None, "demo", TOY)
+    verbs.train(toy, None, "demo", (*TOY, "data.workers=2"))
+    one, other = (load_checkpoint(Run(workspace, "demo").last)["state_dict"] for workspace in (alone, toy))
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_boxes_that_leave_the_picture_are_counted_in_the_history(toy):
+    verbs.train(toy, None, "demo", (*TOY, "augmentation.affine_p=1", "augmentation.shift=0.5"))
+    assert pd.read_csv(Run(toy, "demo").history)["boxes_lost"].gt(0).all()
+
+
 def test_a_run_that_stopped_early_trains_no_more_when_its_end_was_lost(toy):
     assignments = (*TOY, "training.max_epochs=9", "training.patience=1", "training.learning_rate=1e-9",
                    "training.warmup_epochs=0", "training.final_rate=0")  # fmt: skip
