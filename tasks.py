@@ -17,6 +17,7 @@ from kit.errors import KitError
 INTERRUPTED = 130
 WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: this one)"}
 SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
+AFTERWARDS = {"set": "KEY=VALUE, a knob that acts on stored detections: competition., fusion. or decision."}
 RUN = {"run": "name of a run (default: the one that finished last)"}
 
 
@@ -87,22 +88,32 @@ def train(
     )
 
 
-@verb(help=WORKSPACE | RUN)
-def evaluate(context: Context, run: str | None = None, workspace: str = ".") -> None:
+@verb(iterable=["set_"], help=WORKSPACE | RUN | AFTERWARDS)
+def evaluate(
+    context: Context, run: str | None = None, set_: Iterable[str] | None = None, workspace: str = "."
+) -> None:
     """Score a run's stored validation detections: report.json, report.html, figures."""
     chosen = _run(workspace, run)
-    from kit import verbs
+    from kit import report, verbs
 
-    _show_report(verbs.evaluate(chosen, _bar))
+    verbs.adjust(chosen, tuple(set_ or ()))
+    _show_report(report.evaluate(chosen, _bar))
     print(f"report: {chosen.folder / 'report.html'}")
 
 
-@verb(help=WORKSPACE | RUN | {"message": "what this submission is, for the list"})
-def predict(context: Context, run: str | None = None, message: str | None = None, workspace: str = ".") -> None:
+@verb(iterable=["set_"], help=WORKSPACE | RUN | AFTERWARDS | {"message": "what this submission is, for the list"})
+def predict(
+    context: Context,
+    run: str | None = None,
+    message: str | None = None,
+    set_: Iterable[str] | None = None,
+    workspace: str = ".",
+) -> None:
     """Answer the test images with a run: the next numbered submission, checked before it is filed."""
     chosen = _run(workspace, run)
     from kit import verbs
 
+    verbs.adjust(chosen, tuple(set_ or ()))
     submission = verbs.predict(chosen, message, _bar)
     print(f"submission {submission.number:04d}: {submission.csv}")
 
@@ -211,7 +222,9 @@ def _show_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(*columns, title=title)
+    shown = Table(title=title)
+    for number, column in enumerate(columns):
+        shown.add_column(column, no_wrap=number == 0)  # a class's name is never cut short
     for row in rows:
         shown.add_row(*(Text(_cell(value)) for value in row))
     Console().print(shown)

@@ -2,7 +2,9 @@
 
 The map of the package, top down (a module imports only what stands below its own line):
 
+    demo           the whole road once
     verbs          what each task does, as functions from a workspace to a result
+    report         the scores of a run, its report.json and pages
     training       the only module that imports Lightning          explore  every figure and HTML page
     inference      weights + images -> raw detections
     decision       one box per ID                                  tta      views: name, apply, invert
@@ -10,9 +12,10 @@ The map of the package, top down (a module imports only what stands below its ow
     data           tables in, patient-wise split, pixel cache      runs     the run folder
     submission     numbered folders, manifest, index               transforms  the augmentations
     fusion         suppression, weighted boxes fusion              phantoms the synthetic competition
-    schemas        the tables as pandera schemas                   boxes    pure geometry
+    schemas        the tables as pandera schemas                   schedule the arithmetic of the recipe
     config         every knob                                      images   files to grey pixels
-    errors, files, progress
+    boxes          pure geometry                                   cells, rules, pixels, canvas, charts, pages
+    errors, files, progress                                        radiographs
 """
 
 __version__ = "0.1.0"

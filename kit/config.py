@@ -194,6 +194,10 @@ class Config:
                 "data.patient_pattern to be a regular expression", f"{self.data.patient_pattern!r}: {error}",
                 r"write one whose first group is the patient, such as ^(\d{8})_\d{3}",
             ) from error  # fmt: skip
+        if not self.model.weights:
+            raise KitError(
+                "model.weights to be coco, imagenet, none or a file's path", "nothing", "--set model.weights=none"
+            )
         if self.training.keep == "ema" and not self.training.ema_decay:
             raise KitError(
                 "training.ema_decay above 0 where training.keep=ema", "training.ema_decay=0",
@@ -257,6 +261,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 DEFAULT_PRESET = "seed"
+_FREE_KNOBS = ("data.workers", "data.cache_max_gib")
+_FREE_SECTIONS = ("competition", "fusion", "decision", "trainer")
 
 
 def knobs() -> dict[str, dataclasses.Field[Any]]:
@@ -298,6 +304,8 @@ def parse(key: str, text: str) -> Any:
         if isinstance(default, tuple):
             return tuple(part.strip() for part in text.split(",") if part.strip())
         kind: Any = type(default)
+        if kind is not str and ("_" in text or not text.isascii()):
+            raise ValueError(text)  # Python reads 1_000 and digits of other scripts; the tables' readers do not
         return kind(text)
     except ValueError as error:
         raise KitError(
@@ -326,12 +334,14 @@ def save(config: Config, path: Path) -> None:
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """The knobs in which two configurations differ, leaving out those that only describe the machine."""
-    machine = {"data.workers", "data.cache_max_gib"}
+    """The knobs in which two configurations would train or detect differently.
+
+    Left out are those that only describe the machine and those that only act on stored detections.
+    """
     return {
         key: (old.get(key), new.get(key))
         for key in knobs()
-        if key not in machine and not key.startswith("trainer.") and old.get(key) != new.get(key)
+        if key not in _FREE_KNOBS and key.split(".")[0] not in _FREE_SECTIONS and old.get(key) != new.get(key)
     }
 
 
@@ -360,7 +370,7 @@ def _from_json(key: str, value: Any, path: Path) -> Any:
 def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
     low, high, choices = spec.metadata["low"], spec.metadata["high"], spec.metadata["choices"]
     doc = spec.metadata["doc"]
-    if isinstance(value, (int, float)) and not isinstance(value, bool) and not low <= value <= high:
+    if isinstance(value, (int, float)) and not (low <= value <= high and math.isfinite(value)):
         raise KitError(f"{key} between {low:g} and {high:g} ({doc})", f"{value}", f"the default is {spec.default}")
     chosen = value if isinstance(value, tuple) else (value,)
     wrong = [part for part in chosen if choices and part not in choices]

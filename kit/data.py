@@ -79,7 +79,7 @@ def load_training(workspace: Path, config: Config, track: Track = silent) -> Tra
     folder = data_folder(workspace)
     pixels = open_cache(folder / "train", workspace / ".cache", config.data.cache_max_gib, track)
     table = folder / "train.csv"
-    annotations = read_annotations(table, pixels.facts)
+    annotations = read_annotations(table, pixels.facts, every_image=True)
     return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), sha256(table))
 
 
@@ -105,7 +105,7 @@ def patients(image_ids: Sequence[str], pattern: str) -> dict[str, str]:
     """Each image's patient: what the pattern finds at the start of its name, else the image itself."""
     found = {image_id: re.match(pattern, image_id) for image_id in image_ids}
     return {
-        image_id: image_id if match is None else str(match[1] if match.re.groups else match[0])
+        image_id: (match and (match[1] if match.re.groups else match[0])) or image_id
         for image_id, match in found.items()
     }
 

@@ -11,13 +11,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit.errors import KitError
-from kit.files import read_json, sha256, write_json
-from kit.phantoms import TRUTH, write_competition
+from kit.files import PARTIAL_SUFFIX, read_json, sha256, write_json
+from kit.phantoms import STAGING, TRUTH, write_competition
 from kit.progress import Track, silent
 from kit.submission import read_submissions
 
 DEMO_SEED = 7
 _PRESET = "demo"
+_DEMO_NAMES = {STAGING, ".cache"}
 
 
 @dataclass(frozen=True)
@@ -49,11 +50,17 @@ def clear(workspace: Path) -> None:
     """Delete what an earlier demo made. Raises KitError where the folder is no demo's."""
     if not workspace.exists():
         return
-    if not (workspace / TRUTH).exists() and any(workspace.iterdir()):
+    strange = {path.name for path in workspace.iterdir()} - _DEMO_NAMES
+    if strange and not (workspace / TRUTH).exists():
         raise KitError(
-            f"{workspace} to be a demo's folder", f"no {TRUTH} in it", "name another one with --workspace"
+            f"{workspace} to be a demo's folder",
+            f"{min(strange)} in it, and no {TRUTH}",
+            "name another --workspace",
         )
-    shutil.rmtree(workspace)
+    doomed = workspace.with_name(f".{workspace.name}{PARTIAL_SUFFIX}")
+    shutil.rmtree(doomed, ignore_errors=True)  # of a call that was killed here
+    workspace.rename(doomed)
+    shutil.rmtree(doomed)
 
 
 def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent) -> DemoResult:
@@ -63,6 +70,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     from kit import decision, evaluation, verbs
     from kit.config import preset
     from kit.data import load_test
+    from kit.report import current_report, image_sizes
 
     started = clock()
     if not (workspace / "data" / "train.csv").exists():
@@ -70,13 +78,13 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     trained = verbs.train(workspace, _PRESET, _PRESET, (), track)
     if trained is None:
         raise KitError("the demo to run in one process", "several", "`invoke demo` outside of torchrun")
-    report = verbs.current_report(trained.run, track)
+    report = current_report(trained.run, track)
     filed = [one for one in read_submissions(workspace / "submissions") if one.origin.run == _PRESET]
     submission = filed[-1] if filed else verbs.predict(trained.run, "demo", track)
     test = load_test(workspace, preset(_PRESET), track)
     truth = pd.read_csv(workspace / TRUTH)
     floor = decision.prior_answers(
-        decision.Prior.from_dict(report["prior"]), test.mapping, verbs.image_sizes(test.pixels.facts), 1.0
+        decision.Prior.from_dict(report["prior"]), test.mapping, image_sizes(test.pixels.facts), 1.0
     )
 
     def score(answers: pd.DataFrame) -> float:

@@ -8,6 +8,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+_SHOWN = 8
+
 
 class KitError(Exception):
     """What was expected, what was found (file, row, value), what to do next."""
@@ -21,7 +23,9 @@ class KitError(Exception):
 
 
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
-    """The known words nearest to a mistyped one, joined for a message; all of them where none is near."""
-    names = sorted(known)
-    close = difflib.get_close_matches(word, names, n=count, cutoff=0.5)
-    return ", ".join(close or names) or "(none)"
+    """The known words nearest to a mistyped one, whatever their case; some of them where none is near."""
+    names = {name.lower(): name for name in sorted(known)}
+    close = difflib.get_close_matches(word.lower(), names, n=count, cutoff=0.5)
+    shown = [names[name] for name in close] or list(names.values())[:_SHOWN]
+    more = ", ..." if not close and len(names) > _SHOWN else ""
+    return ", ".join(shown) + more or "(none)"

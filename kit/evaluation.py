@@ -25,6 +25,7 @@ RECALL_POINTS = {"coco101": np.linspace(0, 1, 101), "voc11": np.linspace(0, 1, 1
 COCO_IOUS = tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))
 # pycocotools compares with this where a threshold of 1 is asked for.
 _HIGHEST_IOU = 1 - 1e-10
+_RESAMPLES, _LOW_QUANTILE = 1000, 0.025
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,28 @@ def match(
 def mean_average_precision(matches: Matches, threshold: float = -math.inf, variant: Variant = "coco101") -> float:
     """The mean over the classes with truth, of the detections scored ``threshold`` or higher."""
     return _mean([_class_ap(found, variant, threshold) for found in _with_truth(matches).values()])
+
+
+def gain_low(before: Matches, after: Matches, seed: int) -> float:
+    """The lower end of the 95% bootstrap interval of the gain in mAP, the same images drawn for both.
+
+    Above 0: measurably better. The images must be the same; none give NaN.
+    """
+    images = len(before.image_ids)
+    if not images:
+        return math.nan
+    draws = np.random.default_rng(seed).multinomial(images, [1 / images] * images, _RESAMPLES)
+    gains = [_drawn_map(after, counts) - _drawn_map(before, counts) for counts in draws]
+    return float(np.nanquantile(gains, _LOW_QUANTILE))
+
+
+def _drawn_map(matches: Matches, counts: Int64[np.ndarray, "i"]) -> float:
+    """mAP where each image stands ``counts`` times."""
+    parts = [
+        average_precision(np.repeat(found.hits, counts[found.images]), int(found.positives @ counts))
+        for found in _with_truth(matches).values()
+    ]
+    return _mean([part for part in parts if not math.isnan(part)])
 
 
 def average_precision(hits: Bool[np.ndarray, "n"], positives: int, variant: Variant = "coco101") -> float:

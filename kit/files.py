@@ -46,6 +46,15 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is missing. Raises KitError where the system refuses or a file is in its place."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _refused(path, error) from error
+    return path
+
+
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically, line ends as they are."""
     with replacing(path) as partial:

@@ -13,7 +13,6 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-SUFFIXES = (".png", ".jpg", ".jpeg")
 Grey = UInt8[np.ndarray, "_ _"]  # (height, width), any size
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
 

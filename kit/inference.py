@@ -20,7 +20,7 @@ from torch import nn
 from kit.boxes import CORNERS, Boxes, clip
 from kit.config import InferenceConfig
 from kit.errors import KitError
-from kit.files import remove_partials, replacing
+from kit.files import make_folder, remove_partials, replacing
 from kit.images import Grey
 from kit.model import load_checkpoint, network_input
 from kit.pixels import PixelCache
@@ -64,7 +64,7 @@ def store_detections(
         return stored
     parts = path.with_suffix(".parts") / key[:_PART_NAME_DIGITS]
     chunks = [tuple(image_ids[i : i + CHUNK_IMAGES]) for i in range(0, len(image_ids), CHUNK_IMAGES)]
-    parts.mkdir(parents=True, exist_ok=True)
+    make_folder(parts)
     remove_partials(parts)
     network = None
     tables = []
@@ -87,7 +87,8 @@ def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
     ``best`` and ``ema`` are averaged weights where there is an average; ``last`` never is.
     """
     path = run.best if keep == "best" else run.last
-    state = load_checkpoint(path)
+    do = f"restore it from a copy, or train anew under another name than {run.name}"
+    state = load_checkpoint(path, do)
     key = "current_model_state" if keep == "last" and "current_model_state" in state else "state_dict"
     return path, int(state["kit"]["epoch"]), state[key]
 

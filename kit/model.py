@@ -31,6 +31,7 @@ from kit.config import ModelConfig
 from kit.errors import KitError
 
 TORCH_EPS = 1e-5
+_CHECK_WEIGHTS = "check model.weights: coco, imagenet, none or the path of a weights file"
 _TINY_CHANNELS = (32, 64, 96, 128)
 _TINY_BLOCKS = (1, 2, 2, 1)
 _TINY_STRIDES = (4, 8, 16, 32)
@@ -120,28 +121,24 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
     if config.weights == "coco":
         return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
     path = Path(config.weights)
-    return _load_fitting(model, _state_dict(load_checkpoint(path)), str(path))
+    return _load_fitting(model, _state_dict(load_checkpoint(path, _CHECK_WEIGHTS)), str(path))
 
 
-def load_checkpoint(path: Path) -> dict[str, Any]:
-    """Read a checkpoint without running any code from it. Raises KitError where it cannot be read."""
+def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
+    """Read a checkpoint without running any code from it; ``do`` is what the KitError advises where it cannot."""
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
-        raise KitError(
-            "coco, imagenet, none or the path of a weights file", f"no file {path}", "check model.weights"
-        ) from error
+        raise KitError(f"the checkpoint {path}", "no such file", do) from error
     # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file.
     except Exception as error:
         reason = (str(error) or type(error).__name__).splitlines()[0]
         raise KitError(
             f"{path} to be a checkpoint of plain tensors and values", reason,
-            "restore the file, or delete it: training goes on from the last whole checkpoint",
+            do,
         ) from error  # fmt: skip
     if not isinstance(content, dict):
-        raise KitError(
-            f"{path} to hold a dict of weights", type(content).__name__, "use a file made by kit or torch"
-        )
+        raise KitError(f"{path} to hold a dict of weights", type(content).__name__, do)
     return content
 
 
@@ -286,7 +283,7 @@ def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 
 def _saved_model(path: Path) -> Mapping[str, Any]:
-    kit = load_checkpoint(path).get("kit", {})
+    kit = load_checkpoint(path, _CHECK_WEIGHTS).get("kit", {})
     return kit.get("model", {}) if isinstance(kit, dict) else {}
 
 

@@ -20,7 +20,7 @@ import numpy as np
 from filelock import FileLock
 
 from kit.errors import KitError
-from kit.files import read_json, remove_partials, replacing, write_json
+from kit.files import make_folder, read_json, remove_partials, replacing, write_json
 from kit.images import Grey, ImageError, read_grey
 from kit.progress import Track, silent
 from kit.schemas import ImageFacts, image_headers
@@ -53,7 +53,7 @@ def open_cache(folder: Path, cache: Path, max_gib: float, track: Track = silent)
     Unreadable images raise nothing: their ``facts`` carry the fault, for the tables' check to name the row.
     """
     facts = image_headers(folder)
-    cache.mkdir(parents=True, exist_ok=True)
+    make_folder(cache)
     index_path = cache / f"{folder.name}.json"
     key = _key(facts)
     with FileLock(cache / ".lock"):  # two processes that start at once build it once

@@ -12,10 +12,15 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 from kit.config import Config, load
 from kit.errors import KitError, nearest
 from kit.files import read_json, sha256, write_json
 
+HISTORY_COLUMNS = (
+    "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",
+)  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
@@ -46,7 +51,7 @@ class Run:
 
     @property
     def split(self) -> Path:
-        """The labels, the images held out and the hash of the table they came from."""
+        """The labels, the images trained on and held out, and the hash of the table they came from."""
         return self.folder / "split.json"
 
     @property
@@ -84,6 +89,7 @@ class Split:
     """What the run was trained on, and what it was not."""
 
     labels: tuple[str, ...]
+    training: tuple[str, ...]
     validation: tuple[str, ...]
     table_sha256: str
 
@@ -106,7 +112,16 @@ class Finished:
 def read_split(run: Run) -> Split:
     """The split that a run was started with."""
     content = _fields(run.split, Split)
-    return Split(tuple(content["labels"]), tuple(content["validation"]), str(content["table_sha256"]))
+    labels, training, validation = (tuple(content[name]) for name in ("labels", "training", "validation"))
+    return Split(labels, training, validation, str(content["table_sha256"]))
+
+
+def read_history(run: Run) -> pd.DataFrame:
+    """One row per epoch; zero rows where the file was lost (`invoke train` writes it anew before it goes on)."""
+    try:
+        return pd.read_csv(run.history)
+    except (FileNotFoundError, pd.errors.EmptyDataError):
+        return pd.DataFrame(columns=list(HISTORY_COLUMNS), dtype=float)
 
 
 def read_finished(run: Run) -> Finished:

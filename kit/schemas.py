@@ -73,11 +73,12 @@ def image_headers(folder: Path) -> dict[str, ImageFacts]:
     return {name: _header(folder / name) for name in files}
 
 
-def read_annotations(path: Path, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: bool = False) -> pd.DataFrame:
     """True boxes: image_id, corners (float64 pixels), label, in the file's order.
 
     Reads the competition's header in any order and NIH's (x, y, width, height); other columns are ignored.
-    Boxes that hang over their image by less than a pixel are clipped, and that is said. Raises TableError.
+    Boxes that hang over their image by less than a pixel are clipped, and that is said. Raises TableError;
+    with ``every_image`` also for an unreadable image that no row names, since all of them will be used.
     """
     cells = read_cells(path, _FIX)
     raw = _annotation_cells(cells)
@@ -92,6 +93,8 @@ def read_annotations(path: Path, images: Mapping[str, ImageFacts]) -> pd.DataFra
     table = _with_facts(table, images)
     faults += broken_rules(path, table, (*IMAGE_RULES, *box_rules, LABEL))
     faults += repeated(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has")
+    if every_image:
+        faults += _unnamed(set(raw["image_id"]), images)
     _finish(path, table, faults, _FIX)
     fitted = clipped(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
@@ -221,6 +224,15 @@ def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
         corners = checked.loc[inverted[:1], CORNERS].iloc[0].tolist()
         raise refused(f"{len(inverted)} box(es) without an area, the first: {corners} (row {inverted[0]})")
     return checked
+
+
+def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[Fault]:
+    """Faults of images that no row names: they would be trained on as images without a finding."""
+    return [
+        Fault(facts.path, None, facts.fault, "an image that can be read")
+        for image_id, facts in images.items()
+        if facts.fault and image_id not in named
+    ]
 
 
 def _header(path: Path) -> ImageFacts:

@@ -21,7 +21,7 @@ from typing import Any
 from filelock import FileLock
 
 from kit.errors import KitError
-from kit.files import PARTIAL_SUFFIX, read_json, remove_partials, sha256, write_json, write_text
+from kit.files import PARTIAL_SUFFIX, make_folder, read_json, remove_partials, sha256, write_json, write_text
 
 CSV_NAME, MANIFEST_NAME, INDEX_NAME = "submission.csv", "manifest.json", "index.csv"
 INDEX_COLUMNS = ("number", "folder", "created_at", "message", "run", "local_score", "public_score", "status")
@@ -68,7 +68,7 @@ def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[P
     nothing is filed. Two processes at once get two numbers. A kill in between leaves at most a hidden folder,
     which the next call removes.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with _lock(folder):
         remove_partials(folder)
         number = 1 + max([0, *_used_numbers(folder)])

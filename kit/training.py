@@ -32,13 +32,10 @@ from kit.config import Config, TrainingConfig
 from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, collate
 from kit.errors import KitError
 from kit.files import remove_partials, replacing, write_text
-from kit.model import load_checkpoint, load_initial_weights, network_input
-from kit.runs import Run, Split
+from kit.model import load_checkpoint, network_input
+from kit.runs import HISTORY_COLUMNS, Run, Split
 from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended
 
-HISTORY_COLUMNS = (
-    "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",
-)  # fmt: skip
 _GPU_WORKERS = 4
 _PREFIX = "detector."
 _EMA_RAMP = 10
@@ -48,25 +45,23 @@ log = logging.getLogger("kit")
 def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn.Module) -> None:
     """Train until the last epoch or until patience ends, going on from ``last.ckpt`` where there is one.
 
+    ``detector`` has its starting weights, which matter only where there is no ``last.ckpt``.
+
     Leaves ``best.ckpt``, ``last.ckpt``, ``history.csv`` and TensorBoard logs in the run's folder.
     Raises KitError for a batch that does not divide, a non-finite loss, or a batch that does not fit.
     """
     settings = config.training
     processes = devices(config) * config.trainer.nodes
     window = accumulation(settings, processes)
-    state = load_checkpoint(run.last) if run.last.exists() else {}
+    do = f"restore it from a copy, or delete {run.folder} and start anew"
+    state = load_checkpoint(run.last, do) if run.last.exists() else {}
     progress = Progress(run, settings)
     if state:
         progress.load_state_dict(state["callbacks"][progress.state_key])
+        progress.write_history()
         if progress.ended:
             return
         log.info("run %s: going on from epoch %d of %d", run.name, progress.epochs + 1, settings.max_epochs)
-    else:
-        torch.manual_seed(settings.seed)
-        random = load_initial_weights(detector, config.model)
-        log.info(
-            "run %s: starting from weights %r, %d tensors at random", run.name, config.model.weights, len(random)
-        )
     remove_partials(run.folder)
     module = DetectionModule(detector, config, split, data, window, first_epoch=progress.epochs)
     ema = [_Ema(settings.ema_decay)] if settings.ema_decay else []
@@ -109,6 +104,8 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
 def devices(config: Config) -> int:
     """How many processes train on this machine."""
     gpus = torch.cuda.device_count() if config.trainer.accelerator != "cpu" else 0
+    if config.trainer.accelerator == "gpu" and not gpus:
+        raise KitError("a GPU, for trainer.accelerator=gpu", "none", "--set trainer.accelerator=auto")
     return config.trainer.devices if config.trainer.devices > 0 else max(1, gpus)
 
 
@@ -127,10 +124,8 @@ class DetectionModule(pl.LightningModule):
         super().__init__()
         self.detector = detector
         self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
-        held = set(split.validation)
         size_px, seed = config.model.image_size_px, config.training.seed
-        training = [image_id for image_id in data.image_ids if image_id not in held]
-        self._train = DetectionDataset(data, training, size_px, seed, config.augmentation)
+        self._train = DetectionDataset(data, split.training, size_px, seed, config.augmentation)
         self._validation = DetectionDataset(data, split.validation, size_px, seed)
         self._score = MeanAveragePrecision(backend="faster_coco_eval")
         self._unchecked: list[tuple[Tensor, list[int]]] = []
@@ -296,6 +291,10 @@ class Progress(Checkpoint):
         """Take over the rows of a checkpoint."""
         self._rows = list(state_dict["rows"])
 
+    def write_history(self) -> None:
+        """Bring ``history.csv`` up to the rows: a kill may have come between it and the checkpoint."""
+        write_text(self._run.history, pd.DataFrame(self._rows).to_csv(index=False, lineterminator="\n"))
+
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""
         self._started = monotonic()
@@ -317,7 +316,7 @@ class Progress(Checkpoint):
             trainer.save_checkpoint(self._run.best)
         trainer.save_checkpoint(self._run.last)
         if trainer.is_global_zero:
-            write_text(self._run.history, pd.DataFrame(self._rows).to_csv(index=False, lineterminator="\n"))
+            self.write_history()
             lost = f", {row['boxes_lost']:.0f} boxes lost at the border" if row["boxes_lost"] else ""
             log.info(
                 "epoch %d/%d: loss %.3f, mAP@0.5 %.3f%s, %.0f s%s", row["epoch"], self._settings.max_epochs,
@@ -349,7 +348,7 @@ class _AtomicCheckpoints(TorchCheckpointIO):
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
     ) -> dict[str, Any]:
         """Read without running code from the file."""
-        return load_checkpoint(Path(path))
+        return load_checkpoint(Path(path), "restore it from a copy")
 
 
 # Lightning's advice that does not hold here, each with the reason.

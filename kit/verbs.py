@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
-import math
 import os
 import subprocess
 from collections.abc import Iterator, Sequence
@@ -22,13 +21,12 @@ import torch
 from filelock import FileLock, Timeout
 from torch import nn
 
-import kit
-from kit import decision, evaluation, explore, model
-from kit.config import DEFAULT_PRESET, Config, differences, load, override, preset, save
+from kit import decision, explore, model
+from kit.config import DEFAULT_PRESET, Config, ModelConfig, differences, load, override, preset, save
 from kit.data import (
     TestData,
     TrainingData,
-    asks_twice,
+    data_folder,
     has_test,
     load_test,
     load_training,
@@ -36,15 +34,16 @@ from kit.data import (
     validation_split,
 )
 from kit.errors import KitError
-from kit.files import read_json, sha256, write_json
+from kit.files import make_folder, sha256
 from kit.fusion import fuse
-from kit.inference import Source, kept_weights, read_detections, store_detections
+from kit.inference import Source, kept_weights, store_detections
 from kit.progress import Track, silent
-from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_split, require_finished
+from kit.report import current_report, image_sizes, require_same_data
+from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
+from kit.schedule import accumulation
 from kit.schemas import read_submission
 from kit.submission import Origin, Submission, write_submission
 
-THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(9))
 log = logging.getLogger("kit")
 
 
@@ -73,96 +72,35 @@ def train(
 
     run = Run(workspace, name or preset_name or DEFAULT_PRESET)
     config = _config(run, preset_name, assignments)
+    accumulation(config.training, training.devices(config) * config.trainer.nodes)  # refuses what does not divide
     if _rank() > 0:
-        data = load_training(workspace, config)
-        training.fit(run, config, read_split(run), data, _bare_detector(config, read_split(run)))
+        data, split = load_training(workspace, config), read_split(run)
+        training.fit(run, config, split, data, _starting_detector(run, config, split))
         return None
+    data_folder(workspace)
     with _held(run):
-        if run.finished.exists():
+        if run.finished.exists() and run.detections("validation").exists():
+            _save_changed(run, config)
             return Trained(run, read_finished(run), already=True)
         data = load_training(workspace, config, track)
         if has_test(workspace):
             load_test(workspace, config, track)  # a fault there must show before hours of training, not after
         split = _split(run, config, data)
+        detector = _starting_detector(run, config, split)
+        split.save(run.split)  # from here on there is a run: whatever can be refused has been
         save(config, run.config)
-        training.fit(run, config, split, data, _bare_detector(config, split))
+        training.fit(run, config, split, data, detector)
         path, epoch, _ = kept_weights(run, config.training.keep)
         _detections(run, "validation", config, split, data, split.validation, track)
-        epochs = len(pd.read_csv(run.history))
+        epochs = len(read_history(run))
         return Trained(run, mark_finished(run, config.training.keep, epoch, epochs, path), already=False)
-
-
-def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
-    """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
-    finished = require_finished(run)
-    config, split = load(run.config), read_split(run)
-    data = load_training(run.workspace, config, track)
-    _same_table(run, split, data)
-    stored = run.detections("validation")
-    candidates = fuse(read_detections(stored), config.fusion, config.inference.views)
-    held = set(split.validation)
-    sizes = image_sizes(data.pixels.facts)
-    truth = data.annotations[data.annotations["image_id"].isin(held)].reset_index(drop=True)
-    prior = decision.fit_prior(data.annotations[~data.annotations["image_id"].isin(held)], sizes)
-    mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
-    many = evaluation.score(truth, candidates, split.validation)
-    asked = decision.one_box_truth(truth, mapping)
-
-    def answer(threshold: float) -> decision.Decision:
-        return decision.decide(candidates, mapping, prior, sizes, threshold, config.decision.fallback_confidence)
-
-    def one_box(answers: pd.DataFrame) -> evaluation.Scores:
-        return evaluation.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
-
-    curve = [
-        {"threshold": threshold, "map50": many_map50, "one_box_map50": one_box(answer(threshold).table).map50}
-        for threshold, many_map50 in evaluation.threshold_curve(truth, candidates, split.validation, THRESHOLDS)
-    ]
-    wanted = config.decision.threshold
-    applied = wanted if one_box(answer(wanted).table).map50 > curve[0]["one_box_map50"] else 0.0
-    chosen = answer(applied)
-    one = one_box(chosen.table)
-    floor = one_box(decision.prior_answers(prior, mapping, sizes, config.decision.fallback_confidence))
-    report = {
-        "run": run.name,
-        "kit_version": kit.__version__,
-        "weights": {"kept": finished.kept, "epoch": finished.epoch, "sha256": finished.weights_sha256},
-        "detections_sha256": sha256(stored),
-        "images": {
-            "training": len(data.image_ids) - len(split.validation),
-            "validation": len(split.validation),
-            "validation_single_box": int((truth.groupby("image_id").size() == 1).sum()),
-            "boxes": len(truth),
-        },
-        "many_box": _aggregate(many) | {"boxes": len(truth)},
-        "one_box": _aggregate(one) | {"prior_map50": floor.map50, "fallbacks": len(chosen.fallback_ids)},
-        "per_class": {
-            label: dataclasses.asdict(part)
-            | {"one_box_ap50": one.per_class[label].ap50 if label in one.per_class else None}
-            for label, part in many.per_class.items()
-        },
-        "threshold": {
-            "best": _best(curve, "map50"),
-            "one_box_best": _best(curve, "one_box_map50"),
-            "applied": applied,
-            "curve": curve,
-        },
-        "fusion": dataclasses.asdict(config.fusion),
-        "views": list(config.inference.views),
-        "prior": prior.to_dict(),
-    }
-    report = _without_nan(report)
-    paths = {image_id: data.pixels.facts[image_id].path for image_id in split.validation}
-    history = pd.read_csv(run.history)
-    explore.run_report(report, truth, candidates, chosen.table, history, paths, run.folder, config.training.seed)
-    write_json(run.report, report)
-    return report
 
 
 def predict(run: Run, message: str | None = None, track: Track = silent) -> Submission:
     """Detect on the test images, choose one box per ID, check and file the next numbered submission."""
     finished = require_finished(run)
     config, split = load(run.config), read_split(run)
+    require_same_data(run, split, load_training(run.workspace, config, track))
     report = current_report(run, track)
     data = load_test(run.workspace, config, track)
     detections = _detections(run, "test", config, split, data, data.image_ids, track)
@@ -194,14 +132,12 @@ def predict(run: Run, message: str | None = None, track: Track = silent) -> Subm
     )
 
 
-def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
-    """The run's report, evaluated first where it is missing or older than the stored detections."""
-    if run.report.exists():
-        report = read_json(run.report, f"`invoke evaluate --run {run.name}` makes it anew")
-        if isinstance(report, dict) and report.get("detections_sha256") == sha256(run.detections("validation")):
-            return report
-    log.info("run %s: evaluating first", run.name)
-    return evaluate(run, track)
+def adjust(run: Run, assignments: Sequence[str]) -> None:
+    """Change knobs of a run that act on its stored detections. Raises KitError for any other."""
+    config = load(run.config)
+    wanted = override(config, assignments)
+    _refuse_changes(run, config, wanted)
+    _save_changed(run, wanted)
 
 
 def describe(workspace: Path, config: Config, track: Track = silent) -> explore.DatasetReport:
@@ -220,44 +156,60 @@ def describe(workspace: Path, config: Config, track: Track = silent) -> explore.
     )
 
 
-def image_sizes(facts: Any) -> dict[str, tuple[int, int]]:
-    """Width and height in pixels by image_id."""
-    return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}
-
-
 def _config(run: Run, preset_name: str | None, assignments: Sequence[str]) -> Config:
     stored = load(run.config) if run.config.exists() else None
     base = preset(preset_name or DEFAULT_PRESET) if stored is None or preset_name else stored
     wanted = override(base, assignments)
-    wanted = dataclasses.replace(wanted, model=model.resolved(wanted.model))
-    changed = {} if stored is None else differences(stored, wanted)
+    if stored is None or _as_asked(stored.model, wanted.model) != wanted.model:
+        wanted = dataclasses.replace(wanted, model=model.resolved(wanted.model))
+    else:  # the file that it started from may be gone by now
+        wanted = dataclasses.replace(wanted, model=stored.model)
+    if stored is not None:
+        _refuse_changes(run, stored, wanted)
+    return wanted
+
+
+def _save_changed(run: Run, config: Config) -> None:
+    if config != load(run.config):
+        save(config, run.config)
+
+
+def _as_asked(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:
+    """The stored knobs, with the norms left open where the command leaves them open."""
+    norm = "auto" if wanted.norm == "auto" else stored.norm
+    return dataclasses.replace(stored, norm=norm, norm_eps=min(wanted.norm_eps, stored.norm_eps))
+
+
+def _refuse_changes(run: Run, stored: Config, wanted: Config) -> None:
+    changed = differences(stored, wanted)
     if changed:
         listed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
         raise KitError(
             f"the knobs that run {run.name!r} was started with", listed,
             f"`invoke train --run {run.name}` goes on with it as it is; another --run NAME starts anew",
         )  # fmt: skip
-    return wanted
 
 
 def _split(run: Run, config: Config, data: TrainingData) -> Split:
-    if run.split.exists():
+    if run.last.exists():
         split = read_split(run)
-        _same_table(run, split, data)
+        require_same_data(run, split, data)
         return split
     held = validation_split(data.annotations, data.image_ids, config.data, config.training.seed)
-    split = Split(data.labels, held, data.table_sha256)
-    split.save(run.split)
-    return split
+    learned = tuple(image_id for image_id in data.image_ids if image_id not in set(held))
+    return Split(data.labels, learned, held, data.table_sha256)
 
 
-def _same_table(run: Run, split: Split, data: TrainingData) -> None:
-    if split.table_sha256 != data.table_sha256:
-        raise KitError(
-            f"the train.csv that run {run.name!r} was started with (SHA-256 {split.table_sha256[:12]}...)",
-            f"another one ({data.table_sha256[:12]}...)",
-            "put the old file back, or train under another --run name",
-        )
+def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:
+    """The network as training takes it: with its starting weights, unless a checkpoint will replace them."""
+    detector = _bare_detector(config, split)
+    if not run.last.exists():
+        random = model.load_initial_weights(detector, config.model)
+        if _rank() == 0:
+            log.info("run %s: starting from weights %r", run.name, config.model.weights)
+            if random:
+                log.info("%d tensors have no weights there and start at random", len(random))
+    return detector
 
 
 def _bare_detector(config: Config, split: Split) -> nn.Module:
@@ -289,7 +241,7 @@ def _detections(
 @contextlib.contextmanager
 def _held(run: Run) -> Iterator[None]:
     """Hold the run for this process; the system lets go of it when the process ends, however it ends."""
-    run.folder.mkdir(parents=True, exist_ok=True)
+    make_folder(run.folder)
     holder = run.folder / ".holder"
     try:
         with FileLock(run.folder / ".lock", timeout=0):
@@ -321,21 +273,3 @@ def _git_state() -> dict[str, Any]:
         return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
     except (OSError, subprocess.CalledProcessError):
         return {}
-
-
-def _aggregate(scores: evaluation.Scores) -> dict[str, Any]:
-    return {name: value for name, value in dataclasses.asdict(scores).items() if name != "per_class"}
-
-
-def _best(curve: Sequence[dict[str, float]], name: str) -> float:
-    """The lowest threshold with the highest score."""
-    return max(curve, key=lambda point: (point[name], -point["threshold"]))["threshold"]
-
-
-def _without_nan(value: Any) -> Any:
-    """The same nested values with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
-    if isinstance(value, list):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

@@ -6,6 +6,11 @@ import socket
 import warnings
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast examples come depends on what else the machine does, not on the kit.
+settings.register_profile("kit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("kit")
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
@@ -87,11 +92,11 @@ def trained(trained_source, tmp_path):
 @pytest.fixture(scope="session")
 def evaluated_source(trained_source, tmp_path_factory):
     """The trained workspace with its report; tests work on copies."""
-    from kit import verbs
+    from kit.report import evaluate
     from kit.runs import Run
 
     workspace = copied(trained_source, tmp_path_factory.mktemp("evaluated") / "toy")
-    verbs.evaluate(Run(workspace, "demo"))
+    evaluate(Run(workspace, "demo"))
     return workspace
 
 

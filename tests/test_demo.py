@@ -83,7 +83,7 @@ def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(how, toy, t
         _, err = process.communicate(timeout=PATIENCE_SECONDS)
         assert process.returncode == 0, err
     one, other = Run(toy, "demo"), Run(straight, "demo")
-    first, second = load_checkpoint(one.last)["state_dict"], load_checkpoint(other.last)["state_dict"]
+    first, second = load_checkpoint(one.last, "")["state_dict"], load_checkpoint(other.last, "")["state_dict"]
     assert all(bool((first[name] == second[name]).all()) for name in second)
     tables = [pd.read_parquet(run.detections("validation")) for run in (one, other)]
     assert tables[0].equals(tables[1])
@@ -99,6 +99,12 @@ def test_a_result_counts_only_while_its_submission_is_as_it_was_filed(tmp_path):
     assert finished_demo(tmp_path) == result
     submission.write_text("other\n")
     assert finished_demo(tmp_path) is None
+
+
+def test_a_fresh_demo_clears_what_a_killed_one_had_begun(tmp_path):
+    (tmp_path / "demo" / ".phantoms.partial" / "train").mkdir(parents=True)
+    clear(tmp_path / "demo")
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fresh_demo_deletes_only_a_demos_folder(tmp_path):

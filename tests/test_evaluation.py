@@ -16,6 +16,7 @@ from kit.boxes import CORNERS
 from kit.evaluation import (
     MOST_PER_IMAGE_AND_CLASS,
     average_precision,
+    gain_low,
     match,
     mean_average_precision,
     precision_recall,
@@ -306,3 +307,31 @@ def test_classes_and_mean_equal_torchmetrics():
     assert [part.ap50 for part in scores.per_class.values()] == pytest.approx(
         result["map_per_class"].tolist(), abs=1e-6
     )
+
+
+class TestGain:
+    """The lower end of the interval of a paired gain, images drawn alike for both sides."""
+
+    def table(self, hits, images=60):
+        box = [0.0, 0.0, 10.0, 10.0]
+        rows = [(f"{i:03d}", *(box if i < hits else [50.0, 50.0, 60.0, 60.0]), 0.5, "Mass") for i in range(images)]
+        return pd.DataFrame(rows, columns=["image_id", "x_min", "y_min", "x_max", "y_max", "score", "label"])
+
+    def low(self, before, after, images=60):
+        tables = [self.table(before, images), self.table(after, images)]
+        truth = self.table(images, images).drop(columns="score")
+        matched = [match(truth, table, set(truth["image_id"])) for table in tables]
+        return gain_low(matched[0], matched[1], 0)
+
+    def test_no_images_gain_nothing_that_can_be_said(self):
+        assert math.isnan(self.low(0, 0, images=0))
+
+    def test_the_same_answers_gain_nothing(self):
+        assert self.low(30, 30) == 0
+
+    def test_a_large_gain_lies_above_zero_and_a_small_one_does_not(self):
+        assert self.low(10, 50) > 0
+        assert self.low(30, 31) <= 0
+
+    def test_a_loss_lies_below(self):
+        assert self.low(50, 10) < 0

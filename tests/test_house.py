@@ -23,6 +23,7 @@ LEVELS = (
     ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation"),
     ("decision", "data", "phantoms", "charts", "pages"),
     ("inference", "training", "explore"),
+    ("report",),
     ("verbs",),
     ("demo",),
 )

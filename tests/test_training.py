@@ -113,7 +113,7 @@ class TestBestWeights:
         history = pd.read_csv(run.history)
         finished = read_finished(run)
         assert finished.epoch == history.loc[history["map50"] == history["map50"].max(), "epoch"].iloc[-1]
-        best, last = load_checkpoint(run.best), load_checkpoint(run.last)
+        best, last = load_checkpoint(run.best, ""), load_checkpoint(run.last, "")
         assert (best["kit"]["epoch"], last["kit"]["epoch"]) == (finished.epoch, 2)
         same = all(torch.equal(best["state_dict"][name], last["state_dict"][name]) for name in best["state_dict"])
         assert same == (finished.epoch == 2)
@@ -170,7 +170,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, more):
 
     one, other = Run(straight, "demo"), Run(moved, "demo")
     for path, again in ((one.best, other.best), (one.last, other.last)):
-        first, second = load_checkpoint(path), load_checkpoint(again)
+        first, second = load_checkpoint(path, ""), load_checkpoint(again, "")
         assert first["state_dict"].keys() == second["state_dict"].keys()
         for name, weights in first["state_dict"].items():
             assert torch.equal(weights, second["state_dict"][name]), name
@@ -184,7 +184,7 @@ def test_workers_change_nothing_but_the_time(toy, tmp_path):
     alone = copied(toy, tmp_path / "alone")
     verbs.train(alone, None, "demo", TOY)
     verbs.train(toy, None, "demo", (*TOY, "data.workers=2"))
-    one, other = (load_checkpoint(Run(workspace, "demo").last)["state_dict"] for workspace in (alone, toy))
+    one, other = (load_checkpoint(Run(workspace, "demo").last, "")["state_dict"] for workspace in (alone, toy))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -14,6 +15,7 @@ from kit.data import load_training
 from kit.errors import KitError
 from kit.fusion import fuse
 from kit.inference import read_detections
+from kit.report import current_report, evaluate, image_sizes
 from kit.runs import Run, existing, newest_finished, read_split
 from kit.schemas import validate_submission
 from kit.submission import read_submissions
@@ -66,7 +68,7 @@ class TestValidationOfTheSeedNotebook:
         candidates = fuse(detections, config.fusion, config.inference.views)
         mapping = decision.pseudo_mapping(data.annotations[held], repeats=False)
         answers = decision.decide(
-            candidates, mapping, decision.Prior.from_dict(report["prior"]), verbs.image_sizes(data.pixels.facts)
+            candidates, mapping, decision.Prior.from_dict(report["prior"]), image_sizes(data.pixels.facts)
         )
         (tmp_path / "submission.csv").write_text(decision.submission_text(answers.table))
         written = pd.read_csv(tmp_path / "submission.csv")
@@ -78,7 +80,7 @@ class TestValidationOfTheSeedNotebook:
         report = json.loads(scored.report.read_text())
         data = load_training(scored.workspace, toy_config())
         held = data.annotations["image_id"].isin(read_split(scored).validation)
-        sizes = verbs.image_sizes(data.pixels.facts)
+        sizes = image_sizes(data.pixels.facts)
         assert report["prior"] == decision.fit_prior(data.annotations[~held], sizes).to_dict()
         assert report["prior"] != decision.fit_prior(data.annotations, sizes).to_dict()
 
@@ -89,15 +91,16 @@ class TestThresholdOfTheSeedNotebook:
     def test_the_curve_needs_no_weights_and_never_rises(self, run):
         run.best.unlink()
         run.last.unlink()
-        curve = verbs.evaluate(run)["threshold"]["curve"]
+        curve = evaluate(run)["threshold"]["curve"]
         scores = [point["map50"] for point in curve]
         assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(scores))
 
-    def test_a_threshold_that_scores_no_better_is_not_applied(self, toy):
-        verbs.train(toy, None, "demo", (*TOY, "decision.threshold=1"))
-        report = verbs.evaluate(Run(toy, "demo"))
-        better = report["one_box"]["prior_map50"] > report["threshold"]["curve"][0]["one_box_map50"]
-        assert report["threshold"]["applied"] == (1 if better else 0)
+    def test_a_threshold_that_is_not_measurably_better_is_not_applied(self, scored):
+        verbs.adjust(scored, ("decision.threshold=1",))
+        report = evaluate(scored)
+        assert report["decision"]["threshold"] == 1
+        assert report["threshold"]["applied"] == 0
+        assert report["one_box"]["map50"] == report["threshold"]["curve"][0]["one_box_map50"]
 
 
 def test_predict_evaluates_first_and_files_a_valid_submission(run):
@@ -123,7 +126,7 @@ def test_two_ids_of_one_image_get_two_different_boxes(run):
     mapping = pd.read_csv(path)
     mapping["image_id"] = mapping["image_id"].iloc[[0, 0, 0, 3, 4, 5, 6, 7]].to_numpy()
     path.write_text(mapping.to_csv(index=False))
-    report = verbs.evaluate(run)
+    report = evaluate(run)
     assert report["one_box"]["images"] == report["many_box"]["images"]  # as many answers as boxes, on all images
     table = pd.read_csv(verbs.predict(run).csv)
     boxes = table[table["image_id"] == mapping["image_id"][0]][["x_min", "y_min", "x_max", "y_max"]]
@@ -167,7 +170,111 @@ def test_a_report_older_than_its_detections_is_made_anew(scored):
     old = json.loads(scored.report.read_text())
     table = read_detections(scored.detections("validation"))
     table[table["score"] > table["score"].median()].to_parquet(scored.detections("validation"), index=False)
-    assert verbs.current_report(scored)["detections_sha256"] != old["detections_sha256"]
+    assert current_report(scored)["detections_sha256"] != old["detections_sha256"]
+
+
+class TestKnobsAfterTheTraining:
+    def test_those_that_act_on_stored_detections_may_change_and_are_reported(self, scored):
+        verbs.adjust(scored, ("fusion.method=suppress", "fusion.iou=0.5"))
+        assert current_report(scored)["fusion"] == {"method": "suppress", "iou": 0.5}
+        assert verbs.train(scored.workspace, "demo", None, ("competition.expected_ids=9",)).already
+        assert load(scored.config).competition.expected_ids == 9
+
+    def test_those_of_the_training_may_not(self, scored):
+        with pytest.raises(KitError, match=r"training\.seed: 42 -> 1"):
+            verbs.adjust(scored, ("training.seed=1",))
+
+
+class TestWhatWasLost:
+    def test_detections_that_were_deleted_are_made_anew_by_train(self, scored):
+        before = read_detections(scored.detections("validation"))
+        scored.detections("validation").unlink()
+        with pytest.raises(KitError, match="invoke train --run demo"):
+            verbs.predict(scored)
+        verbs.train(scored.workspace, "demo")
+        assert read_detections(scored.detections("validation")).equals(before)
+
+    @pytest.mark.parametrize("content", [None, ""])
+    def test_a_lost_history_is_written_anew_and_the_report_goes_without_it_meanwhile(self, content, scored):
+        before = scored.history.read_text()
+        scored.history.unlink()
+        if content is not None:
+            scored.history.write_text(content)
+        evaluate(scored)
+        scored.finished.unlink()
+        assert verbs.train(scored.workspace, "demo").finished.epochs == 2
+        assert scored.history.read_text() == before
+
+    def test_a_lost_checkpoint_is_an_error_that_names_it(self, scored):
+        scored.best.unlink()
+        with pytest.raises(KitError, match=r"best\.ckpt"):
+            verbs.predict(scored)
+
+    def test_a_broken_report_is_made_anew(self, scored):
+        scored.report.write_text("{")
+        assert verbs.predict(scored).origin.local_score == json.loads(scored.report.read_text())["one_box"]["map50"]
+
+    def test_the_weights_that_a_run_started_from_are_not_needed_again(self, trained, tmp_path):
+        start = tmp_path / "start.ckpt"
+        start.write_bytes(Run(trained, "demo").last.read_bytes())
+        verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}"))
+        start.unlink()
+        assert verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}")).already
+
+
+class TestAFirstStartThatFails:
+    @pytest.mark.parametrize(
+        ("wrong", "right"),
+        [("training.batch_size=3", "training.batch_size=1"), ("model.weights=coco", "model.weights=none")],
+    )
+    def test_leaves_the_name_free_for_the_command_that_the_error_advises(self, wrong, right, toy):
+        with pytest.raises(KitError) as caught:
+            verbs.train(toy, None, "demo", (*TOY, wrong))
+        assert right in caught.value.do
+        assert not Run(toy, "demo").config.exists()
+
+    def test_a_mistyped_workspace_is_not_made(self, tmp_path):
+        with pytest.raises(KitError):
+            verbs.train(tmp_path / "typo", None, "demo", TOY)
+        assert not (tmp_path / "typo").exists()
+
+
+class TestDataThatChanged:
+    def test_an_image_that_came_later_stops_the_run_that_began_without_it(self, scored):
+        source = sorted((scored.workspace / "data" / "train").glob("*.png"))[0]
+        (source.parent / "99999999_000.png").write_bytes(source.read_bytes())
+        with pytest.raises(KitError, match=r"99999999_000\.png"):
+            verbs.predict(scored)
+        scored.finished.unlink()
+        with pytest.raises(KitError, match=r"99999999_000\.png"):
+            verbs.train(scored.workspace, "demo")
+
+    def test_predict_refuses_another_train_csv(self, scored):
+        path = scored.workspace / "data" / "train.csv"
+        path.write_text(path.read_text() + "\n")
+        with pytest.raises(KitError, match=r"train\.csv"):
+            verbs.predict(scored)
+
+    def test_an_unreadable_image_that_no_row_names_is_a_fault(self, toy):
+        (toy / "data" / "train" / "99999998_000.png").write_bytes(b"")
+        with pytest.raises(KitError, match=r"99999998_000\.png"):
+            verbs.train(toy, None, "demo", TOY)
+
+
+@pytest.mark.parametrize("name", [".cache", "runs", "submissions"])
+def test_a_file_where_a_folder_belongs_is_an_error_with_its_path(name, trained):
+    run = Run(trained, "demo")
+    if name != "runs":
+        shutil.rmtree(trained / name, ignore_errors=True)
+        (trained / name).write_text("")
+        with pytest.raises(KitError, match=name):
+            verbs.predict(run)
+    else:
+        (trained / "other").mkdir()
+        shutil.copytree(trained / "data", trained / "other" / "data")
+        (trained / "other" / "runs").write_text("")
+        with pytest.raises(KitError, match="runs"):
+            verbs.train(trained / "other", None, "demo", TOY)
 
 
 class TestTrainAgain:

@@ -1,0 +1,165 @@
+"""The scores of a run, from its stored detections to ``report.json`` and the pages that show them.
+
+No network runs here: thresholds, fusion and the one box per image are functions of a table.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+import kit
+from kit import decision, evaluation, explore
+from kit.config import load
+from kit.data import TrainingData, asks_twice, load_training
+from kit.errors import KitError
+from kit.files import read_json, sha256, write_json
+from kit.fusion import fuse
+from kit.inference import read_detections
+from kit.progress import Track, silent
+from kit.runs import Run, Split, read_history, read_split, require_finished
+from kit.schemas import ImageFacts
+
+THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # those that the notebook tried, and none
+log = logging.getLogger("kit")
+
+
+def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
+    """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
+    finished = require_finished(run)
+    config, split = load(run.config), read_split(run)
+    data = load_training(run.workspace, config, track)
+    require_same_data(run, split, data)
+    stored = _stored_validation(run)
+    candidates = fuse(read_detections(stored), config.fusion, config.inference.views)
+    held = set(split.validation)
+    sizes = image_sizes(data.pixels.facts)
+    truth = data.annotations[data.annotations["image_id"].isin(held)].reset_index(drop=True)
+    prior = decision.fit_prior(data.annotations[~data.annotations["image_id"].isin(held)], sizes)
+    mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
+    many = evaluation.score(truth, candidates, split.validation)
+    asked = decision.one_box_truth(truth, mapping)
+
+    def answer(threshold: float) -> decision.Decision:
+        return decision.decide(candidates, mapping, prior, sizes, threshold, config.decision.fallback_confidence)
+
+    def one_box(answers: pd.DataFrame) -> evaluation.Scores:
+        return evaluation.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
+
+    curve = [
+        {"threshold": threshold, "map50": many_map50, "one_box_map50": one_box(answer(threshold).table).map50}
+        for threshold, many_map50 in evaluation.threshold_curve(truth, candidates, split.validation, THRESHOLDS)
+    ]
+    wanted = config.decision.threshold
+    applied = wanted if wanted and _gains(asked, answer(0.0), answer(wanted), config.training.seed) else 0.0
+    chosen = answer(applied)
+    one = one_box(chosen.table)
+    floor = one_box(decision.prior_answers(prior, mapping, sizes, config.decision.fallback_confidence))
+    report = {
+        "run": run.name,
+        "kit_version": kit.__version__,
+        "weights": {"kept": finished.kept, "epoch": finished.epoch, "sha256": finished.weights_sha256},
+        "detections_sha256": sha256(stored),
+        "images": {
+            "training": len(data.image_ids) - len(split.validation),
+            "validation": len(split.validation),
+            "validation_single_box": int((truth.groupby("image_id").size() == 1).sum()),
+            "boxes": len(truth),
+        },
+        "many_box": _aggregate(many) | {"boxes": len(truth)},
+        "one_box": _aggregate(one) | {"prior_map50": floor.map50, "fallbacks": len(chosen.fallback_ids)},
+        "per_class": {
+            label: dataclasses.asdict(part)
+            | {"one_box_ap50": one.per_class[label].ap50 if label in one.per_class else None}
+            for label, part in many.per_class.items()
+        },
+        "threshold": {
+            "best": _best(curve, "map50"),
+            "one_box_best": _best(curve, "one_box_map50"),
+            "applied": applied,
+            "curve": curve,
+        },
+        "fusion": dataclasses.asdict(config.fusion),
+        "decision": dataclasses.asdict(config.decision),
+        "views": list(config.inference.views),
+        "prior": prior.to_dict(),
+    }
+    report = _without_nan(report)
+    paths = {image_id: data.pixels.facts[image_id].path for image_id in split.validation}
+    history = read_history(run)
+    explore.run_report(report, truth, candidates, chosen.table, history, paths, run.folder, config.training.seed)
+    write_json(run.report, report)
+    return report
+
+
+def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
+    """The run's report, evaluated first where it is missing, broken, or older than detections or knobs."""
+    config = load(run.config)
+    expected = {
+        "detections_sha256": sha256(_stored_validation(run)),
+        "fusion": dataclasses.asdict(config.fusion),
+        "decision": dataclasses.asdict(config.decision),
+    }
+    with contextlib.suppress(KitError):
+        report = read_json(run.report, "")
+        if isinstance(report, dict) and all(report.get(key) == value for key, value in expected.items()):
+            return report
+    log.info("run %s: evaluating first", run.name)
+    return evaluate(run, track)
+
+
+def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
+    """Width and height in pixels by image_id."""
+    return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}
+
+
+def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
+    """Raise KitError where train.csv or the images are not those that the run was started with."""
+    changed = sorted({*split.training, *split.validation} ^ set(data.image_ids))
+    if split.table_sha256 != data.table_sha256 or changed:
+        images = f", {len(changed)} images added or gone, such as {changed[0]}" if changed else ""
+        raise KitError(
+            f"the train.csv and images that run {run.name!r} was started with ({split.table_sha256[:12]}...)",
+            f"train.csv {data.table_sha256[:12]}...{images}",
+            "put the old files back, or train under another --run name",
+        )
+
+
+def _stored_validation(run: Run) -> Path:
+    path = run.detections("validation")
+    if not path.exists():
+        do = f"`invoke train --run {run.name}` makes them anew"
+        raise KitError(f"the detections {path}", "no such file", do)
+    return path
+
+
+def _gains(truth: pd.DataFrame, before: decision.Decision, after: decision.Decision, seed: int) -> bool:
+    """Whether the later answers are measurably better on the same images."""
+    tables = [decision.answers_to_detections(answers.table) for answers in (before, after)]
+    matched = [evaluation.match(truth, table, set(truth["image_id"])) for table in tables]
+    return evaluation.gain_low(matched[0], matched[1], seed) > 0
+
+
+def _aggregate(scores: evaluation.Scores) -> dict[str, Any]:
+    return {name: value for name, value in dataclasses.asdict(scores).items() if name != "per_class"}
+
+
+def _best(curve: Sequence[dict[str, float]], name: str) -> float:
+    """The lowest threshold with the highest score."""
+    return max(curve, key=lambda point: (point[name], -point["threshold"]))["threshold"]
+
+
+def _without_nan(value: Any) -> Any:
+    """The same nested values with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: _without_nan(part) for key, part in value.items()}
+    if isinstance(value, list):
+        return [_without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
