@@ -46,7 +46,6 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
     """Train until the last epoch or until patience ends, going on from ``last.ckpt`` where there is one.
 
     ``detector`` has its starting weights, which matter only where there is no ``last.ckpt``.
-
     Leaves ``best.ckpt``, ``last.ckpt``, ``history.csv`` and TensorBoard logs in the run's folder.
     Raises KitError for a batch that does not divide, a non-finite loss, or a batch that does not fit.
     """
