@@ -193,7 +193,7 @@ def test_a_finding_changes_the_picture_inside_its_box_alone(label, seed):
         int(finding.y_min) : int(finding.y_max) + 2,
         int(finding.x_min) : int(finding.x_max) + 2,
     ] = True
-    assert change[inside].mean() > 8
+    assert change[inside].mean() > 3
     assert np.all(change[~inside & ~heart_of(patient)] == 0)
 
 

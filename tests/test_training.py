@@ -157,7 +157,11 @@ def interrupted_after_one_epoch(workspace, assignments):
         signal.signal(signal.SIGINT, before)
 
 
-@pytest.mark.parametrize("more", [(), ("training.ema_decay=0.9", "training.keep=ema")], ids=["plain", "ema"])
+@pytest.mark.parametrize(
+    "more",
+    [(), pytest.param(("training.ema_decay=0.9", "training.keep=ema"), marks=pytest.mark.slow)],
+    ids=["plain", "ema"],
+)
 def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, more):
     """Also from another folder: a run that was moved still knows its best score."""
     assignments = (*TOY, *more, "training.max_epochs=3")
@@ -180,6 +184,7 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, more):
     assert tables[0].equals(tables[1])
 
 
+@pytest.mark.slow
 def test_workers_change_nothing_but_the_time(toy, tmp_path):
     alone = copied(toy, tmp_path / "alone")
     verbs.train(alone, None, "demo", TOY)

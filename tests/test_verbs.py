@@ -95,6 +95,7 @@ class TestThresholdOfTheSeedNotebook:
         scores = [point["map50"] for point in curve]
         assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(scores))
 
+    @pytest.mark.slow
     def test_a_threshold_that_is_not_measurably_better_is_not_applied(self, scored):
         verbs.adjust(scored, ("decision.threshold=1",))
         report = evaluate(scored)
@@ -173,6 +174,7 @@ def test_a_report_older_than_its_detections_is_made_anew(scored):
     assert current_report(scored)["detections_sha256"] != old["detections_sha256"]
 
 
+@pytest.mark.slow
 class TestKnobsAfterTheTraining:
     def test_those_that_act_on_stored_detections_may_change_and_are_reported(self, scored):
         verbs.adjust(scored, ("fusion.method=suppress", "fusion.iou=0.5"))
@@ -185,6 +187,7 @@ class TestKnobsAfterTheTraining:
             verbs.adjust(scored, ("training.seed=1",))
 
 
+@pytest.mark.slow
 class TestWhatWasLost:
     def test_detections_that_were_deleted_are_made_anew_by_train(self, scored):
         before = read_detections(scored.detections("validation"))
@@ -261,6 +264,7 @@ class TestDataThatChanged:
             verbs.train(toy, None, "demo", TOY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [".cache", "runs", "submissions"])
 def test_a_file_where_a_folder_belongs_is_an_error_with_its_path(name, trained):
     run = Run(trained, "demo")
