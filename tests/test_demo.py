@@ -24,8 +24,13 @@ PATIENCE_SECONDS = 600
 
 
 def started(*words):
-    command = [sys.executable, "-m", "invoke", *map(str, words)]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    # A suite that runs in the background ignores Ctrl-C, and so would what it starts: handlers are not inherited.
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        command = [sys.executable, "-m", "invoke", *map(str, words)]
+        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def stopped_after_an_epoch(words, history, how):
@@ -37,7 +42,10 @@ def stopped_after_an_epoch(words, history, how):
         assert time.monotonic() < deadline
         time.sleep(0.05)
     os.kill(process.pid, how)
-    said = "".join(process.communicate(timeout=60))
+    try:
+        said = "".join(process.communicate(timeout=60))
+    finally:
+        process.kill()
     return process.returncode, said
 
 
@@ -71,7 +79,7 @@ def test_the_demo_goes_on_after_ctrl_c_reaches_its_score_and_files_one_submissio
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
 def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(how, toy, tmp_path):
     knobs = [word for assignment in (*TOY, "training.max_epochs=4") for word in ("--set", assignment)]
     straight = copied(toy, tmp_path / "straight")
