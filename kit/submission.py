@@ -31,7 +31,11 @@ _SLUG_LETTERS = 40
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a submission comes from; never changes once it is written."""
+    """Where a submission comes from; never changes once it is written.
+
+    ``local_interval`` holds 95% of the resampled ``local_score``; ``expected`` is the score to expect on the
+    leaderboard under ``mean``, ``low`` and ``high``. None and empty where nobody measured them.
+    """
 
     message: str
     run: str
@@ -40,6 +44,8 @@ class Origin:
     config: Mapping[str, Any] = field(default_factory=dict)
     git: Mapping[str, Any] = field(default_factory=dict)
     fallbacks: int = 0
+    local_interval: tuple[float, float] | None = None
+    expected: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -135,14 +141,22 @@ def _read(folder: Path) -> Submission:
     do = f"restore {path} from a copy, or move the folder away: its number stays taken"
     content = read_json(path, do)
     try:
-        origin = Origin(**content.pop("origin"))
+        origin = _origin(content.pop("origin"))
         submission = Submission(folder=folder, origin=origin, **content)
-    except (TypeError, KeyError, AttributeError) as error:
+    except (TypeError, KeyError, AttributeError, ValueError) as error:
         raise KitError(f"{path} to be a manifest of a submission", str(error), do) from error
     number = _FOLDER.fullmatch(folder.name)
     if number is None or submission.number != int(number[1]):
         raise KitError(f"{path} to carry its folder's number", str(submission.number), do)
     return submission
+
+
+def _origin(content: Mapping[str, Any]) -> Origin:
+    interval = content.get("local_interval")
+    if interval is None:
+        return Origin(**content)
+    low, high = interval  # JSON has lists alone
+    return Origin(**{**content, "local_interval": (low, high)})
 
 
 def _manifest(submission: Submission) -> dict[str, Any]:

@@ -1,6 +1,7 @@
 """Submissions are numbered, whole and never changed."""
 
 import csv
+import json
 import multiprocessing
 import os
 import signal
@@ -43,6 +44,20 @@ def test_the_first_submission_has_number_one_its_message_and_its_score(tmp_path)
         rows = list(csv.DictReader(file))
     assert [list(row) for row in rows] == [list(INDEX_COLUMNS)]
     assert (rows[0]["number"], rows[0]["message"], rows[0]["local_score"]) == ("1", "first try", "0.2500")
+
+
+def test_interval_and_expected_score_are_kept_and_older_manifests_still_read(tmp_path):
+    assert filed(tmp_path).origin.local_interval is None
+    expected = {"mean": 0.2, "low": 0.15, "high": 0.25}
+    origin = Origin("second", "seed", 0.25, local_interval=(0.2, 0.3), expected=expected)
+    second = write_submission(tmp_path, TEXT, origin, lambda path: None)
+    assert read_submissions(tmp_path)[1] == second
+    manifest = tmp_path / "0001-first-try" / "manifest.json"
+    content = json.loads(manifest.read_text())
+    del content["origin"]["local_interval"], content["origin"]["expected"]
+    manifest.write_text(json.dumps(content))
+    first = read_submissions(tmp_path)[0].origin
+    assert (first.local_interval, first.expected) == (None, {})
 
 
 def test_the_newest_is_the_highest_number_also_past_9999(tmp_path):
