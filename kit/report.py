@@ -17,7 +17,7 @@ import pandas as pd
 
 import kit
 from kit import decision, evaluation, explore
-from kit.config import load
+from kit.config import DecisionConfig, load
 from kit.data import TrainingData, asks_twice, load_training
 from kit.errors import KitError
 from kit.files import read_json, sha256, write_json
@@ -39,16 +39,15 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     require_same_data(run, split, data)
     stored = _stored_validation(run)
     candidates = fuse(read_detections(stored), config.fusion, config.inference.views)
-    held = set(split.validation)
     sizes = image_sizes(data.pixels.facts)
-    truth = data.annotations[data.annotations["image_id"].isin(held)].reset_index(drop=True)
-    prior = decision.fit_prior(data.annotations[~data.annotations["image_id"].isin(held)], sizes)
+    truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
+    priors = out_of_fold_priors(data.annotations, split, sizes)
     mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
     many = evaluation.score(truth, candidates, split.validation)
     asked = decision.one_box_truth(truth, mapping)
 
-    def answer(threshold: float) -> decision.Decision:
-        return decision.decide(candidates, mapping, prior, sizes, threshold, config.decision.fallback_confidence)
+    def answer(threshold: float, found: pd.DataFrame = candidates) -> decision.Decision:
+        return _answers_by_fold(found, mapping, split, priors, sizes, threshold, config.decision)
 
     def one_box(answers: pd.DataFrame) -> evaluation.Scores:
         return evaluation.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
@@ -61,14 +60,15 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     applied = wanted if wanted and _gains(asked, answer(0.0), answer(wanted), config.training.seed) else 0.0
     chosen = answer(applied)
     one = one_box(chosen.table)
-    floor = one_box(decision.prior_answers(prior, mapping, sizes, config.decision.fallback_confidence))
+    floor = one_box(answer(0.0, candidates.iloc[:0]).table)
     report = {
         "run": run.name,
         "kit_version": kit.__version__,
         "weights": {"kept": finished.kept, "epoch": finished.epoch, "sha256": finished.weights_sha256},
         "detections_sha256": sha256(stored),
         "images": {
-            "training": len(data.image_ids) - len(split.validation),
+            "folds": len(split.folds),
+            "training": min(len(split.training(fold)) for fold in range(len(split.folds))),
             "validation": len(split.validation),
             "validation_single_box": int((truth.groupby("image_id").size() == 1).sum()),
             "boxes": len(truth),
@@ -89,7 +89,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
         "fusion": dataclasses.asdict(config.fusion),
         "decision": dataclasses.asdict(config.decision),
         "views": list(config.inference.views),
-        "prior": prior.to_dict(),
+        "prior": decision.fit_prior(data.annotations, sizes).to_dict(),
     }
     report = _without_nan(report)
     paths = {image_id: data.pixels.facts[image_id].path for image_id in split.validation}
@@ -120,9 +120,15 @@ def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
     return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}
 
 
+def out_of_fold_priors(annotations: pd.DataFrame, split: Split, sizes: decision.Sizes) -> list[decision.Prior]:
+    """By fold, the location prior of the images that the fold was trained on: never of those it answers for."""
+    rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
+    return [decision.fit_prior(annotations[learned], sizes) for learned in rows]
+
+
 def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
     """Raise KitError where train.csv or the images are not those that the run was started with."""
-    changed = sorted({*split.training, *split.validation} ^ set(data.image_ids))
+    changed = sorted(set(split.images) ^ set(data.image_ids))
     if split.table_sha256 != data.table_sha256 or changed:
         images = f", {len(changed)} images added or gone, such as {changed[0]}" if changed else ""
         raise KitError(
@@ -138,6 +144,26 @@ def _stored_validation(run: Run) -> Path:
         do = f"`invoke train --run {run.name}` makes them anew"
         raise KitError(f"the detections {path}", "no such file", do)
     return path
+
+
+def _answers_by_fold(
+    candidates: pd.DataFrame,
+    mapping: pd.DataFrame,
+    split: Split,
+    priors: Sequence[decision.Prior],
+    sizes: decision.Sizes,
+    threshold: float,
+    config: DecisionConfig,
+) -> decision.Decision:
+    """Each held-out image's answers with the prior that never saw it; in the order of the mapping."""
+    parts = [
+        decision.decide(
+            candidates, mapping[mapping["image_id"].isin(held)], prior, sizes, threshold, config.fallback_confidence
+        )
+        for held, prior in zip(split.folds, priors, strict=True)
+    ]
+    table = pd.concat([part.table for part in parts]).set_index("ID").loc[mapping["ID"]].reset_index()
+    return decision.Decision(table, tuple(sorted(each for part in parts for each in part.fallback_ids)))
 
 
 def _gains(truth: pd.DataFrame, before: decision.Decision, after: decision.Decision, seed: int) -> bool:

@@ -51,7 +51,7 @@ class Run:
 
     @property
     def split(self) -> Path:
-        """The labels, the images trained on and held out, and the hash of the table they came from."""
+        """The labels, the images, those held out by each fold, and the hash of the table they came from."""
         return self.folder / "split.json"
 
     @property
@@ -86,12 +86,34 @@ class Run:
 
 @dataclass(frozen=True)
 class Split:
-    """What the run was trained on, and what it was not."""
+    """The images of ``train/``, and which of them each fold's weights never saw; a single split is one fold."""
 
     labels: tuple[str, ...]
-    training: tuple[str, ...]
-    validation: tuple[str, ...]
+    images: tuple[str, ...]
+    folds: tuple[tuple[str, ...], ...]  # images held out, by fold
     table_sha256: str
+
+    def __post_init__(self) -> None:
+        held = [image_id for fold in self.folds for image_id in fold]
+        if len(set(held)) != len(held) or not set(held) <= set(self.images):
+            raise ValueError("folds hold each image once at most, and no other images than those of the split")
+        if not self.folds or not all(self.folds):
+            raise ValueError("a split has at least one fold, and no empty one")
+
+    def training(self, fold: int) -> tuple[str, ...]:
+        """The images that the weights of a fold are trained on, in the order of ``images``."""
+        held = set(self.folds[fold])
+        return tuple(image_id for image_id in self.images if image_id not in held)
+
+    @property
+    def validation(self) -> tuple[str, ...]:
+        """Every image that some fold held out, sorted: those that have out-of-fold detections."""
+        return tuple(sorted(self.fold_of))
+
+    @property
+    def fold_of(self) -> dict[str, int]:
+        """The fold that held an image out, by image."""
+        return {image_id: number for number, fold in enumerate(self.folds) for image_id in fold}
 
     def save(self, path: Path) -> None:
         """Write as JSON, atomically."""
@@ -112,8 +134,12 @@ class Finished:
 def read_split(run: Run) -> Split:
     """The split that a run was started with."""
     content = _fields(run.split, Split)
-    labels, training, validation = (tuple(content[name]) for name in ("labels", "training", "validation"))
-    return Split(labels, training, validation, str(content["table_sha256"]))
+    try:
+        folds = tuple(map(tuple, content["folds"]))
+        return Split(tuple(content["labels"]), tuple(content["images"]), folds, str(content["table_sha256"]))
+    except (TypeError, ValueError) as error:
+        do = f"restore {run.split}, or train under another --run name"
+        raise KitError(f"{run.split} to hold labels, images and folds", str(error), do) from error
 
 
 def read_history(run: Run) -> pd.DataFrame:

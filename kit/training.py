@@ -124,8 +124,8 @@ class DetectionModule(pl.LightningModule):
         self.detector = detector
         self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
         size_px, seed = config.model.image_size_px, config.training.seed
-        self._train = DetectionDataset(data, split.training, size_px, seed, config.augmentation)
-        self._validation = DetectionDataset(data, split.validation, size_px, seed)
+        self._train = DetectionDataset(data, split.training(0), size_px, seed, config.augmentation)
+        self._validation = DetectionDataset(data, split.folds[0], size_px, seed)
         self._score = MeanAveragePrecision(backend="faster_coco_eval")
         self._unchecked: list[tuple[Tensor, list[int]]] = []
 

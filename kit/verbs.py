@@ -196,8 +196,7 @@ def _split(run: Run, config: Config, data: TrainingData) -> Split:
         require_same_data(run, split, data)
         return split
     held = validation_split(data.annotations, data.image_ids, config.data, config.training.seed)
-    learned = tuple(image_id for image_id in data.image_ids if image_id not in set(held))
-    return Split(data.labels, learned, held, data.table_sha256)
+    return Split(data.labels, data.image_ids, (held,), data.table_sha256)
 
 
 def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:

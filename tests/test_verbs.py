@@ -15,7 +15,7 @@ from kit.data import load_training
 from kit.errors import KitError
 from kit.fusion import fuse
 from kit.inference import read_detections
-from kit.report import current_report, evaluate, image_sizes
+from kit.report import current_report, evaluate, image_sizes, out_of_fold_priors
 from kit.runs import Run, existing, newest_finished, read_split
 from kit.schemas import validate_submission
 from kit.submission import read_submissions
@@ -76,13 +76,15 @@ class TestValidationOfTheSeedNotebook:
         scored = evaluation.score(truth, decision.answers_to_detections(written), mapping["image_id"])
         assert scored.map50 == report["one_box"]["map50"]
 
-    def test_the_prior_is_fitted_on_the_training_part_alone(self, scored):
+    def test_the_prior_that_is_judged_never_saw_the_images_and_the_submissions_saw_all(self, scored):
         report = json.loads(scored.report.read_text())
-        data = load_training(scored.workspace, toy_config())
-        held = data.annotations["image_id"].isin(read_split(scored).validation)
+        data, split = load_training(scored.workspace, toy_config()), read_split(scored)
+        held = data.annotations["image_id"].isin(split.validation)
         sizes = image_sizes(data.pixels.facts)
-        assert report["prior"] == decision.fit_prior(data.annotations[~held], sizes).to_dict()
-        assert report["prior"] != decision.fit_prior(data.annotations, sizes).to_dict()
+        (judged,) = out_of_fold_priors(data.annotations, split, sizes)
+        everything = decision.fit_prior(data.annotations, sizes)
+        assert judged == decision.fit_prior(data.annotations[~held], sizes) != everything
+        assert report["prior"] == everything.to_dict()
 
 
 class TestThresholdOfTheSeedNotebook:
