@@ -320,12 +320,16 @@ def load(path: Path) -> Config:
     content = read_json(path, do)
     if not isinstance(content, dict) or not all(isinstance(names, dict) for names in content.values()):
         raise KitError(f"{path} to hold sections of knobs", type(content).__name__, do)
-    values: dict[str, Any] = {}
-    for section, names in content.items():
-        for name, value in names.items():
-            key = f"{section}.{name}"
-            values[key] = _from_json(key, value, path)
-    return Config().replace(values)
+    try:
+        return Config().replace(
+            {
+                f"{section}.{name}": _from_json(f"{section}.{name}", value)
+                for section, names in content.items()
+                for name, value in names.items()
+            }
+        )
+    except KitError as error:
+        raise KitError(f"{error.expected}, in {path}", error.found, f"{error.do}; or {do}") from error
 
 
 def save(config: Config, path: Path) -> None:
@@ -352,7 +356,7 @@ def _spec(key: str) -> dataclasses.Field[Any]:
     return known[key]
 
 
-def _from_json(key: str, value: Any, path: Path) -> Any:
+def _from_json(key: str, value: Any) -> Any:
     default = _spec(key).default
     if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(part, str) for part in value):
         return tuple(value)
@@ -360,7 +364,7 @@ def _from_json(key: str, value: Any, path: Path) -> Any:
         return float(value)
     if type(value) is not type(default):
         raise KitError(
-            f"{key} in {path} to be {_kind(default)}",
+            f"{key} to be {_kind(default)}",
             repr(value),
             f"write it as {_as_text(default)}, for example",
         )

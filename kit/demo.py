@@ -11,9 +11,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit.errors import KitError
-from kit.files import PARTIAL_SUFFIX, read_json, sha256, write_json
+from kit.files import PARTIAL_SUFFIX, sha256, write_json
 from kit.phantoms import STAGING, TRUTH, write_competition
 from kit.progress import Track, silent
+from kit.records import read_record
 from kit.submission import read_submissions
 
 DEMO_SEED = 7
@@ -41,7 +42,7 @@ def finished_demo(workspace: Path) -> DemoResult | None:
     path = workspace / "result.json"
     if not path.exists():
         return None
-    result = DemoResult(**read_json(path, f"delete {path}; the demo then goes on"))
+    result = read_record(path, DemoResult, f"delete {path}; the demo then goes on")
     submission = Path(result.submission)
     return result if submission.exists() and sha256(submission) == result.submission_sha256 else None
 

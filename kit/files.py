@@ -67,13 +67,19 @@ def write_json(path: Path, value: Any) -> None:
 
 
 def read_json(path: Path, do: str) -> Any:
-    """Read a JSON file of the kit; ``do`` says in the error what to do where it is missing or broken."""
+    """Read a JSON file of the kit; ``do`` says in the error what to do where it is missing or broken.
+
+    Stricter than Python: a key that stands twice, NaN, numbers beyond float64 and half characters are refused,
+    since each reader of JSON makes something else of them.
+    """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
     except FileNotFoundError as error:
         raise KitError(f"the file {path}", "no such file", do) from error
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise KitError(f"{path} to be readable JSON", str(error), do) from error
+    return value
 
 
 def sha256(path: Path) -> str:
@@ -89,6 +95,14 @@ def remove_partials(folder: Path) -> None:
     """Delete what a killed process left half written directly under ``folder`` (call under its lock)."""
     for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
         shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return content
 
 
 def _refused(path: Path, error: OSError) -> KitError:

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import datetime
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
 from kit.config import Config, load
 from kit.errors import KitError, nearest
-from kit.files import read_json, sha256, write_json
+from kit.files import sha256, write_json
+from kit.records import read_record
 
 HISTORY_COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",
@@ -133,13 +132,7 @@ class Finished:
 
 def read_split(run: Run) -> Split:
     """The split that a run was started with."""
-    content = _fields(run.split, Split)
-    try:
-        folds = tuple(map(tuple, content["folds"]))
-        return Split(tuple(content["labels"]), tuple(content["images"]), folds, str(content["table_sha256"]))
-    except (TypeError, ValueError) as error:
-        do = f"restore {run.split}, or train under another --run name"
-        raise KitError(f"{run.split} to hold labels, images and folds", str(error), do) from error
+    return read_record(run.split, Split, _restore(run.split))
 
 
 def read_history(run: Run) -> pd.DataFrame:
@@ -152,7 +145,7 @@ def read_history(run: Run) -> pd.DataFrame:
 
 def read_finished(run: Run) -> Finished:
     """The end of a finished run."""
-    return Finished(**_fields(run.finished, Finished))
+    return read_record(run.finished, Finished, _restore(run.finished))
 
 
 def mark_finished(run: Run, kept: str, epoch: int, epochs: int, weights: Path) -> Finished:
@@ -210,10 +203,5 @@ def require_finished(run: Run) -> Finished:
     return read_finished(run)
 
 
-def _fields(path: Path, kind: type) -> Mapping[str, Any]:
-    do = f"restore {path}, or train under another --run name"
-    content = read_json(path, do)
-    expected = {item.name for item in fields(kind)}
-    if not isinstance(content, dict) or set(content) != expected:
-        raise KitError(f"{path} to hold {', '.join(sorted(expected))}", "other keys", do)
-    return content
+def _restore(path: Path) -> str:
+    return f"restore {path}, or train under another --run name"

@@ -21,7 +21,8 @@ from typing import Any
 from filelock import FileLock
 
 from kit.errors import KitError
-from kit.files import PARTIAL_SUFFIX, make_folder, read_json, remove_partials, sha256, write_json, write_text
+from kit.files import PARTIAL_SUFFIX, make_folder, remove_partials, sha256, write_json, write_text
+from kit.records import read_record
 
 CSV_NAME, MANIFEST_NAME, INDEX_NAME = "submission.csv", "manifest.json", "index.csv"
 INDEX_COLUMNS = ("number", "folder", "created_at", "message", "run", "local_score", "public_score", "status")
@@ -139,24 +140,11 @@ def write_index(folder: Path) -> None:
 def _read(folder: Path) -> Submission:
     path = folder / MANIFEST_NAME
     do = f"restore {path} from a copy, or move the folder away: its number stays taken"
-    content = read_json(path, do)
-    try:
-        origin = _origin(content.pop("origin"))
-        submission = Submission(folder=folder, origin=origin, **content)
-    except (TypeError, KeyError, AttributeError, ValueError) as error:
-        raise KitError(f"{path} to be a manifest of a submission", str(error), do) from error
+    submission = read_record(path, Submission, do, {"folder": folder})
     number = _FOLDER.fullmatch(folder.name)
     if number is None or submission.number != int(number[1]):
         raise KitError(f"{path} to carry its folder's number", str(submission.number), do)
     return submission
-
-
-def _origin(content: Mapping[str, Any]) -> Origin:
-    interval = content.get("local_interval")
-    if interval is None:
-        return Origin(**content)
-    low, high = interval  # JSON has lists alone
-    return Origin(**{**content, "local_interval": (low, high)})
 
 
 def _manifest(submission: Submission) -> dict[str, Any]:

@@ -30,8 +30,8 @@ CELLS = (
     "1e-400", "-1", "-0", "0", "0.0", "+5", "5.", ".5", "1e1", "1E+1", "1e", "1.2.3", "1,5", "1_0", "0x10", "0b1",
     "10f", "1 0", "٣", "１", "½", "9" * 16, "9" * 400, "None", "NULL", "NA", "true", "=1+1", "#REF!",
     "<script>alert(1)</script>", "a\"b", "a,b", "a\nb", "a\r\nb", "a\tb", "a\x07b", "\u202eabc", "\u200b", "\ufeff",
-    "e\u0301", "x" * 5000, "../a.png", "..", ".", "/etc/passwd", "..\\a.png", "C:\\a.png", "a.png/", "$(id)", "`id`",
-    "%s", "{0}", "a.PNG", "-", "'7'", "7;8", "7|8",
+    "e\u0301", "x" * 5000, "../a.png", "..", ".", "/etc/passwd", "..\\a.png", "C:\\a.png", "a.png/", "$(id)",
+    "`id`", "%s", "{0}", "a.PNG", "-", "'7'", "7;8", "7|8",
 )  # fmt: skip
 
 
@@ -63,7 +63,9 @@ def json_mutants(value: Any, seed: int, values: int, flips: int) -> Iterator[Mut
     every = [(place, text) for place in places for text in JSON_VALUES]
     for place, text in drawn.sample(every, min(values, len(every))):
         holed = json.dumps(_replaced(value, place, _HOLE), indent=2)
-        yield Mutant(f"{'.'.join(map(str, place)) or 'all'} = {text[:40]}", holed.replace(json.dumps(_HOLE), text).encode())
+        yield Mutant(
+            f"{'.'.join(map(str, place)) or 'all'} = {text[:40]}", holed.replace(json.dumps(_HOLE), text).encode()
+        )
     for place in places:
         if not place or not isinstance(place[-1], str):
             continue
@@ -101,7 +103,9 @@ def _byte_mutants(data: bytes, seed: int, flips: int) -> Iterator[Mutant]:
     yield Mutant("gzip", gzip.compress(data, mtime=0))
     yield Mutant("PNG", b"\x89PNG\r\n\x1a\n" + data)
     yield Mutant("web page", b"<!doctype html><html><body>Sign in</body></html>")
-    yield Mutant("pickle", b"\x80\x04\x95\x15\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94.")
+    yield Mutant(
+        "pickle", b"\x80\x04\x95\x15\x00\x00\x00\x00\x00\x00\x00\x8c\x05posix\x94\x8c\x06system\x94\x93\x94."
+    )
     drawn = random.Random(seed)
     for cut in sorted(drawn.sample(range(1, len(data)), min(flips, len(data) - 1))):
         yield Mutant(f"cut after {cut} bytes", data[:cut])
@@ -114,7 +118,9 @@ def _line_mutants(lines: Sequence[str]) -> Iterator[Mutant]:
     for number in range(len(lines)):
         yield _of_lines(f"line {number + 1} gone", [*lines[:number], *lines[number + 1 :]])
         yield _of_lines(f"line {number + 1} twice", [*lines[:number], lines[number], *lines[number:]])
-        yield _of_lines(f"line {number + 1} with one cell more", [*lines[:number], lines[number] + ",7", *lines[number + 1 :]])
+        yield _of_lines(
+            f"line {number + 1} with one cell more", [*lines[:number], lines[number] + ",7", *lines[number + 1 :]]
+        )
         fewer = lines[number].rpartition(",")[0]
         yield _of_lines(f"line {number + 1} with one cell fewer", [*lines[:number], fewer, *lines[number + 1 :]])
     yield _of_lines("upside down", [lines[0], *reversed(lines[1:])])
@@ -137,8 +143,12 @@ def _header_mutants(lines: Sequence[str]) -> Iterator[Mutant]:
             yield _of_lines(f"header {name} {label}", [header, *lines[1:]])
     yield _of_lines("header reversed", [",".join(reversed(line.split(","))) for line in lines])
     yield _of_lines("header twice", [lines[0], *lines])
-    yield _of_lines("an own column first", ["note," + lines[0], *(f"n{i},{line}" for i, line in enumerate(lines[1:]))])
-    yield _of_lines("an unnamed column first", ["," + lines[0], *(f"{i},{line}" for i, line in enumerate(lines[1:]))])
+    yield _of_lines(
+        "an own column first", ["note," + lines[0], *(f"n{i},{line}" for i, line in enumerate(lines[1:]))]
+    )
+    yield _of_lines(
+        "an unnamed column first", ["," + lines[0], *(f"{i},{line}" for i, line in enumerate(lines[1:]))]
+    )
 
 
 def _cell_mutants(lines: Sequence[str], seed: int, count: int) -> Iterator[Mutant]:
@@ -192,6 +202,8 @@ def _renamed(value: Any, place: Sequence[Any], new: str, keep: bool = False) -> 
     if isinstance(value, list):
         return [_renamed(part, place[1:], new, keep) if i == place[0] else part for i, part in enumerate(value)]
     if len(place) > 1:
-        return {key: _renamed(part, place[1:], new, keep) if key == place[0] else part for key, part in value.items()}
+        return {
+            key: _renamed(part, place[1:], new, keep) if key == place[0] else part for key, part in value.items()
+        }
     kept = dict(value) if keep else _without(value, place)
     return {**kept, new: value[place[0]]}

@@ -52,7 +52,6 @@ TABLES = {
     "mapping": list(table_mutants(MAPPING, 3, cells=210, flips=30)),
     "submission": list(table_mutants(SUBMISSION, 4, cells=420, flips=40)),
 }
-EXPECTED_NIH = dict(zip(NIH_COLUMNS, ("image_id", "label", "x_min", "y_min", "width", "height"), strict=True))
 
 
 @pytest.fixture(scope="module")
@@ -82,11 +81,12 @@ def assert_as_it_stands(kind, table, data):
     """Every row is there, in order, with the very texts and numbers of the file; boxes lie in their images."""
     rows = plain_rows(data)
     assert len(table) == len(rows)
-    for ours, row in zip(table.to_dict("records"), rows, strict=True):
+    for ours, stands in zip(table.to_dict("records"), rows, strict=True):
+        row = stands
         if kind == "nih":
-            row = {EXPECTED_NIH[name]: cell for name, cell in row.items() if name in EXPECTED_NIH}
-            row["x_max"] = float(row["x_min"]) + float(row["width"])
-            row["y_max"] = float(row["y_min"]) + float(row["height"])
+            box = [float(row[name]) for name in NIH_COLUMNS[2:]]
+            corners = dict(zip(CORNERS, (box[0], box[1], box[0] + box[2], box[1] + box[3]), strict=True))
+            row = {"image_id": row["Image Index"], "label": row["Finding Label"], **corners}
         for name, value in ours.items():
             cell = row["id"] if name == "ID" and "ID" not in row else row[name]
             if name in CORNERS and kind in ("annotations", "nih"):  # less than a pixel over is clipped, and said

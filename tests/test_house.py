@@ -17,6 +17,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 LEVELS = (
     ("errors", "progress", "boxes", "images", "radiographs"),
     ("files",),
+    ("records",),
     ("config", "cells", "submission"),
     ("rules", "runs"),
     ("schemas",),

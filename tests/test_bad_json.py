@@ -1,0 +1,143 @@
+"""The kit's JSON files with one thing wrong: what is read is what stands there, or it is refused in words.
+
+"What stands there" is read a second time by Python's json, with its own leniencies (NaN, doubled keys) off.
+"""
+
+import dataclasses
+import json
+
+import pytest
+from mutations import json_mutants, snapshot
+
+from kit.config import Config, knobs, load, preset
+from kit.demo import DemoResult, finished_demo
+from kit.errors import KitError
+from kit.runs import Finished, Run, Split, read_finished, read_split
+from kit.submission import Origin, read_submissions, write_submission
+
+FAST_STEP = 5  # every fifth case in the fast suite, all of them in the slow one
+HASH = "0123456789abcdef" * 4
+ORIGIN = Origin("first", "demo", 0.25, {"demo": HASH}, {"training": {"seed": 1}}, {"commit": "c", "clean": True})
+SPLIT = Split(("Mass", "Nodule"), ("a.png", "b.png", "c.png"), (("a.png",), ("c.png",)), HASH)
+FINISHED = Finished("best", 3, 4, HASH, "2024-01-01T00:00:00.000000+00:00")
+DEMO = DemoResult(0.6, 0.02, 0.6, 170, 1.5, "s.csv", HASH, "r", "f")
+
+
+def strict_json(data):
+    def once(pairs):
+        assert len({name for name, _ in pairs}) == len(pairs)
+        return dict(pairs)
+
+    def refuse(name):
+        raise AssertionError(name)
+
+    def number(text):  # beyond 2^53 a whole number and a float of the same value are one
+        return int(text) if abs(int(text)) < 2**53 else float(text)
+
+    return json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_constant=refuse, parse_int=number)
+
+
+def plain(value):
+    """Tuples as the lists that JSON has."""
+    return strict_json(json.dumps(value).encode())
+
+
+def config_content():
+    known = preset("demo").as_dict()
+    return {name: known[name] for name in ("model", "training", "inference", "fusion")}
+
+
+MANIFEST = {
+    "number": 1, "created_at": "2024-01-01T00:00:00+00:00", "origin": plain(dataclasses.asdict(ORIGIN)),
+    "csv_sha256": HASH, "status": "", "public_score": 0.25, "ref": 7,
+}  # fmt: skip
+FILES = {
+    "config": list(json_mutants(config_content(), 1, values=330, flips=40)),
+    "split": list(json_mutants(plain(dataclasses.asdict(SPLIT)), 2, values=250, flips=30)),
+    "finished": list(json_mutants(plain(dataclasses.asdict(FINISHED)), 3, values=150, flips=30)),
+    "demo": list(json_mutants(plain(dataclasses.asdict(DEMO)), 4, values=150, flips=10)),
+    "manifest": list(json_mutants(MANIFEST, 5, values=300, flips=40)),
+}
+DEFAULTS = {key: plain(Config().get(key)) for key in knobs()}
+
+
+def assert_config_as_it_stands(config, data):
+    content = strict_json(data)
+    stated = {f"{section}.{name}": value for section, names in content.items() for name, value in names.items()}
+    assert {key: plain(config.get(key)) for key in DEFAULTS} == DEFAULTS | stated
+
+
+@pytest.fixture(params=[FAST_STEP, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+def step(request):
+    return request.param
+
+
+def assert_each_is_read_or_refused(kind, step, path, read, as_it_stands):
+    """Write each mutant to ``path`` and read it; nothing else in the folder may change."""
+    around = {name: data for name, data in snapshot(path.parent).items() if name != path.name}
+    accepted = refused = 0
+    for mutant in FILES[kind][::step]:
+        path.write_bytes(mutant.data)
+        try:
+            try:
+                value = read()
+            except KitError as error:
+                refused += 1
+                assert path.name in str(error)
+                assert error.found
+                assert error.do
+                str(error).encode()
+            else:
+                accepted += 1
+                as_it_stands(value, mutant.data)
+        except BaseException as problem:
+            problem.add_note(f"mutant: {mutant.name}")
+            raise
+        assert snapshot(path.parent) == around | {path.name: mutant.data}
+    assert 0 < accepted < refused
+
+
+def test_a_bad_config_is_read_as_it_stands_or_refused(step, tmp_path):
+    path = tmp_path / "config.json"
+    assert_each_is_read_or_refused("config", step, path, lambda: load(path), assert_config_as_it_stands)
+
+
+def same_record(value, data):
+    content = strict_json(data)
+    ours = plain(dataclasses.asdict(value))
+    assert {name: ours[name] for name in content} == content
+
+
+def test_a_bad_split_is_read_as_it_stands_or_refused(step, tmp_path):
+    run = Run(tmp_path, "demo")
+    run.folder.mkdir(parents=True)
+    assert_each_is_read_or_refused("split", step, run.split, lambda: read_split(run), same_record)
+
+
+def test_a_bad_end_of_a_run_is_read_as_it_stands_or_refused(step, tmp_path):
+    run = Run(tmp_path, "demo")
+    run.folder.mkdir(parents=True)
+    assert_each_is_read_or_refused("finished", step, run.finished, lambda: read_finished(run), same_record)
+
+
+def test_a_bad_result_of_a_demo_is_none_or_refused(step, tmp_path):
+    def none(value, data):
+        assert value is None  # its submission is not there
+
+    assert_each_is_read_or_refused("demo", step, tmp_path / "result.json", lambda: finished_demo(tmp_path), none)
+
+
+def test_a_bad_manifest_is_read_as_it_stands_or_refused(step, tmp_path):
+    write_submission(tmp_path, "ID\n", ORIGIN, lambda path: None)
+
+    def as_it_stands(submissions, data):
+        (one,) = submissions
+        stands = strict_json(data)
+        ours = {field.name: getattr(one, field.name) for field in dataclasses.fields(one) if field.name != "folder"}
+        ours = plain(ours | {"origin": dataclasses.asdict(one.origin)})
+        origin = stands.pop("origin")
+        assert {name: ours["origin"][name] for name in origin} == origin
+        assert {name: ours[name] for name in stands} == stands
+
+    path = tmp_path / "0001-first" / "manifest.json"
+    assert_each_is_read_or_refused("manifest", step, path, lambda: read_submissions(tmp_path), as_it_stands)

@@ -1,0 +1,78 @@
+"""A dataclass comes back from its file as it was, or the message names the field."""
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+
+import pytest
+
+from kit.errors import KitError
+from kit.files import write_json
+from kit.records import read_record
+
+
+@dataclass(frozen=True)
+class Leg:
+    name: str
+    metres: float | None = None
+
+
+@dataclass(frozen=True)
+class Trip:
+    legs: tuple[Leg, ...]
+    span: tuple[float, float] = (0.0, 1.0)
+    notes: Mapping[str, int] = field(default_factory=dict)
+    fast: bool = False
+
+    def __post_init__(self) -> None:
+        if self.span[0] > self.span[1]:
+            raise ValueError("a span ends where it begins or later")
+
+
+def read(path, content):
+    write_json(path / "trip.json", content)
+    return read_record(path / "trip.json", Trip, "restore it")
+
+
+def test_a_record_without_parts_is_one_with_its_defaults(tmp_path):
+    assert read(tmp_path, {"legs": []}) == Trip(())
+
+
+def test_a_record_goes_through_its_file(tmp_path):
+    trip = Trip((Leg("a", 1.5), Leg("b")), (2.0, 3.0), {"x": 1}, fast=True)
+    assert read(tmp_path, asdict(trip)) == trip
+
+
+def test_a_whole_number_is_a_number(tmp_path):
+    metres = read(tmp_path, {"legs": [{"name": "a", "metres": 2}]}).legs[0].metres
+    assert (metres, type(metres)) == (2.0, float)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ([], r"the file is \[\], not an object"),
+        ({}, "the file has no legs"),
+        ({"legs": [], "x": 1}, "the file has also 'x'"),
+        ({"legs": "ab"}, "legs is 'ab', not a list"),
+        ({"legs": [{"name": "a"}, {"name": 3}]}, r"legs\[1\].name is 3, not a text"),
+        ({"legs": [], "span": [1]}, r"span is \[1\], not a list of 2"),
+        ({"legs": [], "span": [1, "2"]}, r"span\[1\] is '2', not a finite number"),
+        ({"legs": [], "span": [1, 10**400]}, r"span\[1\] is 1000.*, not a finite number"),
+        ({"legs": [], "span": [2, 1]}, "a span ends where it begins or later"),
+        ({"legs": [], "notes": {"x": True}}, "notes.x is True, not a whole number"),
+        ({"legs": [], "fast": 1}, "fast is 1, not true or false"),
+    ],
+)
+def test_what_is_wrong_is_said_with_its_place(content, said, tmp_path):
+    with pytest.raises(KitError, match=said) as caught:
+        read(tmp_path, content)
+    assert "trip.json" in caught.value.expected
+    assert caught.value.do == "restore it"
+
+
+def test_a_field_that_is_known_already_is_not_in_the_file(tmp_path):
+    write_json(tmp_path / "leg.json", {"metres": 1})
+    assert read_record(tmp_path / "leg.json", Leg, "", {"name": "a"}) == Leg("a", 1.0)
+    write_json(tmp_path / "leg.json", {"name": "b"})
+    with pytest.raises(KitError, match="also 'name'"):
+        read_record(tmp_path / "leg.json", Leg, "", {"name": "a"})
