@@ -171,6 +171,19 @@ class TrainerConfig:
 
 
 @dataclass(frozen=True)
+class KaggleConfig:
+    """How patient the kit is with Kaggle, and where Kaggle's own machines have the data."""
+
+    deadline_seconds: float = knob(30.0, "longest wait for one answer of Kaggle, seconds", low=0.1)
+    attempts: int = knob(5, "times that a read is tried while Kaggle is busy or out of reach", low=1)
+    pause_seconds: float = knob(1.0, "pause before the second attempt, seconds; it doubles each time", low=0)
+    longest_pause_seconds: float = knob(60.0, "longest pause, also where Kaggle asks for one, seconds", low=0)
+    stall_seconds: float = knob(90.0, "a download that brings no byte for so long is given up, seconds", low=1)
+    unpacked_max_gib: float = knob(20.0, "most that a competition's archive may unpack to, GiB", low=0)
+    input_root: str = knob("/kaggle/input", "where Kaggle's own machines mount a competition's data")
+
+
+@dataclass(frozen=True)
 class Config:
     """All knobs of a run; the file ``runs/NAME/config.json`` is this, section by section."""
 
@@ -183,6 +196,7 @@ class Config:
     fusion: FusionConfig = field(default_factory=FusionConfig)
     decision: DecisionConfig = field(default_factory=DecisionConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
+    kaggle: KaggleConfig = field(default_factory=KaggleConfig)
 
     def __post_init__(self) -> None:
         for key, spec in knobs().items():
@@ -262,7 +276,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 DEFAULT_PRESET = "seed"
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib")
-_FREE_SECTIONS = ("competition", "fusion", "decision", "trainer")
+_FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle")
 
 
 def knobs() -> dict[str, dataclasses.Field[Any]]:

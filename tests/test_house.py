@@ -15,11 +15,11 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 
 # A module imports only from lower levels.
 LEVELS = (
-    ("errors", "progress", "boxes", "images", "radiographs"),
-    ("files",),
-    ("records",),
+    ("errors", "progress", "deadlines", "boxes", "images", "radiographs"),
+    ("files", "credentials"),
+    ("records", "refusals"),
     ("config", "cells", "submission"),
-    ("rules", "runs"),
+    ("rules", "runs", "kaggle_api"),
     ("schemas",),
     ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation"),
     ("decision", "data", "phantoms", "charts", "pages"),
@@ -34,9 +34,9 @@ ONLY_IN = {
     "torchmetrics": {"training"},
     "matplotlib": {"canvas"},
     "albumentations": {"transforms"},
-    "kaggle": set(),
+    "kaggle": {"kaggle_api"},
 }
-WITHOUT_TORCH = ("config", "schemas", "submission", "runs", "files", "errors", "progress")
+WITHOUT_TORCH = ("config", "schemas", "submission", "runs", "files", "errors", "progress", "kaggle_api")
 
 
 def imports(path: Path, everywhere: bool) -> set[str]:
@@ -95,7 +95,7 @@ def test_every_module_says_what_it_is_for_in_one_to_four_lines():
 
 def test_no_module_is_longer_than_a_reader_can_hold():
     for name, path in MODULES.items():
-        limit = 400 if name == "config" else 370  # a table: one line a knob
+        limit = 440 if name == "config" else 370  # a table: one line a knob
         assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, name
 
 
