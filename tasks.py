@@ -55,13 +55,25 @@ def explore(context: Context, set_: Iterable[str] | None = None, workspace: str 
     print(f"page: {report.page}")
 
 
+@verb(iterable=["set_"], help=WORKSPACE | SET)
+def audit(context: Context, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
+    """Look for what is wrong with the data: a table here, audit.html and audit.json in WORKSPACE/audit."""
+    from kit.audit_report import audit_workspace
+    from kit.config import override
+    from kit.runs import workspace_config
+
+    config = override(workspace_config(Path(workspace)), set_ or ())
+    _show_audit(audit_workspace(Path(workspace), config, _bar))
+
+
 @verb(
-    iterable=["set_"],
+    iterable=["set_", "allow"],
     help=WORKSPACE
     | SET
     | {
         "run": "name of the run (default: the preset's)",
         "preset": "recipe: seed, laptop or demo (default: seed)",
+        "allow": "a fault of the audit that shall not stop the training; may be repeated",
     },
 )
 def train(
@@ -69,6 +81,7 @@ def train(
     run: str | None = None,
     preset: str | None = None,
     set_: Iterable[str] | None = None,
+    allow: Iterable[str] | None = None,
     workspace: str = ".",
 ) -> None:
     """Start a run, go on with it after a kill, or say that it is finished."""
@@ -78,7 +91,7 @@ def train(
     override(recipe(preset or DEFAULT_PRESET), set_ or ())  # a mistyped knob shows before the slow imports
     from kit import verbs
 
-    trained = verbs.train(Path(workspace), run, preset, tuple(set_ or ()), _bar)
+    trained = verbs.train(Path(workspace), run, preset, tuple(set_ or ()), _bar, tuple(allow or ()))
     if trained is None:
         return
     end = trained.finished
@@ -234,6 +247,18 @@ def _cell(value: Any) -> str:
     if value is None:
         return ""
     return f"{value:.3f}" if isinstance(value, float) else str(value)
+
+
+def _show_audit(audit: Any) -> None:
+    rows = [(one.check, one.level, one.text) for one in audit.findings]
+    rows += [(name, "ok", "nothing found") for name in audit.nothing_found]
+    _show_rows("audit", ("check", "level", "what"), rows)
+    for one in audit.findings:
+        if one.level != "note":
+            print(f"{one.check}: {one.do}")
+    print(f"page: {audit.page}")
+    if audit.counts["fault"]:
+        raise Exit(code=1)
 
 
 def _show_report(report: dict[str, Any]) -> None:

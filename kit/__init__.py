@@ -4,7 +4,7 @@ The map of the package, top down (a module imports only what stands below its ow
 
     demo           the whole road once
     verbs          what each task does, as functions from a workspace to a result
-    report         the scores of a run, its report.json and pages
+    report         the scores of a run, its report.json and pages   audit, audit_report  what is wrong with the data
     training       the only module that imports Lightning          explore  every figure and HTML page
     inference      weights + images -> raw detections
     decision       one box per ID                                  tta      views: name, apply, invert
@@ -16,7 +16,7 @@ The map of the package, top down (a module imports only what stands below its ow
     kaggle_api     the wire to Kaggle                              refusals what Kaggle answers, in our words
     config         every knob                                      images   files to grey pixels
     boxes          pure geometry                                   cells, rules, pixels, canvas, charts, pages
-    errors, files, progress, deadlines, credentials                radiographs
+    errors, files, progress, deadlines, credentials                duplicates, radiographs
 """
 
 __version__ = "0.1.0"

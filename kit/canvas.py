@@ -42,6 +42,9 @@ class Mark:
     line_pt: float
 
 
+Shown = tuple[str, Path, list[Mark]]  # a picture's title, file and marks
+
+
 def blank(
     height_in: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
@@ -146,6 +149,17 @@ def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in:
                                  edgecolor=mark.colour, linewidth=mark.line_pt))  # fmt: skip
     _write_labels(axes, marks, (width, height), max(width, height) / (panel_in * _POINTS_PER_INCH))
     axes.set(xlim=(0, width), ylim=(height, 0))
+
+
+def sheet(shown: Sequence[Shown], columns: int) -> Figure:
+    """Radiographs side by side, row by row, each with its title and marks; zero are an empty figure."""
+    rows = max(1, -(-len(shown) // columns))
+    side_in = WIDTH_IN / columns
+    figure, panels = blank((side_in + 0.2) * rows, rows, columns)
+    for axes, (title, path, marks) in zip(panels, shown, strict=False):
+        picture(axes, path, title, marks, side_in)
+    hide(panels[len(shown) :])
+    return figure
 
 
 def _write_labels(axes: Axes, marks: Sequence[Mark], size: tuple[int, int], pixels_per_point: float) -> None:

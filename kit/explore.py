@@ -110,13 +110,13 @@ def run_report(
 
     def pair(image_id: str) -> Figure:
         found = predicted(image_id, _PAIR_PREDICTIONS)
-        return _radiographs(
+        return canvas.sheet(
             [shown(image_id, true(image_id), " · truth"), shown(image_id, found, " · predictions")], 2
         )
 
     def grid() -> Figure:
         chosen = drawn[:_GRID_IMAGES]
-        return _radiographs([shown(name, predicted(name, _GRID_PREDICTIONS) + true(name)) for name in chosen], 2)
+        return canvas.sheet([shown(name, predicted(name, _GRID_PREDICTIONS) + true(name)) for name in chosen], 2)
 
     drawings: Drawings = {
         "per-class": lambda: charts.per_class(report["per_class"]),
@@ -219,7 +219,7 @@ def samples(annotations: pd.DataFrame, labels: Sequence[str], paths: Mapping[str
         ids = sorted(annotations.loc[annotations["label"] == label, "image_id"].unique())
         places = rng.permutation(len(ids))[:_SAMPLES_PER_CLASS]
         chosen += [(label, ids[place]) for place in places]
-    return _radiographs(
+    return canvas.sheet(
         [(canvas.short(label), paths[name], _marks(_on(annotations, name), TRUTH)) for label, name in chosen],
         canvas.COLUMNS,
     )
@@ -251,16 +251,6 @@ def _saved(folder: Path, drawings: Drawings, track: Track) -> dict[str, Path]:
     for name, draw in track(drawings.items(), "drawing figures", len(drawings)):
         canvas.save(draw(), paths[name])
     return paths
-
-
-def _radiographs(shown: Sequence[tuple[str, Path, list[Mark]]], columns: int) -> Figure:
-    rows = max(1, -(-len(shown) // columns))
-    side_in = canvas.WIDTH_IN / columns
-    figure, panels = canvas.blank((side_in + 0.2) * rows, rows, columns)
-    for axes, (title, path, marks) in zip(panels, shown, strict=False):
-        canvas.picture(axes, path, title, marks, side_in)
-    canvas.hide(panels[len(shown) :])
-    return figure
 
 
 def _on(table: pd.DataFrame, image_id: str) -> pd.DataFrame:

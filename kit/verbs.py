@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 from torch import nn
 
 from kit import decision, explore, model
+from kit.audit_report import audit_workspace, require_sound
 from kit.config import DEFAULT_PRESET, Config, ModelConfig, differences, load, override, preset, save
 from kit.data import (
     TestData,
@@ -62,11 +63,13 @@ def train(
     preset_name: str | None = None,
     assignments: Sequence[str] = (),
     track: Track = silent,
+    allow: Sequence[str] = (),
 ) -> Trained | None:
     """Start a run, go on with it, or find that it is finished; ends with its validation detections stored.
 
     The name defaults to the preset's. A run that exists keeps its knobs: others raise KitError, unless they
-    only describe the machine. None in the second and further processes of one training.
+    only describe the machine; so do faults of the data, unless ``allow`` names their checks (kit.audit). None in
+    the second and further processes of one training.
     """
     from kit import training  # imports Lightning: seconds that no other verb needs
 
@@ -82,6 +85,7 @@ def train(
         if run.finished.exists() and run.detections("validation").exists():
             _save_changed(run, config)
             return Trained(run, read_finished(run), already=True)
+        require_sound(audit_workspace(workspace, config, track), allow)
         data = load_training(workspace, config, track)
         if has_test(workspace):
             load_test(workspace, config, track)  # a fault there must show before hours of training, not after

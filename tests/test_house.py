@@ -16,15 +16,16 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 # A module imports only from lower levels.
 LEVELS = (
     ("errors", "progress", "deadlines", "boxes", "images", "radiographs"),
-    ("files", "credentials"),
+    ("files", "credentials", "duplicates"),
     ("records", "refusals"),
-    ("config", "cells", "submission"),
+    ("config", "cells", "submission", "download_record"),
     ("rules", "runs", "kaggle_api"),
     ("schemas",),
     ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation"),
     ("decision", "data", "phantoms", "charts", "pages"),
     ("inference", "training", "explore"),
-    ("report",),
+    ("audit", "report"),
+    ("audit_report",),
     ("verbs",),
     ("demo",),
 )

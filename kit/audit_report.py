@@ -1,0 +1,229 @@
+"""The audit of a workspace: made once per state of its data, kept as audit.json and audit.html, asked by train."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from kit import __version__, canvas
+from kit.audit import BOXES, CHECKS, DUPLICATES, FAULT, NOTE, WARNING, Finding, Material, findings
+from kit.canvas import PREDICTION, Mark
+from kit.config import Config
+from kit.data import MAPPING, data_folder, has_test, patients
+from kit.download_record import has_own_table
+from kit.duplicates import take_prints
+from kit.errors import KitError, nearest
+from kit.files import sha256, write_json
+from kit.pages import Section, write_page
+from kit.pixels import PixelCache, open_cache
+from kit.progress import Track, silent
+from kit.records import read_record
+from kit.schemas import mapped_images, read_annotations
+
+_FORMAT = 1
+_SHOWN_ROWS = 200
+_SHOWN_IMAGES = 16
+_TITLE_LETTERS = 28
+_LINE_PT = 1.4
+log = logging.getLogger("kit")
+
+
+@dataclass(frozen=True)
+class Audit:
+    """What was found in a workspace's data, worst first, and the page that shows it."""
+
+    findings: tuple[Finding, ...]
+    page: Path
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """Findings by level: fault, warning, note."""
+        levels = [one.level for one in self.findings]
+        return {level: levels.count(level) for level in (FAULT, WARNING, NOTE)}
+
+    @property
+    def nothing_found(self) -> tuple[str, ...]:
+        """The checks that found nothing."""
+        return tuple(name for name in CHECKS if name not in {one.check for one in self.findings})
+
+
+@dataclass(frozen=True)
+class _Told:
+    """A finding as it stands in audit.json."""
+
+    level: str
+    check: str
+    text: str
+    do: str
+    rows: tuple[Mapping[str, Any], ...]
+
+
+@dataclass(frozen=True)
+class _Memory:
+    """The content of audit.json; ``key`` is of the state of the data and of the kit."""
+
+    key: str
+    kit_version: str
+    fault: int
+    warning: int
+    note: int
+    nothing_found: tuple[str, ...]
+    findings: tuple[_Told, ...]
+
+
+def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> Audit:
+    """Audit ``WORKSPACE/data`` into ``WORKSPACE/audit``; while the data stay as they are, read what is there.
+
+    Needs ``train/`` and ``train.csv``; ``test/`` and the mapping are judged where they are. Raises TableError for a
+    train.csv that is no table of boxes (a row may name an image of either half), KitError for a missing folder.
+    """
+    data, cache, folder = data_folder(workspace), workspace / ".cache", workspace / "audit"
+    table, limit = data / "train.csv", config.data.cache_max_gib
+    train = open_cache(data / "train", cache, limit, track)
+    test = open_cache(data / "test", cache, limit, track) if (data / "test").is_dir() else None
+    own = has_own_table(data)
+    mapping = data / MAPPING
+    state = [
+        _FORMAT, __version__, train.file.name, "" if test is None else test.file.name, own,
+        *(sha256(path) if path.is_file() else "" for path in (table, mapping)), config.data.patient_pattern,
+    ]  # fmt: skip
+    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    done = _stored(folder, key)
+    if done is not None:
+        return done
+    train_facts, test_facts = train.facts, {} if test is None else test.facts
+    everyone = sorted({*train_facts, *test_facts})
+    caches = {"train": train} | ({} if test is None else {"test": test})
+    readable = [
+        f"{part}/{name}"
+        for part, pixels in caches.items()
+        for name, facts in pixels.facts.items()
+        if not facts.fault
+    ]
+
+    def read(name: str) -> Any:
+        part, _, image_id = name.partition("/")
+        return caches[part].read(image_id)
+
+    material = Material(
+        read_annotations(table, {**test_facts, **train_facts}),
+        own,
+        train_facts,
+        test_facts,
+        {*test_facts, *(mapped_images(mapping) if has_test(workspace) else ())},
+        patients(everyone, config.data.patient_pattern),
+        take_prints(readable, read, track),
+    )
+    return _written(findings(material), folder, key, caches)
+
+
+def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
+    """Raise KitError for the faults that are not allowed by name; say in one line what else was found."""
+    unknown = [name for name in allowed if name not in CHECKS]
+    if unknown:
+        raise KitError(
+            "the name of a check after --allow", repr(unknown[0]), f"nearest: {nearest(unknown[0], CHECKS)}"
+        )
+    faults = [one for one in audit.findings if one.level == FAULT and one.check not in allowed]
+    if faults:
+        raise KitError(
+            "data without faults", "; ".join(f"{one.check}: {one.text}" for one in faults),
+            f"{'; '.join(one.do for one in faults)}; every row is in {audit.page}",
+        )  # fmt: skip
+    warned = [one.check for one in audit.findings if one.level != NOTE]
+    if warned:
+        log.info("audit: %s; see %s", ", ".join(warned), audit.page)
+
+
+def _stored(folder: Path, key: str) -> Audit | None:
+    path, page = folder / "audit.json", folder / "audit.html"
+    if not path.is_file() or not page.is_file():
+        return None
+    try:
+        memory = read_record(path, _Memory, "")
+    except KitError:  # broken: it is made anew
+        return None
+    if memory.key != key:
+        return None
+    told = [
+        Finding(one.level, one.check, one.text, one.do, pd.DataFrame(list(one.rows))) for one in memory.findings
+    ]
+    return Audit(tuple(told), page)
+
+
+def _written(found: Sequence[Finding], folder: Path, key: str, caches: dict[str, PixelCache]) -> Audit:
+    """Draw the sheets, write the page and, last, the JSON whose key says that both are there."""
+    audit = Audit(tuple(found), folder / "audit.html")
+    paths = {
+        f"{part}/{name}": facts.path for part, pixels in caches.items() for name, facts in pixels.facts.items()
+    }
+    sheets = {DUPLICATES: _pairs, BOXES: _boxes}
+    sections = []
+    for one in audit.findings:
+        figures = []
+        if one.check in sheets:
+            figures = [folder / f"{one.check}.png"]
+            canvas.save(canvas.sheet(sheets[one.check](one.rows, paths), canvas.COLUMNS), figures[0])
+        sections.append(_section(one, figures))
+    if audit.nothing_found:
+        sections.append(Section("Nothing found", f"These checks found nothing: {', '.join(audit.nothing_found)}."))
+    write_page(
+        audit.page, "The audit",
+        "Faults stop a training, warnings want a look, notes are good to know.",
+        {f"{level}s": str(count) for level, count in audit.counts.items()}, sections,
+    )  # fmt: skip
+    told = [_Told(one.level, one.check, one.text, one.do, _records(one.rows)) for one in audit.findings]
+    counts = audit.counts
+    memory = _Memory(
+        key, __version__, counts[FAULT], counts[WARNING], counts[NOTE], audit.nothing_found, tuple(told)
+    )
+    write_json(folder / "audit.json", asdict(memory))
+    return audit
+
+
+def _records(rows: pd.DataFrame) -> tuple[dict[str, Any], ...]:
+    return tuple({str(name): value for name, value in row.items()} for row in rows.to_dict("records"))
+
+
+def _section(one: Finding, figures: Sequence[Path]) -> Section:
+    more = f" The first {_SHOWN_ROWS} of {len(one.rows):,} rows." if len(one.rows) > _SHOWN_ROWS else ""
+    table = one.rows.head(_SHOWN_ROWS).rename(columns=lambda name: name.replace("_", " "))
+    answers = table.select_dtypes(bool).columns
+    table = table.assign(**{name: table[name].map({True: "yes", False: "no"}) for name in answers})
+    return Section(
+        f"{one.level.capitalize()}: {one.check}", f"{one.text}. What to do: {one.do}.{more}", figures, table
+    )
+
+
+def _pairs(rows: pd.DataFrame, paths: dict[str, Path]) -> list[canvas.Shown]:
+    """Each copy beside the first of its group, two pairs in a row."""
+    shown: list[canvas.Shown] = []
+    for number, group in rows.groupby("group"):
+        first, *copies = group["image"]
+        for copy in copies:
+            names = (f"{number}: {first}", f"{number}: {copy}")
+            shown += [
+                (canvas.short(name, _TITLE_LETTERS), paths[image], [])
+                for name, image in zip(names, (first, copy), strict=True)
+            ]
+    return shown[:_SHOWN_IMAGES]
+
+
+def _boxes(rows: pd.DataFrame, paths: dict[str, Path]) -> list[canvas.Shown]:
+    """The most improbable boxes on their images, with what is odd about them and how far."""
+    shown: list[canvas.Shown] = []
+    for row in rows.head(_SHOWN_IMAGES).to_dict("records"):
+        place = next(
+            f"{part}/{row['image_id']}" for part in ("train", "test") if f"{part}/{row['image_id']}" in paths
+        )
+        corners = (row["x_min"], row["y_min"], row["x_max"], row["y_max"])
+        mark = Mark(corners, canvas.short(str(row["label"])), PREDICTION, _LINE_PT)
+        shown.append((canvas.short(f"{row['image_id']}: {row['odd']}", _TITLE_LETTERS), paths[place], [mark]))
+    return shown
