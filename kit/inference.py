@@ -90,17 +90,22 @@ def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
     do = f"restore it from a copy, or train anew under another name than {run.name}"
     state = load_checkpoint(path, do)
     key = "current_model_state" if keep == "last" and "current_model_state" in state else "state_dict"
-    return path, int(state["kit"]["epoch"]), state[key]
+    weights, made = state.get(key), state.get("kit")
+    epoch = made.get("epoch") if isinstance(made, dict) else None
+    tensors = isinstance(weights, dict) and all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
+    if not tensors or type(epoch) is not int or epoch < 1:
+        raise KitError(f"{path} to be a checkpoint of `invoke train`", f"keys {', '.join(map(str, state))}", do)
+    return path, epoch, state[key]
 
 
 def read_detections(path: Path) -> pd.DataFrame:
     """Read and check a stored table. Raises KitError where it is broken."""
     try:
         table = pd.read_parquet(path)
-    # pyarrow raises its own ArrowInvalid (a ValueError), OSError and others for a broken file.
-    except (OSError, ValueError, KeyError) as error:
+    # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
+    except Exception as error:
         raise KitError(
-            f"{path} to be a table of detections", str(error).splitlines()[0],
+            f"{path} to be a table of detections", (str(error) or type(error).__name__).splitlines()[0],
             "delete it; the next `invoke train` or `invoke predict` of the run makes it anew",
         ) from error  # fmt: skip
     return check_detections(table, str(path))

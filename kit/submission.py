@@ -27,6 +27,7 @@ from kit.records import read_record
 CSV_NAME, MANIFEST_NAME, INDEX_NAME = "submission.csv", "manifest.json", "index.csv"
 INDEX_COLUMNS = ("number", "folder", "created_at", "message", "run", "local_score", "public_score", "status")
 _FOLDER = re.compile(r"(\d{4,})-[a-z0-9-]+")
+_NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _SLUG_LETTERS = 40
 
 
@@ -165,16 +166,28 @@ def _index_rows(folder: Path) -> list[dict[str, str]]:
     path = folder / INDEX_NAME
     if not path.exists():
         return []
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            reader = csv.DictReader(file, strict=True)
+            header, rows = tuple(reader.fieldnames or ()), list(reader)
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise _bad_index(path, str(error)) from error
+    if sorted(header) != sorted(INDEX_COLUMNS):
+        raise _bad_index(path, f"line 1: {','.join(header)}")
+    seen: set[str] = set()
     for line, row in enumerate(rows, start=2):
-        if set(row) != set(INDEX_COLUMNS) or not (row["number"] or "").isdecimal():
-            raise KitError(
-                f"{path} to have the columns {','.join(INDEX_COLUMNS)} and whole numbers",
-                f"line {line}: {list(row.values())}",
-                f"restore {path}, or delete it: it is made anew from the manifests",
-            )
+        if None in row or None in row.values() or not _NUMBER.fullmatch(row["number"]) or row["number"] in seen:
+            raise _bad_index(path, f"line {line}: {list(row.values())}")
+        seen.add(row["number"])
     return rows
+
+
+def _bad_index(path: Path, found: str) -> KitError:
+    return KitError(
+        f"{path} to have the columns {','.join(INDEX_COLUMNS)} and whole numbers, each once",
+        found,
+        f"restore {path}, or delete it: it is made anew from the manifests",
+    )
 
 
 def _lock(folder: Path) -> FileLock:

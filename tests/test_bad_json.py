@@ -6,7 +6,6 @@
 import dataclasses
 import json
 
-import pytest
 from mutations import json_mutants, snapshot
 
 from kit.config import Config, knobs, load, preset
@@ -15,7 +14,6 @@ from kit.errors import KitError
 from kit.runs import Finished, Run, Split, read_finished, read_split
 from kit.submission import Origin, read_submissions, write_submission
 
-FAST_STEP = 5  # every fifth case in the fast suite, all of them in the slow one
 HASH = "0123456789abcdef" * 4
 ORIGIN = Origin("first", "demo", 0.25, {"demo": HASH}, {"training": {"seed": 1}}, {"commit": "c", "clean": True})
 SPLIT = Split(("Mass", "Nodule"), ("a.png", "b.png", "c.png"), (("a.png",), ("c.png",)), HASH)
@@ -65,11 +63,6 @@ def assert_config_as_it_stands(config, data):
     content = strict_json(data)
     stated = {f"{section}.{name}": value for section, names in content.items() for name, value in names.items()}
     assert {key: plain(config.get(key)) for key in DEFAULTS} == DEFAULTS | stated
-
-
-@pytest.fixture(params=[FAST_STEP, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
-def step(request):
-    return request.param
 
 
 def assert_each_is_read_or_refused(kind, step, path, read, as_it_stands):

@@ -22,7 +22,6 @@ from kit.schemas import (
 )
 
 SIDE_PX = 20
-FAST_STEP = 6  # every sixth case in the fast suite, all of them in the slow one
 IMAGES = tuple(f"0000000{i}_00{i}.png" for i in range(1, 7))
 LABELS = ("Mass", "Nodule", "Effusion")
 CORNERS = ("x_min", "y_min", "x_max", "y_max")
@@ -121,7 +120,6 @@ def as_shown(value):
         return value.splitlines()[0] if value else value
 
 
-@pytest.mark.parametrize("step", [FAST_STEP, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 @pytest.mark.parametrize("kind", TABLES)
 def test_a_bad_table_is_read_as_it_stands_or_refused_in_words(kind, step, images, tmp_path):
     path = tmp_path / f"{kind}.csv"
