@@ -72,7 +72,9 @@ def audit(context: Context, set_: Iterable[str] | None = None, workspace: str = 
     | SET
     | {
         "run": "name of the run (default: the preset's)",
-        "preset": "recipe: seed, laptop or demo (default: seed)",
+        "preset": "recipe: seed, laptop or demo (default: seed where there is a GPU, else laptop)",
+        "folds": "how many folds to train, each held out once (default: one split)",
+        "fold": "train only this one of the folds, counted from 0; whichever ends last finishes the run",
         "allow": "a fault of the audit that shall not stop the training; may be repeated",
     },
 )
@@ -80,6 +82,8 @@ def train(
     context: Context,
     run: str | None = None,
     preset: str | None = None,
+    folds: int | None = None,
+    fold: int | None = None,
     set_: Iterable[str] | None = None,
     allow: Iterable[str] | None = None,
     workspace: str = ".",
@@ -88,16 +92,20 @@ def train(
     from kit.config import DEFAULT_PRESET, override
     from kit.config import preset as recipe
 
-    override(recipe(preset or DEFAULT_PRESET), set_ or ())  # a mistyped knob shows before the slow imports
+    knobs = (*(set_ or ()), *([f"data.folds={folds}"] if folds is not None else []))
+    override(recipe(preset or DEFAULT_PRESET), knobs)  # a mistyped knob shows before the slow imports
     from kit import verbs
 
-    trained = verbs.train(Path(workspace), run, preset, tuple(set_ or ()), _bar, tuple(allow or ()))
+    trained = verbs.train(Path(workspace), run, preset, knobs, _bar, tuple(allow or ()), fold)
     if trained is None:
+        return
+    if trained.finished is None:
+        print(f"run {trained.run.name}: fold {fold} is trained; the run is finished when every fold is")
         return
     end = trained.finished
     print(
         f"run {trained.run.name} {'was finished before' if trained.already else 'is finished'}: "
-        f"{end.epochs} epochs, keeps {end.kept} (epoch {end.epoch})"
+        f"{_counted(end.epochs)} epochs, keeps {end.kept} (epoch {_counted(end.epoch)})"
     )
 
 
@@ -241,6 +249,10 @@ def _show_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]
     for row in rows:
         shown.add_row(*(Text(_cell(value)) for value in row))
     Console().print(shown)
+
+
+def _counted(by_fold: Iterable[int]) -> str:
+    return ", ".join(map(str, by_fold))
 
 
 def _cell(value: Any) -> str:

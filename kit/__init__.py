@@ -5,11 +5,12 @@ The map of the package, top down (a module imports only what stands below its ow
     demo           the whole road once
     verbs          what each task does, as functions from a workspace to a result
     report         the scores of a run, its report.json and pages   audit, audit_report  what is wrong with the data
+    store          a run's detections, all folds                   splits   what is held out
     training       the only module that imports Lightning          explore  every figure and HTML page
     inference      weights + images -> raw detections
     decision       one box per ID                                  tta      views: name, apply, invert
     evaluation     mAP, per class, threshold curve                 model    detectors by name, weights
-    data           tables in, patient-wise split, pixel cache      runs     the run folder
+    data           tables in, patients, samples, pixel cache       runs     the run folder
     submission     numbered folders, manifest, index               transforms  the augmentations
     fusion         suppression, weighted boxes fusion              phantoms the synthetic competition
     schemas        the tables as pandera schemas                   schedule the arithmetic of the recipe

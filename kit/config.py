@@ -59,7 +59,10 @@ class DataConfig:
     largest_patient_share: float = knob(
         0.1, "a patient with more than this share of the images is taken for a wrong pattern", low=0, high=1
     )
-    validation_share: float = knob(0.15, "share of the training images held out", low=0.01, high=0.9)
+    folds: int = knob(1, "folds that are trained, each held out once; 1: a single split", low=1, high=50)
+    validation_share: float = knob(
+        0.15, "share of the training images held out by a single split", low=0.01, high=0.9
+    )
     split_candidates: int = knob(256, "seeded splits that are drawn; the best balanced by class is kept", low=1)
     cache_max_gib: float = knob(8.0, "largest pixel cache that may be written, GiB", low=0)
     workers: int = knob(-1, "processes that prepare samples; -1: four with a GPU, none on the CPU", low=-1)
@@ -274,7 +277,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fusion.iou": 0.4,
     },
 }
-DEFAULT_PRESET = "seed"
+DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU = "seed", "laptop"
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib")
 _FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle")
 

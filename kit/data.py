@@ -1,16 +1,13 @@
-"""From the files of a competition to what a trainer takes: checked tables, a split by patient, samples.
-
-Images of one patient never stand on both sides of a split: they look alike, and the score would flatter.
-"""
+"""From the files of a competition to what a trainer takes: checked tables, the patients of images, samples."""
 
 from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -20,7 +17,7 @@ from torch import Tensor
 from torch.utils.data import Dataset, Sampler
 
 from kit.boxes import CORNERS
-from kit.config import AugmentationConfig, Config, DataConfig
+from kit.config import AugmentationConfig, Config
 from kit.errors import KitError
 from kit.files import sha256
 from kit.images import resize_longest
@@ -37,6 +34,7 @@ _HOW_TO_GET = "put the competition's files there, or run `invoke demo` for a syn
 class TrainingData:
     """The checked training half: every image of ``train/`` and every row of ``train.csv``."""
 
+    part: ClassVar = "validation"  # what detections of these images are called: only those held out have any
     pixels: PixelCache
     annotations: pd.DataFrame
     labels: tuple[str, ...]
@@ -53,7 +51,7 @@ class TestData:
     """The checked test half: the mapping's rows and their images."""
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
-
+    part: ClassVar = "test"
     pixels: PixelCache
     mapping: pd.DataFrame
 
@@ -108,37 +106,6 @@ def patients(image_ids: Sequence[str], pattern: str) -> dict[str, str]:
         image_id: (match and (match[1] if match.re.groups else match[0])) or image_id
         for image_id, match in found.items()
     }
-
-
-def validation_split(
-    annotations: pd.DataFrame, image_ids: Sequence[str], config: DataConfig, seed: int
-) -> tuple[str, ...]:
-    """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
-
-    A pure function of its arguments, whatever the order of rows and images. Among ``split_candidates`` random
-    orders of the patients, the one whose class shares are nearest to ``validation_share`` wins.
-    Raises KitError where one patient has too many images, or a class cannot stand on both sides.
-    """
-    groups = _patient_groups(image_ids, config)
-    labels = sorted(set(annotations["label"]))
-    names = sorted(groups)
-    images = np.array([len(groups[name]) for name in names])
-    boxes = _boxes_by_patient(annotations, groups, names, labels)
-    goal = config.validation_share
-    total = boxes.sum(axis=0)
-    best: tuple[float, tuple[str, ...]] | None = None
-    for candidate in range(config.split_candidates):
-        order = np.random.default_rng([seed, candidate]).permutation(len(names))
-        count = 1 + int(np.abs(images[order].cumsum() / images.sum() - goal).argmin())
-        held = boxes[order[:count]].sum(axis=0)
-        if count == len(names) or not ((held > 0) & (held < total)).all():
-            continue
-        imbalance = float(np.square(held / total - goal).sum())
-        if best is None or imbalance < best[0]:
-            best = imbalance, tuple(sorted(image for i in order[:count] for image in groups[names[i]]))
-    if best is None:
-        raise _no_split(labels, boxes, config)
-    return best[1]
 
 
 class Sample(NamedTuple):
@@ -268,40 +235,3 @@ def _flat_boxes(
     starts = np.searchsorted(image[order], np.arange(len(image_ids) + 1))
     boxes = rows[list(CORNERS)].to_numpy(dtype=np.float32)[order]
     return boxes, rows["label"].map(number).to_numpy(dtype=np.int64)[order], starts
-
-
-def _patient_groups(image_ids: Sequence[str], config: DataConfig) -> dict[str, list[str]]:
-    groups: dict[str, list[str]] = {}
-    for image_id, patient in sorted(patients(image_ids, config.patient_pattern).items()):
-        groups.setdefault(patient, []).append(image_id)
-    largest = max(groups, key=lambda patient: len(groups[patient]))
-    most = config.largest_patient_share * len(image_ids)
-    if len(groups[largest]) > most and len(groups[largest]) > 1:
-        raise KitError(
-            f"no patient with more than {config.largest_patient_share:.0%} of the {len(image_ids)} images",
-            f"patient {largest!r} has {len(groups[largest])} by data.patient_pattern={config.patient_pattern}",
-            "correct the pattern (its first group is the patient), or raise data.largest_patient_share",
-        )
-    return groups
-
-
-def _boxes_by_patient(
-    annotations: pd.DataFrame, groups: Mapping[str, list[str]], names: Sequence[str], labels: Sequence[str]
-) -> np.ndarray:
-    patient_of = {image_id: i for i, name in enumerate(names) for image_id in groups[name]}
-    number = {label: i for i, label in enumerate(labels)}
-    counts = np.zeros((len(names), len(labels)), dtype=np.int64)
-    rows = annotations["image_id"].map(patient_of).to_numpy(), annotations["label"].map(number).to_numpy()
-    np.add.at(counts, rows, 1)
-    return counts
-
-
-def _no_split(labels: Sequence[str], boxes: np.ndarray, config: DataConfig) -> KitError:
-    carriers = (boxes > 0).sum(axis=0)
-    rarest = int(carriers.argmin())
-    return KitError(
-        "a split by patient with every class on both sides",
-        f"none among {config.split_candidates} candidates; {labels[rarest]!r} occurs in "
-        f"{carriers[rarest]} patient(s)",
-        "add images of that class, or raise data.validation_share or data.split_candidates",
-    )

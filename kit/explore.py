@@ -86,7 +86,7 @@ def run_report(
     truth: pd.DataFrame,
     candidates: pd.DataFrame,
     answers: pd.DataFrame,
-    history: pd.DataFrame,
+    histories: Sequence[pd.DataFrame],
     image_paths: Mapping[str, Path],
     folder: Path,
     seed: int,
@@ -94,7 +94,7 @@ def run_report(
     """Show an evaluated run: PNG files in ``folder/figures`` and one self-contained ``folder/report.html``.
 
     ``report`` is the content of ``report.json``; ``image_paths`` names every validation image; ``truth``,
-    ``candidates`` (with score), ``answers`` (with confidence) and ``history`` may each have zero rows.
+    ``candidates`` (with score), ``answers`` (with confidence) and each fold's history may have zero rows.
     ``seed`` draws the images that are shown.
     """
     drawn = drawn_images(image_paths, seed)
@@ -124,7 +124,12 @@ def run_report(
         "precision-recall": lambda: charts.precision_recall(precision_recall(truth, candidates, drawn)),
         "confidences": lambda: charts.confidences(candidates, answers),
         "detections-per-image": lambda: charts.detections_per_image(candidates, drawn),
-        "history": lambda: charts.history(history, report["weights"]["epoch"]),
+        **{
+            "history" if len(histories) == 1 else f"history-fold-{fold}": functools.partial(
+                charts.history, history, report["training"][fold]["epoch"]
+            )
+            for fold, history in enumerate(histories)
+        },
         "grid": grid,
         **{
             f"image-{number}": functools.partial(pair, name)

@@ -81,6 +81,17 @@ def store_detections(
     return table
 
 
+def merge_detections(path: Path, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """The stored tables as one at ``path``, written where it is not the same tables' already."""
+    key = hashlib.sha256(json.dumps([table.attrs.get(_KEY) for table in tables]).encode()).hexdigest()
+    if path.exists() and (merged := read_detections(path)).attrs.get(_KEY) == key:
+        return merged
+    table = _table(tables)
+    table.attrs = {_KEY: key}
+    _write(table, path)
+    return table
+
+
 def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
     """The checkpoint that predicts, its epoch (from 1) and its weights for a bare detector.
 

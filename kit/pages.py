@@ -113,9 +113,11 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
     """Write the page of an evaluated run from the content of its ``report.json`` and return its path."""
     images, weights, fusion = report["images"], report["weights"], report["fusion"]
     many, one = report["many_box"], report["one_box"]
+    hashes = ", ".join(f"{name} {digest[:_HASH_SHOWN]}…" for name, digest in weights["sha256"].items())
+    several = f"{images['folds']} folds, each " if images["folds"] > 1 else ""
     lead = (
-        f"Kit {report['kit_version']}. Weights: {weights['kept']}, epoch {weights['epoch']}, "
-        f"SHA-256 {str(weights['sha256'])[:_HASH_SHOWN]}…, trained on {images['training']:,} images, validated on "
+        f"Kit {report['kit_version']}. Weights: {weights['kept']}, SHA-256 {hashes}; {several}trained on "
+        f"{images['training']:,} images; validated on "
         f"{images['validation']:,} with {images['boxes']:,} boxes. Views: {', '.join(map(str, report['views']))}, "
         f"fused by {fusion['method']} at IoU {fusion['iou']}."
     )
@@ -135,7 +137,8 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
             f"model at that level has learned nothing. {one['fallbacks']:,} of the one-box answers fell back to "
             "the prior's box because nothing was found. The three variants read the same precision-recall curve "
             "at 101 points (COCO), as an area, and at 11 points (VOC). Only scores on equally many images can be "
-            "compared, and on about a hundred images a difference below .04 proves nothing.",
+            "compared, and on about a hundred images a difference below .04 proves nothing. Each image is judged "
+            f"by weights that saw no image of its patient. {_shared_patients(images)}",
             table=_score_table(many, one),
         ),
         Section(
@@ -172,8 +175,11 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
         Section(
             "Training",
             "The mAP in the loop only picks the epoch whose weights are kept (dashed line): it is measured "
-            "without the test-time views and without the choice of one box. Quote the scores above.",
-            [figures["history"]],
+            "without the test-time views and without the choice of one box. Quote the scores above. The epoch was "
+            "chosen on the images that are scored, and no interval covers that choice: the range of the last ten "
+            "epochs says how much of it may be luck.",
+            [place for name, place in figures.items() if name.startswith("history")],
+            _training_table(report["training"]),
         ),
         Section(
             "Random validation images",
@@ -204,6 +210,28 @@ def write_page(path: Path, title: str, lead: str, headline: Mapping[str, str], s
         f"{body}</main></body></html>\n",
     )
     return path
+
+
+def _shared_patients(images: Mapping[str, Any]) -> str:
+    share = images["test_patients_in_train_share"]
+    if share is None:
+        return "There are no test images here."
+    return (
+        f"Of the test images {share:.0%} show a patient who is also in train; there the public score may be higher."
+    )
+
+
+def _training_table(folds: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    columns = {
+        "fold": list(range(len(folds))),
+        "chosen epoch": [part["epoch"] for part in folds],
+        "epochs": [part["epochs"] for part in folds],
+        "in-loop mAP@0.5, chosen": [part["chosen_map50"] for part in folds],
+        "last epoch": [part["last_map50"] for part in folds],
+        "lowest of the last ten": [part["last_ten_low"] for part in folds],
+        "highest of the last ten": [part["last_ten_high"] for part in folds],
+    }
+    return pd.DataFrame(columns)
 
 
 def _score_table(many: Mapping[str, Any], one: Mapping[str, Any]) -> pd.DataFrame:

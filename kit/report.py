@@ -18,16 +18,17 @@ import pandas as pd
 import kit
 from kit import decision, evaluation, explore
 from kit.config import DecisionConfig, load
-from kit.data import TrainingData, asks_twice, load_training
+from kit.data import MAPPING, TrainingData, asks_twice, has_test, load_training, patients
 from kit.errors import KitError
 from kit.files import read_json, sha256, write_json
 from kit.fusion import fuse
 from kit.inference import read_detections
 from kit.progress import Track, silent
 from kit.runs import Run, Split, read_history, read_split, require_finished
-from kit.schemas import ImageFacts
+from kit.schemas import ImageFacts, mapped_images
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # those that the notebook tried, and none
+_LATE_EPOCHS = 10
 log = logging.getLogger("kit")
 
 
@@ -42,6 +43,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     sizes = image_sizes(data.pixels.facts)
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     priors = out_of_fold_priors(data.annotations, split, sizes)
+    histories = [read_history(fold) for fold in run.in_folds(len(split.folds))]
     mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
     many = evaluation.score(truth, candidates, split.validation)
     asked = decision.one_box_truth(truth, mapping)
@@ -64,7 +66,8 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     report = {
         "run": run.name,
         "kit_version": kit.__version__,
-        "weights": {"kept": finished.kept, "epoch": finished.epoch, "sha256": finished.weights_sha256},
+        "weights": {"kept": finished.kept, "sha256": dict(finished.weights)},
+        "training": [in_loop(*fold) for fold in zip(histories, finished.epoch, strict=True)],
         "detections_sha256": sha256(stored),
         "images": {
             "folds": len(split.folds),
@@ -72,6 +75,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
             "validation": len(split.validation),
             "validation_single_box": int((truth.groupby("image_id").size() == 1).sum()),
             "boxes": len(truth),
+            "test_patients_in_train_share": _shared_patients(run.workspace, split, config.data.patient_pattern),
         },
         "many_box": _aggregate(many) | {"boxes": len(truth)},
         "one_box": _aggregate(one) | {"prior_map50": floor.map50, "fallbacks": len(chosen.fallback_ids)},
@@ -93,8 +97,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     }
     report = _without_nan(report)
     paths = {image_id: data.pixels.facts[image_id].path for image_id in split.validation}
-    history = read_history(run)
-    explore.run_report(report, truth, candidates, chosen.table, history, paths, run.folder, config.training.seed)
+    explore.run_report(report, truth, candidates, chosen.table, histories, paths, run.folder, config.training.seed)
     write_json(run.report, report)
     return report
 
@@ -126,6 +129,24 @@ def out_of_fold_priors(annotations: pd.DataFrame, split: Split, sizes: decision.
     return [decision.fit_prior(annotations[learned], sizes) for learned in rows]
 
 
+def in_loop(history: pd.DataFrame, epoch: int) -> dict[str, Any]:
+    """A fold's epochs: the mAP@0.5 in the loop of the chosen and the last one, and the range of the last ten.
+
+    None where the history was lost. All were measured on the held-out images, and the best was chosen on them.
+    """
+    scores = history.set_index("epoch")["map50"].astype(float)
+    late = scores.iloc[-_LATE_EPOCHS:]
+    return {
+        "epoch": epoch,
+        "epochs": len(scores),
+        "chosen_map50": float(scores.get(epoch, math.nan)),
+        "last_map50": float(scores.iloc[-1]) if len(scores) else math.nan,
+        "last_ten_low": float(late.min()),
+        "last_ten_high": float(late.max()),
+        "last_ten_sd": float(late.std()),
+    }
+
+
 def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
     """Raise KitError where train.csv or the images are not those that the run was started with."""
     changed = sorted(set(split.images) ^ set(data.image_ids))
@@ -144,6 +165,15 @@ def _stored_validation(run: Run) -> Path:
         do = f"`invoke train --run {run.name}` makes them anew"
         raise KitError(f"the detections {path}", "no such file", do)
     return path
+
+
+def _shared_patients(workspace: Path, split: Split, pattern: str) -> float | None:
+    """Which share of the test images shows a patient who is also in ``train/``; None without a mapping."""
+    if not has_test(workspace):
+        return None
+    tested = set(mapped_images(workspace / "data" / MAPPING))
+    known = set(patients(split.images, pattern).values())
+    return sum(patient in known for patient in patients(sorted(tested), pattern).values()) / max(1, len(tested))
 
 
 def _answers_by_fold(

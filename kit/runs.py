@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import datetime
 import re
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import pandas as pd
 
 from kit.config import Config, load
 from kit.errors import KitError, nearest
-from kit.files import sha256, write_json
+from kit.files import write_json
 from kit.records import read_record
 
 HISTORY_COLUMNS = (
@@ -25,10 +26,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Run:
-    """Where the parts of a run lie. A single split is fold 0 and lies directly in the run's folder."""
+    """Where the parts of a run lie; with ``fold`` those of one of several folds.
+
+    A single split is fold 0 and lies directly in the run's folder.
+    """
 
     workspace: Path
     name: str
+    fold: int | None = None
 
     def __post_init__(self) -> None:
         if not _NAME.fullmatch(self.name) or self.name.endswith("."):
@@ -44,6 +49,20 @@ class Run:
         return self.workspace / "runs" / self.name
 
     @property
+    def title(self) -> str:
+        """``NAME``, or ``NAME/fold-K``: what messages and manifests call it."""
+        return self.name if self.fold is None else f"{self.name}/fold-{self.fold}"
+
+    @property
+    def home(self) -> Path:
+        """Where checkpoints, history and logs lie: the run's folder, or the fold's in it."""
+        return self.workspace / "runs" / self.title
+
+    def in_folds(self, count: int) -> tuple[Run, ...]:
+        """The run in each of its folds; itself where it is a single split."""
+        return tuple(replace(self, fold=fold) for fold in range(count)) if count > 1 else (self,)
+
+    @property
     def config(self) -> Path:
         """Every knob of the run."""
         return self.folder / "config.json"
@@ -56,17 +75,17 @@ class Run:
     @property
     def best(self) -> Path:
         """Checkpoint of the epoch with the best in-loop score."""
-        return self.folder / "best.ckpt"
+        return self.home / "best.ckpt"
 
     @property
     def last(self) -> Path:
         """Checkpoint of the last epoch that ended: where training goes on."""
-        return self.folder / "last.ckpt"
+        return self.home / "last.ckpt"
 
     @property
     def history(self) -> Path:
         """One row per epoch, over all attempts."""
-        return self.folder / "history.csv"
+        return self.home / "history.csv"
 
     @property
     def report(self) -> Path:
@@ -80,7 +99,7 @@ class Run:
 
     def detections(self, part: str) -> Path:
         """The stored raw detections of ``validation`` or ``test``."""
-        return self.folder / "detections" / f"{part}.parquet"
+        return self.home / "detections" / f"{part}.parquet"
 
 
 @dataclass(frozen=True)
@@ -121,12 +140,12 @@ class Split:
 
 @dataclass(frozen=True)
 class Finished:
-    """How training ended."""
+    """How a run ended. The epochs are by fold; there are none where nothing was trained."""
 
     kept: str
-    epoch: int
-    epochs: int
-    weights_sha256: str
+    epoch: tuple[int, ...]  # the one whose weights were kept
+    epochs: tuple[int, ...]  # how many were trained
+    weights: Mapping[str, str]  # SHA-256 of what made the detections, by title
     at: str
 
 
@@ -148,10 +167,12 @@ def read_finished(run: Run) -> Finished:
     return read_record(run.finished, Finished, _restore(run.finished))
 
 
-def mark_finished(run: Run, kept: str, epoch: int, epochs: int, weights: Path) -> Finished:
+def mark_finished(
+    run: Run, kept: str, epoch: Sequence[int], epochs: Sequence[int], weights: Mapping[str, str]
+) -> Finished:
     """Write ``finished.json``: which weights were kept, from which epoch, of how many."""
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    finished = Finished(kept, epoch, epochs, sha256(weights), at)
+    finished = Finished(kept, tuple(epoch), tuple(epochs), dict(weights), at)
     write_json(run.finished, asdict(finished))
     return finished
 

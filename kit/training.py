@@ -45,14 +45,15 @@ log = logging.getLogger("kit")
 def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn.Module) -> None:
     """Train until the last epoch or until patience ends, going on from ``last.ckpt`` where there is one.
 
-    ``detector`` has its starting weights, which matter only where there is no ``last.ckpt``.
-    Leaves ``best.ckpt``, ``last.ckpt``, ``history.csv`` and TensorBoard logs in the run's folder.
+    ``run`` names its fold where there are several. ``detector`` has its starting weights, which matter only
+    where there is no ``last.ckpt``. Leaves ``best.ckpt``, ``last.ckpt``, ``history.csv`` and TensorBoard logs
+    in ``run.home``.
     Raises KitError for a batch that does not divide, a non-finite loss, or a batch that does not fit.
     """
     settings = config.training
     processes = devices(config) * config.trainer.nodes
     window = accumulation(settings, processes)
-    do = f"restore it from a copy, or delete {run.folder} and start anew"
+    do = f"restore it from a copy, or delete {run.home} and start anew"
     state = load_checkpoint(run.last, do) if run.last.exists() else {}
     progress = Progress(run, settings)
     if state:
@@ -60,9 +61,9 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
         progress.write_history()
         if progress.ended:
             return
-        log.info("run %s: going on from epoch %d of %d", run.name, progress.epochs + 1, settings.max_epochs)
-    remove_partials(run.folder)
-    module = DetectionModule(detector, config, split, data, window, first_epoch=progress.epochs)
+        log.info("run %s: going on from epoch %d of %d", run.title, progress.epochs + 1, settings.max_epochs)
+    remove_partials(run.home)
+    module = DetectionModule(detector, config, split, run.fold or 0, data, window, first_epoch=progress.epochs)
     ema = [_Ema(settings.ema_decay)] if settings.ema_decay else []
     bar = [TQDMProgressBar(leave=False)] if sys.stderr.isatty() else []
     with warnings.catch_warnings():
@@ -78,7 +79,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=window,
             gradient_clip_val=settings.clip_norm or None,
-            logger=TensorBoardLogger(run.folder, name="tensorboard", version="", purge_step=module.first_step),
+            logger=TensorBoardLogger(run.home, name="tensorboard", version="", purge_step=module.first_step),
             callbacks=[*ema, *bar, progress],
             plugins=[_AtomicCheckpoints()],
             enable_checkpointing=True,
@@ -86,7 +87,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             enable_model_summary=False,
             num_sanity_val_steps=0,
             use_distributed_sampler=False,
-            default_root_dir=run.folder,
+            default_root_dir=run.home,
         )
         try:
             trainer.fit(module, ckpt_path=run.last if state else None)
@@ -116,6 +117,7 @@ class DetectionModule(pl.LightningModule):
         detector: nn.Module,
         config: Config,
         split: Split,
+        fold: int,
         data: TrainingData,
         window: int,
         first_epoch: int,
@@ -124,8 +126,8 @@ class DetectionModule(pl.LightningModule):
         self.detector = detector
         self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
         size_px, seed = config.model.image_size_px, config.training.seed
-        self._train = DetectionDataset(data, split.training(0), size_px, seed, config.augmentation)
-        self._validation = DetectionDataset(data, split.folds[0], size_px, seed)
+        self._train = DetectionDataset(data, split.training(fold), size_px, seed, config.augmentation)
+        self._validation = DetectionDataset(data, split.folds[fold], size_px, seed)
         self._score = MeanAveragePrecision(backend="faster_coco_eval")
         self._unchecked: list[tuple[Tensor, list[int]]] = []
 
@@ -260,6 +262,7 @@ class Progress(Checkpoint):
 
     def __init__(self, run: Run, settings: TrainingConfig) -> None:
         self._run, self._settings = run, settings
+        self._fold = "" if run.fold is None else f"fold {run.fold}, "
         self._rows: list[dict[str, float]] = []
         self._started = 0.0
 
@@ -318,8 +321,9 @@ class Progress(Checkpoint):
             self.write_history()
             lost = f", {row['boxes_lost']:.0f} boxes lost at the border" if row["boxes_lost"] else ""
             log.info(
-                "epoch %d/%d: loss %.3f, mAP@0.5 %.3f%s, %.0f s%s", row["epoch"], self._settings.max_epochs,
-                row["train_loss"], row["map50"], " (best)" if better else "", row["seconds"], lost,
+                "%sepoch %d/%d: loss %.3f, mAP@0.5 %.3f%s, %.0f s%s", self._fold, row["epoch"],
+                self._settings.max_epochs, row["train_loss"], row["map50"], " (best)" if better else "",
+                row["seconds"], lost,
             )  # fmt: skip
         trainer.should_stop = trainer.should_stop or self.ended
 

@@ -8,41 +8,51 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import itertools
 import logging
-import os
 import subprocess
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import torch
-from filelock import FileLock, Timeout
 from torch import nn
 
 from kit import decision, explore, model
 from kit.audit_report import audit_workspace, require_sound
-from kit.config import DEFAULT_PRESET, Config, ModelConfig, differences, load, override, preset, save
+from kit.config import (
+    DEFAULT_PRESET,
+    DEFAULT_PRESET_WITHOUT_GPU,
+    Config,
+    ModelConfig,
+    differences,
+    load,
+    override,
+    preset,
+    save,
+)
 from kit.data import (
-    TestData,
     TrainingData,
     data_folder,
     has_test,
     load_test,
     load_training,
     patients,
-    validation_split,
 )
 from kit.errors import KitError
-from kit.files import make_folder, sha256
-from kit.fusion import fuse
-from kit.inference import Source, kept_weights, store_detections
+from kit.files import sha256
+from kit.fusion import fuse, weighted_boxes_fusion
+from kit.inference import kept_weights
+from kit.locks import holding, rank, turn
 from kit.progress import Track, silent
 from kit.report import current_report, image_sizes, require_same_data
 from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
 from kit.schedule import accumulation
 from kit.schemas import read_submission
+from kit.splits import held_out
+from kit.store import bare_detector, stored, stored_fold
 from kit.submission import Origin, Submission, write_submission
 
 log = logging.getLogger("kit")
@@ -50,10 +60,10 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class Trained:
-    """A finished run, and whether it had been finished before."""
+    """A run whose training has ended, and whether it had before; not ``finished`` while folds are missing."""
 
     run: Run
-    finished: Finished
+    finished: Finished | None
     already: bool
 
 
@@ -64,24 +74,35 @@ def train(
     assignments: Sequence[str] = (),
     track: Track = silent,
     allow: Sequence[str] = (),
+    fold: int | None = None,
 ) -> Trained | None:
     """Start a run, go on with it, or find that it is finished; ends with its validation detections stored.
 
-    The name defaults to the preset's. A run that exists keeps its knobs: others raise KitError, unless they
-    only describe the machine; so do faults of the data, unless ``allow`` names their checks (kit.audit). None in
-    the second and further processes of one training.
+    The name defaults to the preset's, the preset of a new run to one that suits the machine. A run that exists
+    keeps its knobs: others raise KitError, unless they only describe the machine; so do faults of the data, unless
+    ``allow`` names their checks (kit.audit). With ``fold`` only that one of ``data.folds`` is trained; whichever
+    process ends last finishes the run. None in the second and further processes of one training.
     """
     from kit import training  # imports Lightning: seconds that no other verb needs
 
-    run = Run(workspace, name or preset_name or DEFAULT_PRESET)
-    config = _config(run, preset_name, assignments)
+    recipe = preset_name or (DEFAULT_PRESET if torch.cuda.is_available() else DEFAULT_PRESET_WITHOUT_GPU)
+    run = Run(workspace, name or recipe)
+    if preset_name is None and not run.config.exists():
+        log.info(
+            "no --preset: %r, which suits a machine with%s GPU", recipe, " a" if recipe == DEFAULT_PRESET else "out"
+        )
+    config = _config(run, recipe, preset_name is not None, assignments)
     accumulation(config.training, training.devices(config) * config.trainer.nodes)  # refuses what does not divide
-    if _rank() > 0:
+    asked = _asked(run, config, fold)
+    if rank() > 0:
         data, split = load_training(workspace, config), read_split(run)
-        training.fit(run, config, split, data, _starting_detector(run, config, split))
+        for each in asked:
+            training.fit(each, config, split, data, _starting_detector(each, config, split))
         return None
     data_folder(workspace)
-    with _held(run):
+    with contextlib.ExitStack() as stack:
+        for each in asked:
+            stack.enter_context(holding(each))
         if run.finished.exists() and run.detections("validation").exists():
             _save_changed(run, config)
             return Trained(run, read_finished(run), already=True)
@@ -89,15 +110,13 @@ def train(
         data = load_training(workspace, config, track)
         if has_test(workspace):
             load_test(workspace, config, track)  # a fault there must show before hours of training, not after
-        split = _split(run, config, data)
-        detector = _starting_detector(run, config, split)
-        split.save(run.split)  # from here on there is a run: whatever can be refused has been
-        save(config, run.config)
-        training.fit(run, config, split, data, detector)
-        path, epoch, _ = kept_weights(run, config.training.keep)
-        _detections(run, "validation", config, split, data, split.validation, track)
-        epochs = len(read_history(run))
-        return Trained(run, mark_finished(run, config.training.keep, epoch, epochs, path), already=False)
+        split, first = _begun(run, asked[0], config, data)
+        detectors = itertools.chain([first], (_starting_detector(each, config, split) for each in asked[1:]))
+        for each, detector in zip(asked, detectors, strict=True):
+            training.fit(each, config, split, data, detector)
+        for each in asked:  # after all trainings: other processes of a training wait for none of this
+            stored_fold(each, config, split, data, track)
+        return Trained(run, _finish(run, config, split, data), already=False)
 
 
 def predict(run: Run, message: str | None = None, track: Track = silent) -> Submission:
@@ -107,8 +126,7 @@ def predict(run: Run, message: str | None = None, track: Track = silent) -> Subm
     require_same_data(run, split, load_training(run.workspace, config, track))
     report = current_report(run, track)
     data = load_test(run.workspace, config, track)
-    detections = _detections(run, "test", config, split, data, data.image_ids, track)
-    candidates = fuse(detections, config.fusion, config.inference.views)
+    candidates = _test_candidates(stored(run, config, split, data, track), config)
     answers = decision.decide(
         candidates,
         data.mapping,
@@ -123,7 +141,7 @@ def predict(run: Run, message: str | None = None, track: Track = silent) -> Subm
         message=message or f"run {run.name}",
         run=run.name,
         local_score=report["one_box"]["map50"],
-        weights={run.name: finished.weights_sha256},
+        weights=finished.weights,
         config=config.as_dict(),
         git=_git_state(),
         fallbacks=len(answers.fallback_ids),
@@ -160,9 +178,10 @@ def describe(workspace: Path, config: Config, track: Track = silent) -> explore.
     )
 
 
-def _config(run: Run, preset_name: str | None, assignments: Sequence[str]) -> Config:
+def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> Config:
+    """The knobs of a new run by its recipe, or those of one that exists, which must agree with what is asked."""
     stored = load(run.config) if run.config.exists() else None
-    base = preset(preset_name or DEFAULT_PRESET) if stored is None or preset_name else stored
+    base = preset(recipe) if stored is None or asked else stored
     wanted = override(base, assignments)
     if stored is None or _as_asked(stored.model, wanted.model) != wanted.model:
         wanted = dataclasses.replace(wanted, model=model.resolved(wanted.model))
@@ -194,73 +213,82 @@ def _refuse_changes(run: Run, stored: Config, wanted: Config) -> None:
         )  # fmt: skip
 
 
+def _asked(run: Run, config: Config, fold: int | None) -> tuple[Run, ...]:
+    """The folds that this process trains."""
+    folds = run.in_folds(config.data.folds)
+    if fold is None:
+        return folds
+    if not 0 <= fold < len(folds):
+        raise KitError(
+            f"--fold between 0 and {len(folds) - 1}: run {run.name!r} has data.folds={len(folds)}", str(fold),
+            "name one of these, or start another --run NAME with --folds N",
+        )  # fmt: skip
+    return (folds[fold],)
+
+
+def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Split, nn.Module]:
+    """The run's split and the first fold's network; from here on there is a run, whatever can be refused has been.
+
+    Processes that train one fold each begin one after the other, and the later ones find the run of the first.
+    """
+    with turn(run):
+        if run.config.exists():
+            _refuse_changes(run, load(run.config), config)
+        split = _split(run, config, data)
+        detector = _starting_detector(first, config, split)
+        split.save(run.split)
+        save(config, run.config)
+    return split, detector
+
+
+def _finish(run: Run, config: Config, split: Split, data: TrainingData) -> Finished | None:
+    """Write the run's detections and its end, if every fold has its own."""
+    folds = run.in_folds(len(split.folds))
+    with turn(run):
+        if not all(fold.detections("validation").exists() for fold in folds):
+            return None
+        stored(run, config, split, data)
+        kept = [kept_weights(fold, config.training.keep) for fold in folds]
+        return mark_finished(
+            run,
+            config.training.keep,
+            [epoch for _, epoch, _ in kept],
+            [len(read_history(fold)) for fold in folds],
+            {fold.title: sha256(path) for fold, (path, _, _) in zip(folds, kept, strict=True)},
+        )
+
+
 def _split(run: Run, config: Config, data: TrainingData) -> Split:
-    if run.last.exists():
+    # Folds may be trained by several processes: theirs is settled by the first that begins.
+    if run.last.exists() or (config.data.folds > 1 and run.split.exists()):
         split = read_split(run)
         require_same_data(run, split, data)
         return split
-    held = validation_split(data.annotations, data.image_ids, config.data, config.training.seed)
-    return Split(data.labels, data.image_ids, (held,), data.table_sha256)
+    held = held_out(data, config.data, config.training.seed)
+    return Split(data.labels, data.image_ids, held, data.table_sha256)
+
+
+def _test_candidates(detections: pd.DataFrame, config: Config) -> pd.DataFrame:
+    """Each fold's candidates, then those of all folds fused as equals: a fold that saw nothing counts 0."""
+    folds = [detections[detections["fold"] == fold] for fold in range(config.data.folds)]
+    fused = [fuse(rows, config.fusion, config.inference.views) for rows in folds]
+    if len(fused) == 1:
+        return fused[0]
+    named = [rows.assign(run=f"fold-{fold}", view="fused") for fold, rows in enumerate(fused)]
+    sources = [(f"fold-{fold}", "fused") for fold in range(len(fused))]
+    return weighted_boxes_fusion(pd.concat(named, ignore_index=True), sources, config.fusion.iou)
 
 
 def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:
     """The network as training takes it: with its starting weights, unless a checkpoint will replace them."""
-    detector = _bare_detector(config, split)
+    detector = bare_detector(config, split)
     if not run.last.exists():
         random = model.load_initial_weights(detector, config.model)
-        if _rank() == 0:
-            log.info("run %s: starting from weights %r", run.name, config.model.weights)
+        if rank() == 0:
+            log.info("run %s: starting from weights %r", run.title, config.model.weights)
             if random:
                 log.info("%d tensors have no weights there and start at random", len(random))
     return detector
-
-
-def _bare_detector(config: Config, split: Split) -> nn.Module:
-    torch.manual_seed(config.training.seed)
-    return model.build(config.model, len(split.labels))
-
-
-def _detections(
-    run: Run,
-    part: str,
-    config: Config,
-    split: Split,
-    data: TrainingData | TestData,
-    image_ids: Sequence[str],
-    track: Track,
-) -> pd.DataFrame:
-    path, _, weights = kept_weights(run, config.training.keep)
-    source = Source(run.name, 0, sha256(path), split.labels, config.model.image_size_px, config.inference)
-
-    def detector() -> nn.Module:
-        network = _bare_detector(config, split)
-        network.load_state_dict(weights)
-        gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
-        return network.to("cuda" if gpu else "cpu")
-
-    return store_detections(run.detections(part), source, detector, data.pixels, image_ids, track)
-
-
-@contextlib.contextmanager
-def _held(run: Run) -> Iterator[None]:
-    """Hold the run for this process; the system lets go of it when the process ends, however it ends."""
-    make_folder(run.folder)
-    holder = run.folder / ".holder"
-    try:
-        with FileLock(run.folder / ".lock", timeout=0):
-            holder.write_text(str(os.getpid()), encoding="utf-8")
-            yield
-    except Timeout as error:
-        raise KitError(
-            f"run {run.name!r} to be free",
-            f"process {holder.read_text(encoding='utf-8')} is training it",
-            "wait for it, or choose another --run NAME",
-        ) from error
-
-
-def _rank() -> int:
-    # Set by torchrun (RANK) and by Lightning's own launcher (LOCAL_RANK) in every process but the first.
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
 
 
 def _git_state() -> dict[str, Any]:

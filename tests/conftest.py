@@ -113,6 +113,26 @@ def evaluated(evaluated_source, tmp_path):
     return copied(evaluated_source, tmp_path / "evaluated")
 
 
+FOLDS = (*TOY, "data.folds=3", "training.max_epochs=1")
+
+
+@pytest.fixture(scope="session")
+def folded_source(toy_source, tmp_path_factory):
+    """The toy competition with an evaluated run 'folds': three folds, an epoch each; tests work on copies."""
+    from kit import verbs
+    from kit.report import evaluate
+
+    workspace = copied(toy_source, tmp_path_factory.mktemp("folded") / "toy")
+    evaluate(verbs.train(workspace, "folds", "demo", FOLDS).run)
+    return workspace
+
+
+@pytest.fixture
+def folded(folded_source, tmp_path):
+    """A fresh copy of the workspace with the run of three folds."""
+    return copied(folded_source, tmp_path / "folded")
+
+
 def toy_config():
     from kit.config import override, preset
 

@@ -1,15 +1,14 @@
-"""From files to samples: splits by patient, and a cache that equals the files."""
+"""From files to samples: the patients of images, and a cache that equals the files."""
 
 import os
 
 import numpy as np
-import pandas as pd
 import pytest
 from conftest import toy_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit.config import AugmentationConfig, DataConfig
+from kit.config import AugmentationConfig
 from kit.data import (
     DetectionDataset,
     EpochSampler,
@@ -17,27 +16,12 @@ from kit.data import (
     load_training,
     patients,
     training_dataset,
-    validation_split,
 )
 from kit.errors import KitError
 from kit.images import read_grey
 from kit.pixels import open_cache
 
 NIH = r"^(\d{8})_\d{3}"
-
-
-def table(rows):
-    return pd.DataFrame(
-        [(image_id, 0.0, 0.0, 10.0, 10.0, label) for image_id, label in rows],
-        columns=["image_id", "x_min", "y_min", "x_max", "y_max", "label"],
-    )
-
-
-def competition(images=200, seed=0, labels=("Mass", "Nodule", "Effusion")):
-    """Rows and image_ids of a made-up competition with one to three images per patient."""
-    rng = np.random.default_rng(seed)
-    ids = [f"{i // (1 + i % 3):08d}_{i:03d}.png" for i in range(images)]
-    return table([(image_id, labels[rng.integers(len(labels))]) for image_id in ids]), ids
 
 
 class TestPatients:
@@ -50,57 +34,6 @@ class TestPatients:
 
     def test_a_pattern_without_a_group_is_the_patient_itself(self):
         assert patients(["p7-a.png"], r"p\d+") == {"p7-a.png": "p7"}
-
-
-class TestSplitOfTheSeedNotebook:
-    """Defect: the split ignored patients and classes."""
-
-    def test_a_random_split_shares_patients(self):
-        _, ids = competition()
-        held = set(np.random.default_rng(0).permutation(ids)[:30])
-        patient = patients(ids, NIH)
-        assert {patient[i] for i in held} & {patient[i] for i in ids if i not in held}
-
-    @settings(deadline=None, max_examples=20)
-    @given(st.integers(0, 10_000))
-    def test_ours_shares_none_and_has_every_class_on_both_sides(self, seed):
-        annotations, ids = competition(seed=seed)
-        held = set(validation_split(annotations, ids, DataConfig(), seed))
-        patient = patients(ids, NIH)
-        assert not {patient[i] for i in held} & {patient[i] for i in ids if i not in held}
-        inside = annotations["image_id"].isin(held)
-        assert set(annotations[inside]["label"]) == set(annotations[~inside]["label"]) == set(annotations["label"])
-        assert 0.12 <= len(held) / len(ids) <= 0.18
-
-    def test_class_shares_are_near_the_share_of_images(self):
-        annotations, ids = competition(images=700)
-        held = validation_split(annotations, ids, DataConfig(), 42)
-        inside = annotations["image_id"].isin(held)
-        shares = annotations[inside]["label"].value_counts() / annotations["label"].value_counts()
-        assert shares.between(0.13, 0.17).all()
-
-    def test_it_is_a_function_of_data_and_seed_whatever_the_order(self):
-        annotations, ids = competition()
-        shuffled = annotations.sample(frac=1, random_state=1)
-        first = validation_split(annotations, ids, DataConfig(), 1)
-        assert first == validation_split(shuffled, ids[::-1], DataConfig(), 1)
-        assert first != validation_split(annotations, ids, DataConfig(), 2)
-
-    def test_a_class_that_only_one_patient_has_is_an_error_that_names_it(self):
-        annotations, ids = competition(images=60)
-        annotations = pd.concat([annotations, table([(ids[0], "Hernia")])])
-        with pytest.raises(KitError, match="'Hernia' occurs in 1 patient"):
-            validation_split(annotations, ids, DataConfig(), 0)
-
-    def test_a_patient_with_a_tenth_of_the_images_is_an_error(self):
-        ids = [f"00000001_{i:03d}.png" for i in range(5)] + [f"{i:08d}_000.png" for i in range(2, 30)]
-        with pytest.raises(KitError, match=r"'00000001' has 5.*data\.patient_pattern"):
-            validation_split(table([(i, "Mass") for i in ids]), ids, DataConfig(), 0)
-
-    def test_images_without_boxes_are_split_too(self):
-        annotations, ids = competition(images=100)
-        held = validation_split(annotations, [*ids, *(f"empty{i}.png" for i in range(100))], DataConfig(), 0)
-        assert any(image_id.startswith("empty") for image_id in held)
 
 
 class TestPixelCache:

@@ -76,8 +76,11 @@ def described(train, test, tmp_path_factory):
 def report_content(per_class, curve):
     scores = {"map50": 0.25, "map50_area": 0.2, "map50_11": 0.3}
     return {
-        "run": SCRIPT, "kit_version": "0.1.0", "weights": {"kept": "best", "epoch": 1, "sha256": "ab" * 32},
-        "images": {"training": 1234, "validation": 6, "validation_single_box": 5, "boxes": 7},
+        "run": SCRIPT, "kit_version": "0.1.0", "weights": {"kept": "best", "sha256": {SCRIPT: "ab" * 32}},
+        "training": [{"epoch": 1, "epochs": 2, "chosen_map50": 0.2, "last_map50": 0.2, "last_ten_low": None,
+                      "last_ten_high": 0.2, "last_ten_sd": None}],
+        "images": {"folds": 1, "training": 1234, "validation": 6, "validation_single_box": 5, "boxes": 7,
+                   "test_patients_in_train_share": 0.25},
         "many_box": {**scores, "map50_95": 0.1, "images": 6, "boxes": 7},
         "one_box": {**scores, "prior_map50": 0.019, "images": 5, "fallbacks": 2},
         "per_class": per_class, "threshold": {"best": 0.0, "applied": 0.0, "curve": curve},
@@ -110,7 +113,7 @@ def reported(train, tmp_path_factory):
     report = report_content({label: class_scores(0.5) for label in LABELS}, curve)
     paths = {image_id: facts.path for image_id, facts in train.items()}
     folder = tmp_path_factory.mktemp("reported")
-    return explore.run_report(report, truth, candidates, answers, history, paths, folder, 1)
+    return explore.run_report(report, truth, candidates, answers, [history], paths, folder, 1)
 
 
 def markup(page):
@@ -138,7 +141,7 @@ def test_data_without_a_box_still_make_a_report(train, test, tmp_path):
 def test_a_run_without_truth_detections_or_history_still_makes_a_report(images, train, tmp_path):
     paths = {image_id: facts.path for image_id, facts in list(train.items())[:images]}
     report = report_content({"Mass": class_scores(None)}, [])
-    found = explore.run_report(report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, history_table([]), paths, tmp_path, 1)
+    found = explore.run_report(report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], paths, tmp_path, 1)
     # Six charts, the grid, and a pair for each image.
     assert len(found.figures) == 6 + 1 + images
     for path in found.figures:
@@ -236,6 +239,7 @@ def test_tables_show_three_decimals_thousands_and_dashes(reported):
     page = markup(reported.page)
     assert '<td>the prior&#x27;s mAP@0.5</td><td class="n">0.019</td><td class="n">–</td>' in page
     assert "trained on 1,234 images" in page
+    assert "Of the test images 25% show a patient who is also in train" in page
     # One-box AP is unknown (null) and drawn as a dash.
     assert '<td>Mass</td><td class="n">–</td><td class="n">0.500</td>' in page
 

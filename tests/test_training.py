@@ -111,12 +111,12 @@ class TestBestWeights:
     def test_ours_are_those_of_the_best_epoch(self, trained):
         run = Run(trained, "demo")
         history = pd.read_csv(run.history)
-        finished = read_finished(run)
-        assert finished.epoch == history.loc[history["map50"] == history["map50"].max(), "epoch"].iloc[-1]
+        (epoch,) = read_finished(run).epoch
+        assert epoch == history.loc[history["map50"] == history["map50"].max(), "epoch"].iloc[-1]
         best, last = load_checkpoint(run.best, ""), load_checkpoint(run.last, "")
-        assert (best["kit"]["epoch"], last["kit"]["epoch"]) == (finished.epoch, 2)
+        assert (best["kit"]["epoch"], last["kit"]["epoch"]) == (epoch, 2)
         same = all(torch.equal(best["state_dict"][name], last["state_dict"][name]) for name in best["state_dict"])
-        assert same == (finished.epoch == 2)
+        assert same == (epoch == 2)
 
 
 def test_checkpoints_are_plain_values_with_the_bare_detectors_names(trained):

@@ -2,11 +2,13 @@
 
 import itertools
 import json
+import re
 import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import TOY, TOY_TEST_IMAGES, toy_config
 
 from kit import decision, evaluation, verbs
@@ -15,6 +17,7 @@ from kit.data import load_training
 from kit.errors import KitError
 from kit.fusion import fuse
 from kit.inference import read_detections
+from kit.locks import holding
 from kit.report import current_report, evaluate, image_sizes, out_of_fold_priors
 from kit.runs import Run, existing, newest_finished, read_split
 from kit.schemas import validate_submission
@@ -207,7 +210,7 @@ class TestWhatWasLost:
             scored.history.write_text(content)
         evaluate(scored)
         scored.finished.unlink()
-        assert verbs.train(scored.workspace, "demo").finished.epochs == 2
+        assert verbs.train(scored.workspace, "demo").finished.epochs == (2,)
         assert scored.history.read_text() == before
 
     def test_a_lost_checkpoint_is_an_error_that_names_it(self, scored):
@@ -225,6 +228,14 @@ class TestWhatWasLost:
         verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}"))
         start.unlink()
         assert verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}")).already
+
+
+def test_without_a_preset_the_recipe_suits_the_machine_and_that_is_said(toy, caplog):
+    caplog.set_level("INFO", "kit")
+    with pytest.raises(KitError):
+        verbs.train(toy, assignments=(*TOY, "training.batch_size=3"))
+    expected = "'seed', which suits a machine with a" if torch.cuda.is_available() else "'laptop'.*without"
+    assert re.search(expected, caplog.text)
 
 
 class TestAFirstStartThatFails:
@@ -311,7 +322,7 @@ class TestTrainAgain:
     def test_a_held_run_is_refused_with_its_holder(self, run):
         import os
 
-        with verbs._held(run), pytest.raises(KitError, match=f"process {os.getpid()}"):
+        with holding(run), pytest.raises(KitError, match=f"process {os.getpid()}"):
             verbs.train(run.workspace, "demo")
 
     def test_a_mapping_fault_shows_before_the_training(self, toy):
