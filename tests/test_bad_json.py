@@ -17,7 +17,9 @@ from kit.submission import Origin, read_submissions, write_submission
 HASH = "0123456789abcdef" * 4
 ORIGIN = Origin("first", "demo", 0.25, {"demo": HASH}, {"training": {"seed": 1}}, {"commit": "c", "clean": True})
 SPLIT = Split(("Mass", "Nodule"), ("a.png", "b.png", "c.png"), (("a.png",), ("c.png",)), HASH)
-FINISHED = Finished("best", 3, 4, HASH, "2024-01-01T00:00:00.000000+00:00")
+FINISHED = Finished(
+    "best", (3, 2), (4, 4), {"one/fold-0": HASH, "one/fold-1": HASH}, "2024-01-01T00:00:00.000000+00:00"
+)
 DEMO = DemoResult(0.6, 0.02, 0.6, 170, 1.5, "s.csv", HASH, "r", "f")
 
 
