@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import secrets
 import signal
 import subprocess
 import sys
@@ -15,9 +16,11 @@ from invoke import Context, Exit, task
 from kit.errors import KitError
 
 INTERRUPTED = 130
+ID_BYTES = 4
 WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: this one)"}
 SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
 AFTERWARDS = {"set": "KEY=VALUE, a knob that acts on stored detections: competition., fusion. or decision."}
+PATIENCE = {"set": "KEY=VALUE, a knob of the section kaggle., for this call"}
 RUN = {"run": "name of a run (default: the one that finished last)"}
 
 
@@ -158,16 +161,61 @@ def validate(
     print(f"{path}: valid, {len(table)} IDs")
 
 
-@verb(help=WORKSPACE)
-def submissions(context: Context, workspace: str = ".") -> None:
-    """List the submissions: number, message, run, local score, public score."""
+@verb(
+    iterable=["set_"],
+    help=WORKSPACE
+    | PATIENCE
+    | {
+        "message": "what this submission is, for Kaggle's list (default: what it was filed with)",
+        "submission": "number of a submission (default: the newest valid one)",
+        "dry-run": "show what would be sent; needs neither an account nor a network",
+        "yes": "do not ask before sending",
+        "again": "send bytes that were uploaded before once more",
+    },
+)
+def submit(
+    context: Context,
+    message: str | None = None,
+    submission: int | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    again: bool = False,
+    set_: Iterable[str] | None = None,
+    workspace: str = ".",
+) -> None:
+    """Send a submission to Kaggle exactly once and wait for its score."""
+    from kit import preview, upload
+    from kit.attempts import uploading
+
+    place = Path(workspace)
+    knobs = _patience(place, set_ or ())
+    if dry_run:
+        _dry_run(place, submission, message)
+        return
+    wire = _connected(knobs)
+    with uploading(place):
+        outgoing = preview.outgoing(place, submission, message, None, _predicted)
+        plan = upload.prepare(wire, outgoing, again, knobs, _clock())
+        attempt = plan.attempt or _asked_and_sent(wire, plan, knobs, yes)
+        print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
+        attempt = attempt if plan.step == "done" else upload.wait(wire, plan, attempt, knobs, _clock())
+    print("\n".join(upload.outcome(outgoing, attempt)))
+
+
+@verb(help=WORKSPACE | {"refresh": "ask Kaggle for scores that were pending"})
+def submissions(context: Context, refresh: bool = False, workspace: str = ".") -> None:
+    """List the submissions with their local and public scores, the best marked; a plot of both."""
+    from kit import scores
     from kit.submission import read_submissions
 
-    rows = [
-        (f"{one.number:04d}", one.origin.message, one.origin.run, one.origin.local_score, one.public_score)
-        for one in read_submissions(Path(workspace) / "submissions")
-    ]
-    _show_rows("submissions", ("number", "message", "run", "local score", "public score"), rows)
+    folder = Path(workspace) / "submissions"
+    if refresh:
+        _refresh(Path(workspace))
+    _show_rows("submissions", scores.COLUMNS, scores.rows(read_submissions(folder)))
+    if refresh or scores.plot_is_stale(folder):
+        scores.draw(folder)
+    if (folder / scores.PLOT_NAME).exists():
+        print(f"plot: {folder / scores.PLOT_NAME}")
 
 
 @verb(help={"workspace": "folder of the demo (default: demo)", "fresh": "delete an earlier demo and start anew"})
@@ -181,8 +229,9 @@ def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None
     print(
         f"one-box mAP@0.5 on the {result.test_images} test images: {result.score:.3f} "
         f"(location prior alone: {result.prior_score:.3f}; on the validation images: {result.local_score:.3f})\n"
-        f"submission: {result.submission}\nreport:     {result.report}\nfigures:    {result.figures}"
+        f"submission: {result.submission}\nreport:     {result.report}\nfigures:    {result.figures}\n"
     )
+    _dry_run(Path(workspace), None, None)
 
 
 @task(help={"slow": "run the slow tests instead of the fast ones"})
@@ -209,6 +258,62 @@ def _run(workspace: str, name: str | None) -> Any:
     chosen = newest_finished(Path(workspace))
     print(f"run {chosen.name}: the one that finished last")
     return chosen
+
+
+def _patience(workspace: Path, assignments: Iterable[str]) -> Any:
+    """The section kaggle of the workspace's knobs. Raises KitError for knobs of another section."""
+    from kit.config import override
+    from kit.runs import workspace_config
+
+    others = [text for text in assignments if not text.strip().startswith("kaggle.")]
+    if others:
+        raise KitError("--set with a knob of the section kaggle.", repr(others[0]), "set others in `invoke train`")
+    return override(workspace_config(workspace), assignments).kaggle
+
+
+def _dry_run(workspace: Path, number: int | None, message: str | None) -> None:
+    from kit import preview
+
+    outgoing = preview.outgoing(workspace, number, message, None, _predicted)
+    print("\n".join(preview.lines(outgoing, "unknown (a dry run asks nobody)")))
+    print("dry run: nothing was sent")
+
+
+def _predicted(run: Any) -> Any:
+    from kit import verbs
+
+    return verbs.predict(run, None, _bar)
+
+
+def _connected(knobs: Any) -> Any:
+    from kit.kaggle_api import connect
+
+    return connect(knobs)
+
+
+def _clock() -> Any:
+    from kit.attempts import Clock
+
+    return Clock(time.time, time.sleep)
+
+
+def _asked_and_sent(wire: Any, plan: Any, knobs: Any, yes: bool) -> Any:
+    """Show the plan, ask on standard input unless told not to, send."""
+    from kit import preview, upload
+
+    print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
+    if not yes:
+        print("send it? [y/N] ", end="", flush=True)
+        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+            raise KitError("y on standard input", "another answer, or none", "nothing was sent; --yes does not ask")
+    return upload.send(wire, plan, knobs, lambda: secrets.token_hex(ID_BYTES), _clock())
+
+
+def _refresh(workspace: Path) -> None:
+    from kit.attempts import refresh
+
+    changed = refresh(_connected(_patience(workspace, ())), workspace / "submissions")
+    print(f"{changed} of the uploads changed")
 
 
 def _run_tools(*commands: list[str]) -> None:

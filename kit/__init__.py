@@ -14,6 +14,8 @@ The map of the package, top down (a module imports only what stands below its ow
     submission     numbered folders, manifest, index               transforms  the augmentations
     fusion         suppression, weighted boxes fusion              phantoms the synthetic competition
     schemas        the tables as pandera schemas                   schedule the arithmetic of the recipe
+    upload         exactly once: prepare, send, wait               scores   local against public
+    attempts       what became of uploads                          preview  what would be sent
     kaggle_api     the wire to Kaggle                              refusals what Kaggle answers, in our words
     config         every knob                                      images   files to grey pixels
     boxes          pure geometry                                   cells, rules, pixels, canvas, charts, pages

@@ -6,6 +6,7 @@ A chart of nothing is still a chart: it says that there is nothing.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,6 +22,9 @@ _COUNT_BARS = 25
 _BINS = [count / 40 for count in range(41)]
 _ROW_IN, _MARGIN_IN = 0.27, 0.75
 _MANY_BOX, _ONE_BOX = "many boxes per image", "one box per image"
+
+_SCORE_MARGIN = 0.12  # of the scores' range, around them
+_NUMBERED_POINTS = 8  # with more of them only the best carries its number
 
 Curves = Mapping[str, tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]]
 
@@ -219,6 +223,51 @@ def history(table: pd.DataFrame, kept_epoch: int) -> Figure:
         canvas.titles(axes, y=name)
     canvas.titles(panels[-1], x="epoch", y=shown[-1][0])
     _key(panels[1], {"at IoU 0.5": BLUE, "mean over IoU 0.5 to 0.95": GREY})
+    return figure
+
+
+@dataclass(frozen=True)
+class ScorePoint:
+    """A submission in the plot: what was expected of it with its range, and its public score."""
+
+    number: int
+    expected: float
+    low: float
+    high: float
+    public: float
+
+
+def local_against_public(points: Sequence[ScorePoint], best: int | None) -> Figure:
+    """Public score over the expected one (on the line both agree), and both over the submissions' numbers.
+
+    Bars are the ranges that were expected. ``best`` is the number of the best public score.
+    """
+    figure, (against, along) = canvas.blank(3.7, 1, 2, sharey=True)
+    ends = [value for point in points for value in (point.low, point.high, point.public)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    room = _SCORE_MARGIN * (high - low or 0.1)
+    limits = (max(0.0, low - room), min(1.0, high + room))
+    for point in points:
+        colour = ORANGE if point.number == best else BLUE
+        against.plot([point.low, point.high], [point.public] * 2, color=colour, linewidth=1, alpha=0.3)
+        against.plot([point.expected], [point.public], "o", color=colour, markersize=4)
+        along.plot([point.number] * 2, [point.low, point.high], color=GREY, linewidth=2.5, alpha=0.4)
+        along.plot([point.number], [point.expected], "_", color=GREY, markersize=7)
+        along.plot([point.number], [point.public], "o", color=colour, markersize=4)
+        if point.number == best or len(points) <= _NUMBERED_POINTS:
+            canvas.beside(against, point.expected, point.public, f"{point.number:04d}", colour, points=(0, 4))
+    against.set(xlim=limits, ylim=limits)
+    if points:
+        along.set_xlim(points[0].number - 0.7, points[-1].number + 0.7)
+        along.locator_params(axis="x", integer=True)
+        against.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    else:
+        canvas.note(against, "no public score yet")
+        along.set_xticks([])
+    canvas.titles(against, "", "expected on the leaderboard (else local score)", "public score")
+    canvas.titles(along, "", "submission")
+    _key(against, {"public": BLUE, "best public": ORANGE})
+    _key(along, {"public": BLUE, "expected, 95%": GREY})
     return figure
 
 

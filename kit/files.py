@@ -15,6 +15,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
 from kit.errors import KitError
 
 PARTIAL_SUFFIX = ".partial"
@@ -53,6 +55,26 @@ def make_folder(path: Path) -> Path:
     except OSError as error:
         raise _refused(path, error) from error
     return path
+
+
+@contextlib.contextmanager
+def locked(path: Path, seconds: float = -1) -> Iterator[None]:
+    """Hold a lock of the system's, which ends with its process; the file stays, removing it would be a race.
+
+    Waits for as long as it takes, or raises filelock's Timeout after ``seconds``. Raises KitError where the
+    system refuses the file.
+    """
+    lock = FileLock(path, timeout=seconds)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise
+    except OSError as error:
+        raise _refused(path, error) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def write_text(path: Path, text: str) -> None:

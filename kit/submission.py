@@ -1,7 +1,7 @@
 """Numbered submission folders: ``submissions/0007-slug/`` with a CSV and its manifest.
 
-A folder appears under its name in one rename, whole; its CSV never changes afterwards. Numbers are never
-reused: the index remembers those of folders that somebody deleted.
+A folder appears under its name in one rename, whole; its CSV and origin never change afterwards, the fields of
+its upload are replaced. Numbers are never reused: the index remembers those of folders that somebody deleted.
 """
 
 from __future__ import annotations
@@ -14,18 +14,21 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from kit.errors import KitError
-from kit.files import PARTIAL_SUFFIX, make_folder, remove_partials, sha256, write_json, write_text
+from kit.files import PARTIAL_SUFFIX, locked, make_folder, remove_partials, sha256, write_json, write_text
 from kit.records import read_record
 
-CSV_NAME, MANIFEST_NAME, INDEX_NAME = "submission.csv", "manifest.json", "index.csv"
-INDEX_COLUMNS = ("number", "folder", "created_at", "message", "run", "local_score", "public_score", "status")
+CSV_NAME, MANIFEST_NAME, INDEX_NAME, LOCK_NAME = "submission.csv", "manifest.json", "index.csv", ".lock"
+INDEX_COLUMNS = (
+    "number", "folder", "created_at", "message", "run", "local_score", "public_score", "status", "ref", "reason",
+)  # fmt: skip
+NEWER_COLUMNS = {"ref", "reason"}  # an index from before there were uploads lacks them
+OPEN, FAILED, PENDING, COMPLETE, ERROR = "open", "failed", "pending", "complete", "error"
+_WITHOUT_REF, _WITH_REF = (OPEN, FAILED), (PENDING, COMPLETE, ERROR)
 _FOLDER = re.compile(r"(\d{4,})-[a-z0-9-]+")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _SLUG_LETTERS = 40
@@ -49,10 +52,42 @@ class Origin:
     local_interval: tuple[float, float] | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.expected and set(self.expected) != {"mean", "low", "high"}:
+            raise ValueError(f"an expected score of {', '.join(self.expected)}, not mean, low and high")
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """One upload, recorded before it begins: by its id the server's list can be searched, whatever happens.
+
+    ``status``: open (nobody knows whether the server has it), pending, complete or error (it has, under
+    ``ref``; the word is the server's), failed (it has not). ``again`` is whether it was a wanted repetition.
+    """
+
+    id: str
+    competition: str
+    message: str
+    again: bool
+    csv_sha256: str
+    at: str
+    status: str = OPEN
+    ref: int | None = None
+    public_score: float | None = None
+    reason: str = ""
+
+    def __post_init__(self) -> None:
+        if self.status not in _WITHOUT_REF + _WITH_REF or (self.ref is None) != (self.status in _WITHOUT_REF):
+            raise ValueError(f"an attempt with status {self.status!r} and ref {self.ref}")
+
 
 @dataclass(frozen=True)
 class Submission:
-    """One filed submission. ``status`` and ``public_score`` are the upload's, empty until there is one."""
+    """One filed submission. What follows ``csv_sha256`` is of its uploads, empty until there is one.
+
+    ``status``, ``ref``, ``public_score`` and the server's ``reason`` are those of the newest attempt that reached
+    the server, or of the newest if none did.
+    """
 
     folder: Path
     number: int
@@ -62,6 +97,8 @@ class Submission:
     status: str = ""
     public_score: float | None = None
     ref: int | None = None
+    reason: str = ""
+    attempts: tuple[Attempt, ...] = ()
 
     @property
     def csv(self) -> Path:
@@ -77,7 +114,7 @@ def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[P
     which the next call removes.
     """
     make_folder(folder)
-    with _lock(folder):
+    with locked(folder / LOCK_NAME):
         remove_partials(folder)
         number = 1 + max([0, *_used_numbers(folder)])
         name = f"{number:04d}-{slug(origin.message)}"
@@ -117,6 +154,33 @@ def newest(folder: Path) -> Submission:
     return submissions[-1]
 
 
+def record_attempt(submission: Submission, attempt: Attempt) -> Submission:
+    """Write the state of an attempt (told by its id; a new one is added) to the manifest, then to the index.
+
+    Raises KitError where the disk refuses: the manifest is then as it was.
+    """
+    with locked(submission.folder.parent / LOCK_NAME):
+        changed = with_attempt(_read(submission.folder), attempt)
+        write_json(submission.folder / MANIFEST_NAME, _manifest(changed))
+        write_index(submission.folder.parent)
+    return changed
+
+
+def with_attempt(submission: Submission, attempt: Attempt) -> Submission:
+    """The submission with this attempt in place of the one with its id, or after all others."""
+    attempts = {one.id: one for one in submission.attempts} | {attempt.id: attempt}
+    arrived = [one for one in attempts.values() if one.ref is not None]
+    shown = (arrived or list(attempts.values()))[-1]
+    return replace(
+        submission,
+        attempts=tuple(attempts.values()),
+        status=shown.status,
+        ref=shown.ref,
+        public_score=shown.public_score,
+        reason=shown.reason,
+    )
+
+
 def write_index(folder: Path) -> None:
     """Bring ``index.csv`` up to date: a line per submission, those of deleted folders kept as they were."""
     lines = {row["number"]: row for row in _index_rows(folder)}
@@ -130,6 +194,8 @@ def write_index(folder: Path) -> None:
             "local_score": _as_text(submission.origin.local_score),
             "public_score": _as_text(submission.public_score),
             "status": submission.status,
+            "ref": "" if submission.ref is None else str(submission.ref),
+            "reason": submission.reason,
         }
     text = io.StringIO()
     writer = csv.DictWriter(text, INDEX_COLUMNS, lineterminator="\n")
@@ -150,7 +216,8 @@ def _read(folder: Path) -> Submission:
 
 def _manifest(submission: Submission) -> dict[str, Any]:
     values = {item.name: getattr(submission, item.name) for item in fields(Submission) if item.name != "folder"}
-    return values | {"origin": asdict(submission.origin)}
+    attempts = [asdict(attempt) for attempt in submission.attempts]
+    return values | {"origin": asdict(submission.origin), "attempts": attempts}
 
 
 def _folders(folder: Path) -> list[Path]:
@@ -172,7 +239,8 @@ def _index_rows(folder: Path) -> list[dict[str, str]]:
             header, rows = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _bad_index(path, str(error)) from error
-    if sorted(header) != sorted(INDEX_COLUMNS):
+    older = [name for name in INDEX_COLUMNS if name not in NEWER_COLUMNS]
+    if sorted(header) not in (sorted(INDEX_COLUMNS), sorted(older)):
         raise _bad_index(path, f"line 1: {','.join(header)}")
     seen: set[str] = set()
     for line, row in enumerate(rows, start=2):
@@ -188,11 +256,6 @@ def _bad_index(path: Path, found: str) -> KitError:
         found,
         f"restore {path}, or delete it: it is made anew from the manifests",
     )
-
-
-def _lock(folder: Path) -> FileLock:
-    # A lock of the system's, which ends with its process; the file stays, removing it would be a race.
-    return FileLock(folder / ".lock")
 
 
 def _as_text(score: float | None) -> str:

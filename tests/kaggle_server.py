@@ -178,6 +178,11 @@ class KaggleServer:
             self.seen.clear()
             self.errors.clear()
 
+    def waiting(self) -> list[str]:
+        """The names of the requests that are still to go wrong."""
+        with self._lock:
+            return [fault.name for fault in self._faults]
+
     def names(self) -> list[str]:
         """The names of the requests so far, in order."""
         with self._lock:

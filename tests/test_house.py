@@ -21,9 +21,9 @@ LEVELS = (
     ("config", "cells", "submission", "download_record"),
     ("rules", "runs", "kaggle_api"),
     ("schemas", "locks"),
-    ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation"),
-    ("decision", "data", "phantoms", "charts", "pages"),
-    ("inference", "training", "explore", "splits"),
+    ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation", "preview"),
+    ("decision", "data", "phantoms", "charts", "pages", "attempts"),
+    ("inference", "training", "explore", "splits", "upload", "scores"),
     ("audit", "store"),
     ("audit_report", "report"),
     ("verbs",),
@@ -37,7 +37,10 @@ ONLY_IN = {
     "albumentations": {"transforms"},
     "kaggle": {"kaggle_api"},
 }
-WITHOUT_TORCH = ("config", "schemas", "submission", "runs", "files", "errors", "progress", "kaggle_api")
+WITHOUT_TORCH = (
+    "config", "schemas", "submission", "runs", "files", "errors", "progress", "kaggle_api", "preview", "upload",
+    "scores",
+)  # fmt: skip
 
 
 def imports(path: Path, everywhere: bool) -> set[str]:

@@ -1,0 +1,142 @@
+"""What became of the attempts to upload: each is looked for in the server's list, and what is found is recorded.
+
+An attempt is recorded as open before anything is sent, and the text that Kaggle shows ends with its id: so it
+can be found there whatever happened to the process, the line or the answer.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import datetime
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+from filelock import Timeout
+
+from kit.config import KaggleConfig
+from kit.errors import KitError
+from kit.files import locked, make_folder
+from kit.kaggle_api import Limits, RemoteSubmission
+from kit.preview import mark
+from kit.submission import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt
+
+NOT_ARRIVED = "the server does not have it"
+_GROWTH, _LONGEST_PAUSE_SECONDS = 1.5, 30.0
+
+
+@runtime_checkable
+class Wire(Protocol):
+    """What is asked of Kaggle here; `kit.kaggle_api.connect` gives the real one."""
+
+    def limits(self, slug: str) -> Limits:
+        """How many submissions are left."""
+
+    def submit(self, slug: str, path: Path, text: str) -> int:
+        """Upload a file; its ref.
+
+        Raises Refused where the server certainly did not take it, Unanswered where nobody knows.
+        """
+
+    def submissions(self, slug: str) -> Sequence[RemoteSubmission]:
+        """The server's whole list."""
+
+
+@dataclass(frozen=True)
+class Clock:
+    """Unix seconds, and how to let some pass."""
+
+    now: Callable[[], float]
+    sleep: Callable[[float], None]
+
+
+@contextlib.contextmanager
+def uploading(workspace: Path) -> Iterator[None]:
+    """Hold the workspace's uploads for this process; the system lets go when it ends, however it ends."""
+    folder = make_folder(workspace / "submissions")
+    try:
+        with locked(folder / ".upload.lock", seconds=0):
+            yield
+    except Timeout as error:
+        raise KitError(
+            f"one `invoke submit` at a time in {folder}", "another is at work", "wait for it to end"
+        ) from error
+
+
+def settle(wire: Wire, submission: Submission, attempt: Attempt, knobs: KaggleConfig, clock: Clock) -> Attempt:
+    """Find out what became of an open attempt and record it: the server has it, or it failed.
+
+    One that is young is looked for until ``settle_seconds`` after its start, since a request may still be under
+    way. Raises KitError where the server's list cannot be read: the attempt then stays open.
+    """
+    age = max(0.0, clock.now() - datetime.datetime.fromisoformat(attempt.at).timestamp())
+    deadline = clock.now() + max(0.0, knobs.settle_seconds - age)
+    for pause in pauses(knobs.score_pause_seconds):
+        attempt = look(wire, submission, attempt)
+        left = deadline - clock.now()
+        if attempt.status != OPEN:
+            break
+        if left <= 0:
+            return recorded(submission, replace(attempt, status=FAILED, reason=NOT_ARRIVED))
+        clock.sleep(min(pause, left))
+    return attempt
+
+
+def refresh(wire: Wire, folder: Path) -> int:
+    """Bring every attempt up to the server's list; how many changed.
+
+    Never decides that an attempt failed: another process may just be sending it. One that was given up and
+    turns up late is taken back.
+    """
+    attempts = [(one, attempt) for one in read_submissions(folder) for attempt in one.attempts]
+    lists = {slug: wire.submissions(slug) for slug in sorted({attempt.competition for _, attempt in attempts})}
+    news = [(one, attempt, seen(one, attempt, lists[attempt.competition])) for one, attempt in attempts]
+    for submission, attempt, now in news:
+        if now != attempt:
+            recorded(submission, now)
+    return sum(now != attempt for _, attempt, now in news)
+
+
+def seen(submission: Submission, attempt: Attempt, listed: Sequence[RemoteSubmission]) -> Attempt:
+    """The attempt as the server's list has it, by ref or by the mark in the text; as it was if it is not there."""
+    words = mark(submission, attempt.id)
+    for remote in listed:
+        if remote.ref == attempt.ref or (attempt.ref is None and words in remote.description):
+            return replace(
+                attempt,
+                ref=remote.ref,
+                status=remote.status,
+                public_score=remote.public_score,
+                reason=remote.reason,
+            )
+    return attempt
+
+
+def pauses(first: float) -> Iterator[float]:
+    """Seconds between two looks: each half as long again as the one before, up to half a minute."""
+    pause, longest = first, max(first, _LONGEST_PAUSE_SECONDS)
+    while True:
+        yield pause
+        pause = min(pause * _GROWTH, longest)
+
+
+def look(wire: Wire, submission: Submission, attempt: Attempt) -> Attempt:
+    """The attempt as the server has it now, recorded if that is news."""
+    now = seen(submission, attempt, wire.submissions(attempt.competition))
+    return attempt if now == attempt else recorded(submission, now)
+
+
+def recorded(submission: Submission, attempt: Attempt) -> Attempt:
+    """Write an attempt's state. Raises KitError where the disk refuses, with what is known by then."""
+    try:
+        record_attempt(submission, attempt)
+    except KitError as error:
+        known = f"ref {attempt.ref}, {ending(attempt)}" if attempt.ref is not None else attempt.status
+        raise KitError(error.expected, f"{error.found}; known so far: {known}", error.do) from error
+    return attempt
+
+
+def ending(attempt: Attempt) -> str:
+    """How an attempt stands, in two or three words."""
+    return attempt.status if attempt.public_score is None else f"public score {attempt.public_score:.3f}"

@@ -1,0 +1,382 @@
+"""`invoke submit` and `invoke submissions` with the real client against the test server: every way it may go."""
+
+import csv
+import ctypes
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from conftest import TOY_TEST_IMAGES, copied, toy_config
+from kaggle_server import FOREVER, TOKEN, KaggleServer
+
+from kit import decision, evaluation
+from kit.config import override, save
+from kit.runs import Run, mark_finished
+from kit.schemas import SUBMISSION_COLUMNS, validate_submission
+from kit.submission import Origin, read_submissions, write_submission
+
+ROOT = Path(__file__).parent.parent
+SLUG = "toy-competition"
+QUICK = (
+    f"competition.slug={SLUG}",
+    "kaggle.attempts=2",
+    "kaggle.pause_seconds=0.05",
+    "kaggle.deadline_seconds=20",
+    "kaggle.score_pause_seconds=0.1",
+    "kaggle.settle_seconds=1",
+)
+PATIENCE_SECONDS = 120
+DROP_FROM_BOUNDING_SET, CAP_DAC_OVERRIDE = 24, 1  # prctl(2), capabilities(7)
+WRITABLE_BYTES = 1000  # less than a manifest
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def filed_source(toy_source, tmp_path_factory):
+    """A workspace whose finished run has filed submission 0001; every second answer is right."""
+    workspace = copied(toy_source, tmp_path_factory.mktemp("filed") / "toy")
+    run = Run(workspace, "demo")
+    config = override(toy_config(), QUICK)
+    save(config, run.config)
+    finished = mark_finished(run, "best", (1,), (2,), {run.name: "0" * 64})
+    origin = Origin(
+        "first answers", run.name, 0.4, finished.weights, config.as_dict(),
+        local_interval=(0.3, 0.5), expected={"mean": 0.35, "low": 0.2, "high": 0.5},
+    )  # fmt: skip
+    truth = pd.read_csv(workspace / "test_truth.csv").set_index("image_id")
+    mapping = pd.read_csv(workspace / "data" / "ID_to_Image_Mapping.csv").set_index("ID")["image_id"]
+    answers = truth.loc[mapping].reset_index().assign(ID=mapping.index, confidence=0.5)
+    answers.loc[::2, ["x_max", "y_max"]] = answers[["x_min", "y_min"]].to_numpy()[::2] + 1
+    write_submission(
+        workspace / "submissions", answers[list(SUBMISSION_COLUMNS)].to_csv(index=False), origin,
+        check=lambda path: validate_submission(path, workspace / "data", TOY_TEST_IMAGES),
+    )  # fmt: skip
+    return workspace
+
+
+@pytest.fixture(scope="module")
+def running(filed_source):
+    with KaggleServer() as server:
+        server.add_competition(SLUG, filed_source / "data", filed_source / "test_truth.csv")
+        yield server
+        assert server.errors == []
+
+
+class User:
+    """Somebody with a workspace, an account and a shell."""
+
+    def __init__(self, server, folder):
+        self.server, self.workspace, self.home = server, folder / "toy", folder / "home"
+        self.home.mkdir()
+        self.said = []
+
+    @property
+    def competition(self):
+        return self.server.competitions[SLUG]
+
+    @property
+    def creations(self):
+        return self.server.names().count("CreateSubmission")
+
+    def command(self, *words):
+        return [sys.executable, "-m", "invoke", *words, "--workspace", str(self.workspace)]
+
+    def invoke(self, *words, answer="", code=0, preparing=None, **variables):
+        """Run a verb to its end; what it wrote, on both streams."""
+        done = subprocess.run(
+            self.command(*words), cwd=ROOT, input=answer, capture_output=True, text=True, check=False,
+            env=self.server.environment(self.home) | variables, timeout=PATIENCE_SECONDS, preexec_fn=preparing,
+        )  # fmt: skip
+        said = done.stdout + done.stderr
+        self.said.append(said)
+        assert "Traceback" not in said, said
+        assert done.returncode == code, said
+        if code == 1:
+            assert "expected:" in done.stderr
+            assert "do: " in done.stderr
+        return said
+
+    def submit(self, *words, **how):
+        return self.invoke("submit", "--message", "first try", *words, **{"answer": "y\n", **how})
+
+    def start(self, *words):
+        """Start a verb and leave it running."""
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background suite
+        try:
+            return subprocess.Popen(
+                self.command(*words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT, text=True, env=self.server.environment(self.home),
+            )  # fmt: skip
+        finally:
+            signal.signal(signal.SIGINT, before)
+
+    def ended(self, process):
+        said = process.communicate(timeout=PATIENCE_SECONDS)[0]
+        self.said.append(said)
+        assert "Traceback" not in said, said
+        return said
+
+    def submission(self, number=1):
+        return read_submissions(self.workspace / "submissions")[number - 1]
+
+    def manifest(self):
+        return json.loads((self.submission().folder / "manifest.json").read_text())
+
+    def index(self):
+        with (self.workspace / "submissions" / "index.csv").open(newline="") as file:
+            return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def user(running, filed_source, tmp_path):
+    """A user of a fresh copy of the workspace; whatever was said and written holds no secret."""
+    running.forget()
+    running.competitions[SLUG].submissions.clear()
+    running.competitions[SLUG].__dict__.update(rules_accepted=True, daily_limit=5, pending_polls=1)
+    running.competitions[SLUG].truth = filed_source / "test_truth.csv"
+    copied(filed_source, tmp_path / "toy")
+    someone = User(running, tmp_path)
+    yield someone
+    assert someone.said
+    assert not any(TOKEN in said for said in someone.said)
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert len(written) > TOY_TEST_IMAGES
+    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+
+
+def assert_scored_once(user, attempts=1):
+    """The server has it a single time, and the manifest and the index have its score."""
+    (remote,) = user.competition.submissions
+    assert remote["content"] == user.submission().csv.read_bytes()
+    now = user.submission()
+    assert (now.status, now.ref, now.public_score) == ("complete", remote["ref"], round(remote["score"], 5))
+    assert len(now.attempts) == attempts
+    assert remote["description"] == f"first try [kit 0001 {now.attempts[-1].id}]"
+    row = user.index()[0]
+    assert (row["ref"], row["status"]) == (str(remote["ref"]), "complete")
+    assert not list((user.workspace / "submissions").rglob("*.partial"))
+
+
+def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
+    before = user.manifest()
+    said = user.submit()
+    for text in ("0001, 8 rows", "competitions/toy-competition", "first try [kit 0001 <id>]", "left today:  5",
+                 "send it? [y/N]", "public score 0.", "local score 0."):  # fmt: skip
+        assert text in said
+    assert_scored_once(user)
+    truth = pd.read_csv(user.workspace / "test_truth.csv")
+    answers = decision.answers_to_detections(pd.read_csv(user.submission().csv))
+    score = evaluation.score(truth, answers, sorted(set(truth["image_id"]))).map50
+    assert f"public score {score:.3f}" in said
+    after = user.manifest()
+    upload = {"status", "public_score", "ref", "reason", "attempts"}
+    assert {key for key in after if after[key] != before[key]} <= upload
+    listed = user.invoke("submissions")
+    assert "first answers" in listed
+    assert "complete" in listed
+    assert f"{score:.3f} *" in listed
+    assert (user.workspace / "submissions" / "scores.png").read_bytes().startswith(b"\x89PNG")
+
+    again = user.submit()
+    assert "uploaded before" in again
+    assert f"public score {score:.3f}" in again
+    said = user.invoke("submit", "--message", "other words", answer="y\n", code=1)
+    assert "--again" in said
+    assert user.creations == 1
+    user.submit("--again")
+    assert user.creations == 2
+
+
+@pytest.mark.parametrize("answer", ["", "n\n", "yes please\n"])
+def test_without_a_yes_nothing_is_sent_and_yes_is_named(user, answer):
+    said = user.submit(answer=answer, code=1)
+    assert "nothing was sent" in said
+    assert "--yes" in said
+    assert "StartSubmissionUpload" not in user.server.names()
+    assert user.submission().attempts == ()
+
+
+def test_a_dry_run_needs_neither_an_account_nor_a_network(user):
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "KAGGLE_API_TOKEN": ""}
+    said = user.submit("--dry-run", answer="", **nowhere)
+    for text in ("first try [kit 0001 <id>]", "left today:  unknown", "dry run: nothing was sent"):
+        assert text in said
+    assert user.server.names() == []
+    assert user.submission().attempts == ()
+
+
+def test_without_credentials_or_a_network_nothing_is_begun(user):
+    assert "KAGGLE_API_TOKEN" in user.submit(code=1, KAGGLE_API_TOKEN="")
+    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
+    assert "network" in user.submit(code=1, **nowhere)
+    assert user.submission().attempts == ()
+
+
+def test_rules_that_were_not_accepted_are_named_with_their_address(user):
+    user.competition.rules_accepted = False
+    said = user.submit(code=1)
+    assert f"https://www.kaggle.com/competitions/{SLUG}/rules" in said
+    assert "You must accept this competition's rules" in said
+    assert user.creations == 0
+
+
+def test_the_daily_limit_is_said_with_the_servers_reason_and_the_hours(user):
+    user.competition.daily_limit = 1
+    user.submit()
+    said = user.submit("--again", code=1)
+    assert "none: 1 were made today" in said
+    assert "hours, at 00:00 UTC" in said
+    assert user.creations == 1
+    user.competition.daily_limit = 2  # and one more is made elsewhere after the limit was read
+    user.server.fail("CreateSubmission", status=400, message="You have used all 2 submissions. Wait 5 hours.")
+    said = user.submit("--again", code=1)
+    assert "You have used all 2 submissions. Wait 5 hours." in said
+    assert [one.status for one in user.submission().attempts] == ["complete", "failed"]
+    assert user.submission().status == "complete"
+
+
+def test_a_create_that_is_refused_as_too_much_is_not_repeated(user):
+    user.server.fail("CreateSubmission", status=429, headers={"Retry-After": "7"})
+    said = user.submit(code=1)
+    assert "wait 7 s" in said
+    assert user.creations == 1
+    assert user.submission().status == "failed"
+    user.submit()
+    assert_scored_once(user, attempts=2)
+
+
+def test_a_server_that_broke_down_is_asked_whether_it_has_it(user):
+    user.server.fail("CreateSubmission", status=503, message="backend is down")
+    said = user.submit(code=1)
+    assert "backend is down" in said
+    assert "the server does not have it" in said
+    user.server.fail("ListSubmissions", status=502, times=1)  # a look that fails is repeated
+    user.submit()
+    assert_scored_once(user, attempts=2)
+
+
+def test_a_create_whose_answer_was_lost_is_found_and_not_repeated(user):
+    user.server.fail("CreateSubmission", drop="after")
+    said = user.submit()
+    assert "answer was lost" in said
+    assert user.creations == 1
+    assert_scored_once(user)
+
+
+def test_a_lost_create_on_a_broken_line_stays_open_and_is_settled_first(user):
+    user.server.fail("CreateSubmission", drop="after")
+    user.server.fail("ListSubmissions", drop="before", times=4)
+    said = user.submit(code=1)
+    assert "whether it arrived is not known" in said
+    assert user.submission().status == "open"
+    assert "network" in user.submit("--again", code=1)  # two looks more fail; nothing is sent
+    assert "open" in user.invoke("submissions")
+    user.submit()
+    assert user.creations == 1
+    assert_scored_once(user)
+
+
+def test_an_upload_that_failed_silently_is_an_error_and_nothing_was_submitted(user):
+    user.server.fail("upload", status=400)
+    said = user.submit(code=1)
+    assert "ref 0" in said
+    assert user.creations == 0
+    assert "ref 0" in user.submission().reason
+    user.submit()
+    assert_scored_once(user, attempts=2)
+
+
+def test_a_submission_that_ended_in_error_shows_the_servers_reason_and_stays_in_the_list(user, tmp_path):
+    rows = (user.workspace / "test_truth.csv").read_text().splitlines(keepends=True)
+    user.competition.truth = tmp_path / "truth.csv"
+    user.competition.truth.write_text("".join(row for row in rows if row[:12] != rows[1][:12]))
+    said = user.submit(code=1)
+    assert "Submission contains an unknown image_id" in said
+    assert user.submission().status == "error"
+    assert "unknown image_id" in user.index()[0]["reason"]
+    assert "unknown" in user.invoke("submissions")
+    assert "unknown image_id" in user.submit(code=1)
+    assert user.creations == 1
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@pytest.mark.parametrize("how", ["submit", "refresh"])
+def test_an_interrupted_wait_goes_on_by_the_same_command_or_a_refresh(user, how):
+    user.competition.pending_polls = FOREVER
+    process = user.start("submit", "--message", "first try", "--yes")
+    wait_until(lambda: user.server.names().count("ListSubmissions") > 1)
+    os.kill(process.pid, signal.SIGINT)
+    assert "the same command goes on" in user.ended(process)
+    assert process.returncode == 130
+    assert user.submission().status == "pending"
+    user.competition.submissions[0]["polls"] = 0
+    said = user.submit() if how == "submit" else user.invoke("submissions", "--refresh")
+    assert ("uploaded before" if how == "submit" else "1 of the uploads changed") in said
+    assert user.creations == 1
+    assert_scored_once(user)
+
+
+def test_pending_at_the_deadline_is_no_failure(user):
+    user.competition.pending_polls = FOREVER
+    said = user.submit("--set", "kaggle.score_wait_seconds=0.2")
+    assert "invoke submissions --refresh" in said
+    assert "pending" in user.invoke("submissions")
+
+
+def small_files():
+    resource.setrlimit(resource.RLIMIT_FSIZE, (WRITABLE_BYTES, WRITABLE_BYTES))
+
+
+def test_a_full_disk_lets_nothing_be_sent(user):
+    said = user.submit(code=1, preparing=small_files)
+    assert "File too large" in said
+    assert "manifest.json" in said
+    assert user.creations == 0
+    user.submit()
+    assert_scored_once(user)
+
+
+def bound_by_permissions():
+    # Root writes where it may not; without this capability it is a user like any other.
+    ctypes.CDLL(None).prctl(DROP_FROM_BOUNDING_SET, CAP_DAC_OVERRIDE, 0, 0, 0)
+
+
+def test_a_read_only_folder_lets_nothing_be_sent(user):
+    folder = user.submission().folder
+    for path in (folder.parent, folder):
+        path.chmod(0o555)
+        said = user.submit(code=1, preparing=bound_by_permissions)
+        assert "Permission denied" in said
+        path.chmod(0o755)
+    assert user.creations == 0
+    assert user.submission().attempts == ()
+
+
+# Where the first call is killed: while the server is busy with this request, which it then still does.
+STEPS = ("GetSubmissionLimits", "StartSubmissionUpload", "upload", "CreateSubmission", "ListSubmissions")
+
+
+@pytest.mark.parametrize("step", STEPS)
+def test_killed_at_each_step_the_same_command_ends_with_one_upload(user, step):
+    user.server.fail(step, slow_seconds=0.5)
+    process = user.start("submit", "--message", "first try", "--yes")
+    wait_until(lambda: not user.server.waiting())
+    os.kill(process.pid, signal.SIGKILL)
+    user.ended(process)
+    user.submit()
+    assert_scored_once(user, attempts=2 if step in ("StartSubmissionUpload", "upload") else 1)
+    assert user.creations == 1
