@@ -85,8 +85,8 @@ def train(
     context: Context,
     run: str | None = None,
     preset: str | None = None,
-    folds: int | None = None,
-    fold: int | None = None,
+    folds: str | None = None,
+    fold: str | None = None,
     set_: Iterable[str] | None = None,
     allow: Iterable[str] | None = None,
     workspace: str = ".",
@@ -99,7 +99,7 @@ def train(
     override(recipe(preset or DEFAULT_PRESET), knobs)  # a mistyped knob shows before the slow imports
     from kit import verbs
 
-    trained = verbs.train(Path(workspace), run, preset, knobs, _bar, tuple(allow or ()), fold)
+    trained = verbs.train(Path(workspace), run, preset, knobs, _bar, tuple(allow or ()), _whole("--fold", fold))
     if trained is None:
         return
     if trained.finished is None:
@@ -354,6 +354,12 @@ def _show_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]
     for row in rows:
         shown.add_row(*(Text(_cell(value)) for value in row))
     Console().print(shown)
+
+
+def _whole(flag: str, text: str | None) -> int | None:
+    if text is not None and not text.isdecimal():
+        raise KitError(f"{flag} to be a whole number, counted from 0", repr(text), f"write {flag} 0, for example")
+    return None if text is None else int(text)
 
 
 def _counted(by_fold: Iterable[int]) -> str:

@@ -217,8 +217,9 @@ def test_two_processes_train_a_fold_each_at_the_same_time_and_one_of_them_finish
     straight = copied(toy, tmp_path / "straight")
     words = ("--folds", 2, *knobs(*TOY), "--workspace")
     both = [started("--fold", fold, *words, toy) for fold in (0, 1)]
-    said = [ended(process) for process in both]
-    assert any("run folds is finished" in one for one in said)
+    ends = [process.communicate(timeout=PATIENCE_SECONDS)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], ends
+    assert any("run folds is finished" in said for said in ends)
     ended(started(*words, straight))
     assert_same(Run(toy, "folds"), Run(straight, "folds"))
 
