@@ -26,7 +26,12 @@ DETECTOR_NAMES = (
     "retinanet_resnet50_fpn_v2",
     "fcos_resnet50_fpn",
     "fcos_tiny",
+    "fasterrcnn_timm",
+    "retinanet_timm",
+    "fcos_timm",
 )
+TIMM_DETECTORS = tuple(name for name in DETECTOR_NAMES if name.endswith("_timm"))
+_FPN_STEP = 32  # the heads normalise in 32 groups of channels
 
 
 def knob(
@@ -73,6 +78,8 @@ class ModelConfig:
     """The detector and how its raw output is cut."""
 
     detector: str = knob("fasterrcnn_resnet50_fpn_v2", "the detector's name", choices=DETECTOR_NAMES)
+    backbone: str = knob("", "the timm network under a detector named ..._timm, such as efficientnet_lite0")
+    fpn_channels: int = knob(256, "channels of the feature pyramid over a timm network: a multiple of 32", low=64)
     weights: str = knob("coco", "start from: coco, imagenet (backbone only), none, or a file's path")
     norm: str = knob(
         "auto",
@@ -218,6 +225,17 @@ class Config:
             raise KitError(
                 "model.weights to be coco, imagenet, none or a file's path", "nothing", "--set model.weights=none"
             )
+        if (self.model.detector in TIMM_DETECTORS) != bool(self.model.backbone):
+            raise KitError(
+                f"model.backbone with a detector among {', '.join(TIMM_DETECTORS)}, and with no other",
+                f"model.detector={self.model.detector} model.backbone={self.model.backbone or '(empty)'}",
+                "--set model.detector=fasterrcnn_timm --set model.backbone=efficientnet_lite0, for example",
+            )
+        if self.model.fpn_channels % _FPN_STEP:
+            raise KitError(
+                f"model.fpn_channels to be a multiple of {_FPN_STEP}", f"{self.model.fpn_channels}",
+                "--set model.fpn_channels=128, for example",
+            )  # fmt: skip
         if self.training.keep == "ema" and not self.training.ema_decay:
             raise KitError(
                 "training.ema_decay above 0 where training.keep=ema", "training.ema_decay=0",

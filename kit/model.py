@@ -27,6 +27,7 @@ from torchvision.models.detection.transform import GeneralizedRCNNTransform
 from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FrozenBatchNorm2d
 
+from kit import timm_detectors
 from kit.config import ModelConfig
 from kit.errors import KitError
 from kit.files import sha256
@@ -43,7 +44,7 @@ _TINY_HEAD_CHANNELS, _TINY_HEAD_CONVS = 64, 2  # torchvision's four cost twice t
 class Family:
     """A detector: how it is built without weights, and what pretrained weights for it were made with."""
 
-    build: Callable[[int], nn.Module]
+    build: Callable[[ModelConfig, int], nn.Module]
     coco: WeightsEnum | None
     imagenet: WeightsEnum | None
     pretrained_norm: str
@@ -80,14 +81,15 @@ def build(config: ModelConfig, classes: int) -> nn.Module:
 
     Labels are 1..classes; 0 is background. ``config`` is one that ``resolved`` has named the norms of.
     """
-    model: Any = DETECTORS[config.detector].build(classes + 1)
+    model: Any = DETECTORS[config.detector].build(config, classes + 1)
     old = model.transform
     model.transform = NoResize(1, 1, old.image_mean, old.image_std, size_divisible=old.size_divisible)
-    if config.norm == "frozen":
-        _freeze_norms(model.backbone.body)
-    for module in model.backbone.body.modules():
-        if isinstance(module, (nn.BatchNorm2d, FrozenBatchNorm2d)):
+    body = model.backbone.body
+    for module in body.modules():
+        if isinstance(module, nn.BatchNorm2d):
             module.eps = config.norm_eps
+    if config.norm == "frozen":
+        timm_detectors.freeze_norms(body) if config.backbone else _freeze_norms(body)
     _lower_floors(model, config)
     return model
 
@@ -98,6 +100,8 @@ def resolved(config: ModelConfig) -> ModelConfig:
     pretrained = config.weights != "none"
     norm = family.pretrained_norm if pretrained else "batch"
     eps = TORCH_EPS if config.weights in ("none", "imagenet") else family.coco_eps
+    if config.backbone and config.norm_eps < 0:
+        eps = timm_detectors.norm_eps(config.backbone) or eps
     if pretrained and config.weights not in ("coco", "imagenet"):
         saved = _saved_model(Path(config.weights))
         norm, eps = str(saved.get("norm", norm)), float(saved.get("norm_eps", eps))
@@ -117,18 +121,23 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
     if config.weights == "none":
         return []
     family = DETECTORS[config.detector]
+    if config.weights == "imagenet" and config.backbone:
+        return _load_body(model, timm_detectors.pretrained(config.backbone), "the ImageNet weights")
     if config.weights == "imagenet":
         return _load_backbone(model, _downloaded(family.imagenet, config))
     if config.weights == "coco":
         return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
-    path = Path(config.weights)
-    return _load_fitting(model, _state_dict(load_checkpoint(path, _CHECK_WEIGHTS)), str(path))
+    weights = _state_dict(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
+    if config.backbone and not any(name.startswith("backbone.") for name in weights):
+        of_body = timm_detectors.from_file(config.backbone, weights, config.weights)
+        return _load_body(model, of_body, config.weights)
+    return _load_fitting(model, weights, config.weights)
 
 
 def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
     """Read a checkpoint without running any code from it; ``do`` is what the KitError advises where it cannot."""
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = _read(path)
     except FileNotFoundError as error:
         raise KitError(f"the checkpoint {path}", "no such file", do) from error
     # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file.
@@ -143,12 +152,20 @@ def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
     return content
 
 
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":  # as timm's weights are published; it brings the reader along
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
 def network_input(images: Sequence[UInt8[Tensor, "1 _h _w"]]) -> list[Float[Tensor, "3 _h2 _w2"]]:
     """Grey bytes as the detectors want them: three equal channels in 0..1, on the images' own device."""
     return [(image.to(torch.float32) / 255).expand(3, -1, -1) for image in images]
 
 
-def _tiny(classes: int) -> nn.Module:
+def _tiny(_: ModelConfig, classes: int) -> nn.Module:
     """FCOS of about a million parameters: four strides from 4 on, for small images and training from scratch."""
     backbone = BackboneWithFPN(
         _TinyBody(),
@@ -194,11 +211,18 @@ class _NoExtraLevel(detection.backbone_utils.ExtraFPNBlock):
         return results, names
 
 
-def _torchvision(name: str) -> Callable[[int], nn.Module]:
-    def build_one(classes: int) -> nn.Module:
+def _torchvision(name: str) -> Callable[[ModelConfig, int], nn.Module]:
+    def build_one(_: ModelConfig, classes: int) -> nn.Module:
         return getattr(detection, name)(weights=None, weights_backbone=None, num_classes=classes)
 
     return build_one
+
+
+def _timm(kind: str) -> Family:
+    def build_one(config: ModelConfig, classes: int) -> nn.Module:
+        return timm_detectors.build_timm(kind, config.backbone, config.fpn_channels, classes)
+
+    return Family(build_one, coco=None, imagenet=None, pretrained_norm="frozen")
 
 
 DETECTORS: dict[str, Family] = {
@@ -240,6 +264,7 @@ DETECTORS: dict[str, Family] = {
         pretrained_norm="frozen",
     ),
     "fcos_tiny": Family(_tiny, coco=None, imagenet=None, pretrained_norm="batch"),
+    **{f"{kind}_timm": _timm(kind) for kind in timm_detectors.KINDS},
 }
 
 
@@ -265,7 +290,8 @@ def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str
     if weights is None:
         raise KitError(
             f"weights that exist for {config.detector}", f"model.weights={config.weights}",
-            "--set model.weights=none trains from scratch; a file of an earlier run works too",
+            f"--set model.weights={'imagenet fills the backbone, ' if config.backbone else ''}none trains from "
+            "scratch; a file of an earlier run works too",
         )  # fmt: skip
     goal = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
     start = goal.stem.rpartition("-")[2]  # torchvision's names end with the first digits of the hash
@@ -298,8 +324,11 @@ def _saved_model(path: Path) -> Mapping[str, Any]:
 def _load_backbone(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
     # A MobileNet's layers stand under "features." in the classifier, at the top in the detector's body.
     bare = {name.removeprefix("features."): tensor for name, tensor in weights.items()}
-    body = model.get_submodule("backbone.body")
-    _load_fitting(body, bare, "the ImageNet weights")
+    return _load_body(model, bare, "the ImageNet weights")
+
+
+def _load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
+    _load_fitting(model.get_submodule("backbone.body"), weights, source)
     return [name for name in model.state_dict() if not name.startswith("backbone.body.")]
 
 

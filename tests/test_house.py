@@ -16,7 +16,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 # A module imports only from lower levels.
 LEVELS = (
     ("errors", "progress", "deadlines", "boxes", "images", "radiographs"),
-    ("files", "credentials", "duplicates"),
+    ("files", "credentials", "duplicates", "timm_detectors"),
     ("records", "refusals"),
     ("config", "cells", "submission", "download_record"),
     ("rules", "runs", "kaggle_api"),
@@ -35,6 +35,7 @@ ONLY_IN = {
     "torchmetrics": {"training"},
     "matplotlib": {"canvas"},
     "albumentations": {"transforms"},
+    "timm": {"timm_detectors"},
     "kaggle": {"kaggle_api"},
 }
 WITHOUT_TORCH = (

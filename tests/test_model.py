@@ -7,11 +7,13 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from kit import model
-from kit.config import DETECTOR_NAMES, ModelConfig
+from kit.config import DETECTOR_NAMES, TIMM_DETECTORS, ModelConfig
 from kit.errors import KitError
 
 
 def built(name="fcos_tiny", classes=8, **options):
+    if name in TIMM_DETECTORS:
+        options = {"backbone": "test_efficientnet", "fpn_channels": 64} | options
     config = model.resolved(ModelConfig(detector=name, **{"weights": "none"} | options))
     torch.manual_seed(0)
     return model.build(config, classes), config

@@ -1,0 +1,185 @@
+"""Any feature extractor of timm under Faster R-CNN, RetinaNet or FCOS; the only import of timm, an optional extra.
+
+A second family of backbones, so that an ensemble has something to differ by. Networks that take images of one
+size only (most transformers) are refused: images come in many sizes here.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torchvision.models.detection import FCOS, FasterRCNN, RetinaNet
+from torchvision.models.detection.anchor_utils import AnchorGenerator
+from torchvision.models.detection.retinanet import RetinaNetHead
+from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
+from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
+
+from kit.errors import KitError, nearest
+
+KINDS = ("fasterrcnn", "retinanet", "fcos")
+GROUPS = 32  # of the group norms in the heads: the pyramid's channels are a multiple of it
+_STRIDES = (4, 8, 16, 32)
+_FIRST_STRIDE = {"fasterrcnn": 4, "retinanet": 8, "fcos": 8}  # as in torchvision's own detectors
+_EXTRA_LEVELS = {"fasterrcnn": 1, "retinanet": 2, "fcos": 2}  # each of twice the last one's stride
+_ANCHOR_STRIDES = {"fasterrcnn": 8, "retinanet": 4}  # the side of a level's smallest anchor, in its strides
+_RATIOS = (0.5, 1.0, 2.0)
+_OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
+_PROBE = (1, 3, 128, 192)
+_HUB = "https://huggingface.co"
+
+
+class Pyramid(nn.Module):
+    """Features of some strides of a timm network, joined by a feature pyramid to maps of equally many channels."""
+
+    def __init__(self, body: nn.Module, kind: str, channels: int) -> None:
+        super().__init__()
+        self.body = body
+        info: Any = body.feature_info
+        strides, widths = info.reduction(), info.channels()
+        last = {stride: place for place, stride in enumerate(strides)}  # the deepest of each stride
+        wanted = [stride for stride in _STRIDES if stride in last and stride >= _FIRST_STRIDE[kind]]
+        self.places = [last[stride] for stride in wanted]
+        self.strides = [*wanted, *(wanted[-1] * 2 ** (step + 1) for step in range(_EXTRA_LEVELS[kind]))]
+        extra: ExtraFPNBlock = LastLevelMaxPool() if kind == "fasterrcnn" else LastLevelP6P7(channels, channels)
+        self.fpn = FeaturePyramidNetwork([widths[place] for place in self.places], channels, extra)
+        self.out_channels = channels
+
+    def forward(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
+        """Maps by level, the finest first."""
+        features = self.body(images)
+        return self.fpn(OrderedDict((str(level), features[place]) for level, place in enumerate(self.places)))
+
+
+def build_timm(kind: str, name: str, channels: int, classes: int) -> nn.Module:
+    """A detector of ``KINDS`` on the timm network ``name``, with random weights; ``classes`` count the background.
+
+    Anchors grow with the strides: 8 strides wide for Faster R-CNN, 4 to 6.3 for RetinaNet, 1 for FCOS. Raises
+    KitError where timm is missing, does not know the name, or its network cannot take images of any size.
+    """
+    body = _body(name)
+    backbone = Pyramid(body, kind, channels)
+    means = {"image_mean": list(_weights_of(body)["mean"]), "image_std": list(_weights_of(body)["std"])}
+    if kind == "fcos":
+        anchors = AnchorGenerator(
+            tuple((stride,) for stride in backbone.strides), ((1.0,),) * len(backbone.strides)
+        )
+        return FCOS(backbone, classes, anchor_generator=anchors, **means)
+    octaves = _OCTAVES if kind == "retinanet" else (1.0,)
+    sides = [_ANCHOR_STRIDES[kind] * stride for stride in backbone.strides]
+    anchors = AnchorGenerator(
+        tuple(tuple(int(side * octave) for octave in octaves) for side in sides), (_RATIOS,) * len(sides)
+    )
+    if kind == "retinanet":
+        norm = functools.partial(nn.GroupNorm, GROUPS)
+        head = RetinaNetHead(channels, len(octaves) * len(_RATIOS), classes, norm_layer=norm)
+        return RetinaNet(backbone, classes, anchor_generator=anchors, head=head, **means)
+    levels = [str(level) for level in range(len(backbone.places))]
+    pool = MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2)
+    return FasterRCNN(backbone, classes, rpn_anchor_generator=anchors, box_roi_pool=pool, **means)
+
+
+def norm_eps(name: str) -> float | None:
+    """The epsilon of the network's batch norms as timm makes them; None where it has none."""
+    norms = [module for module in _body(name).modules() if isinstance(module, nn.BatchNorm2d)]
+    return norms[0].eps if norms else None
+
+
+def freeze_norms(body: nn.Module) -> None:
+    """Replace the network's batch norms by fixed ones; timm's carry an activation, which stays."""
+    _timm().layers.freeze_batch_norm_2d(body)
+
+
+def pretrained(name: str) -> Mapping[str, Tensor]:
+    """The weights that timm has for the network, as its features take them. Raises KitError without a network."""
+    body = _body(name)
+    source = _weights_of(body)
+    page = f"{_HUB}/{source['hf_hub_id']}" if source.get("hf_hub_id") else source.get("url")
+    if not page:
+        raise KitError(f"pretrained weights of {name}", "timm has none", "--set model.weights=none goes without")
+    try:
+        return _timm().create_model(name, features_only=True, pretrained=True).state_dict()
+    except Exception as error:  # the hub's client raises errors of several libraries, which differ by version
+        raise KitError(
+            f"to download the imagenet weights of {name}", (str(error) or type(error).__name__).splitlines()[0],
+            f"fetch model.safetensors from {page} elsewhere and --set model.weights=PATH to it; "
+            "--set model.weights=none goes without",
+        ) from error  # fmt: skip
+
+
+def from_file(name: str, weights: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+    """A classifier's weights, as timm publishes them for the network, as its features take them.
+
+    Raises KitError where fewer than half of the features' tensors come from there.
+    """
+    try:
+        made = _timm().create_model(
+            name, features_only=True, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(weights)}
+        ).state_dict()  # fmt: skip
+    except (RuntimeError, KeyError, ValueError, AttributeError) as error:
+        raise _unfit(name, source, str(error).splitlines()[0]) from error
+    given: dict[torch.Size, list[Tensor]] = {}
+    for tensor in weights.values():
+        given.setdefault(tensor.shape, []).append(tensor)
+    # timm says nothing about tensors that it did not find, and may rename those that it did: compare the values.
+    found = sum(any(torch.equal(tensor, one) for one in given.get(tensor.shape, ())) for tensor in made.values())
+    if found < len(made) / 2:
+        raise _unfit(name, source, f"{found} of its {len(made)} tensors are there")
+    return made
+
+
+def _body(name: str) -> nn.Module:
+    timm = _timm()
+    if not timm.is_model(name):
+        raise KitError("model.backbone to be the name of a timm model", repr(name),
+                       f"nearest: {nearest(name, timm.list_models())}")  # fmt: skip
+    try:
+        body: nn.Module = timm.create_model(name, features_only=True, pretrained=False)
+        body.eval()
+        with torch.no_grad():
+            features = body(torch.zeros(_PROBE))
+    # A model that is none for features, or for images of this size, shows it by whatever breaks first.
+    except Exception as error:
+        raise _unsuited(name, (str(error) or type(error).__name__).splitlines()[0]) from error
+    body.train()
+    info: Any = body.feature_info
+    shapes = [(1, width, -(-_PROBE[2] // stride), -(-_PROBE[3] // stride))
+              for width, stride in zip(info.channels(), info.reduction(), strict=True)]  # fmt: skip
+    if [tuple(feature.shape) for feature in features] != shapes or not set(info.reduction()) & set(_STRIDES[1:]):
+        raise _unsuited(
+            name, f"features of strides {info.reduction()}, shapes {[tuple(f.shape) for f in features]}"
+        )
+    return body
+
+
+def _weights_of(body: nn.Module) -> Mapping[str, Any]:
+    """What timm says about the network's pretrained weights: where they are, the mean and deviation of pixels."""
+    said: Any = body.pretrained_cfg
+    return dict(said)
+
+
+def _timm() -> Any:
+    try:
+        import timm
+    except ImportError as error:
+        raise KitError("timm, which model.backbone needs", "it is not installed", "pip install timm") from error
+    return timm
+
+
+def _unsuited(name: str, reason: str) -> KitError:
+    return KitError(
+        "model.backbone to be a timm model with feature maps for images of any size", f"{name}: {reason}",
+        "choose a convolutional network, such as efficientnet_lite0, resnet18 or convnext_atto",
+    )  # fmt: skip
+
+
+def _unfit(name: str, source: str, reason: str) -> KitError:
+    return KitError(
+        f"{source} to hold weights of {name}", reason,
+        "choose the model.backbone that the file was made with",
+    )  # fmt: skip
