@@ -194,7 +194,7 @@ def submit(
         return
     wire = _connected(knobs)
     with uploading(place):
-        outgoing = preview.outgoing(place, submission, message, None, _predicted)
+        outgoing = preview.outgoing(place, submission, message, None, _predicting(message))
         plan = upload.prepare(wire, outgoing, again, knobs, _clock())
         attempt = plan.attempt or _asked_and_sent(wire, plan, knobs, yes)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
@@ -230,8 +230,9 @@ def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None
         f"one-box mAP@0.5 on the {result.test_images} test images: {result.score:.3f} "
         f"(location prior alone: {result.prior_score:.3f}; on the validation images: {result.local_score:.3f})\n"
         f"submission: {result.submission}\nreport:     {result.report}\nfigures:    {result.figures}\n"
+        f"`invoke submit --dry-run --workspace {workspace}` shows what would be sent to Kaggle:"
     )
-    _dry_run(Path(workspace), None, None)
+    _dry_run(Path(workspace), int(Path(result.submission).parent.name.partition("-")[0]), None)
 
 
 @task(help={"slow": "run the slow tests instead of the fast ones"})
@@ -274,15 +275,18 @@ def _patience(workspace: Path, assignments: Iterable[str]) -> Any:
 def _dry_run(workspace: Path, number: int | None, message: str | None) -> None:
     from kit import preview
 
-    outgoing = preview.outgoing(workspace, number, message, None, _predicted)
+    outgoing = preview.outgoing(workspace, number, message, None, _predicting(message))
     print("\n".join(preview.lines(outgoing, "unknown (a dry run asks nobody)")))
     print("dry run: nothing was sent")
 
 
-def _predicted(run: Any) -> Any:
-    from kit import verbs
+def _predicting(message: str | None) -> Callable[[Any], Any]:
+    def predict(run: Any) -> Any:
+        from kit import verbs
 
-    return verbs.predict(run, None, _bar)
+        return verbs.predict(run, message, _bar)
+
+    return predict
 
 
 def _connected(knobs: Any) -> Any:

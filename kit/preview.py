@@ -59,11 +59,13 @@ def outgoing(
     if message is not None:
         _require_message(message)
     submission = _chosen(workspace, number, predict)
+    words = message or submission.origin.message
+    _require_message(words)
     rows = examine(workspace, submission)
     scored = [one for one in read_submissions(workspace / "submissions") if one.public_score is not None]
     earlier = tuple(one for one in scored if one.number != submission.number)[-_EARLIER_SHOWN:]
     competition = downloaded or _competition(workspace, submission).slug
-    return Outgoing(submission, competition, message or submission.origin.message, rows, earlier)
+    return Outgoing(submission, competition, words, rows, earlier)
 
 
 def examine(workspace: Path, submission: Submission) -> int:

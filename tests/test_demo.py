@@ -70,6 +70,8 @@ def test_the_demo_goes_on_after_ctrl_c_reaches_its_score_and_files_one_submissio
     for path in (result["submission"], result["report"], result["figures"]):
         assert Path(path).exists()
         assert path in out
+    for text in ("demo [kit 0001 <id>]", "170 rows", "dry run: nothing was sent"):
+        assert text in out
 
     before = time.monotonic()
     again = started(*words)
