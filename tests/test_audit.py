@@ -217,6 +217,11 @@ class TestWorkspace:
         add_row(leaking, f"{image_names(leaking, 'train')[0]},1,1,9,9,Mass")
         assert audit_workspace(leaking, toy_config()).counts["fault"] == 1
 
+    def test_a_file_that_is_no_image_is_no_duplicate_of_another(self, toy):
+        for name in ("broken.png", "too.png"):
+            (toy / "data" / "test" / name).write_text("no image")
+        assert audit_workspace(toy, toy_config()).counts == {"fault": 0, "warning": 0, "note": 2}
+
     def test_training_alone_needs_no_test_half(self, toy):
         shutil.rmtree(toy / "data" / "test")
         (toy / "data" / "ID_to_Image_Mapping.csv").unlink()

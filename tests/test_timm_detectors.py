@@ -214,9 +214,21 @@ class TestWeights:
             timm_detectors.pretrained("lcnet_035")
 
     @pytest.mark.slow
-    def test_an_impossible_download_names_the_page_and_the_way_without(self, tmp_path):
-        do = advice(f"pretrained({TINY!r})", HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
-        assert "/timm/test_efficientnet" in do
+    def test_downloaded_weights_fill_the_backbone_and_missing_ones_name_the_page_and_the_way_without(
+        self, tmp_path
+    ):
+        """Offline, with one network's weights in the hub's own cache as a download would leave them."""
+        from safetensors.torch import save_file
+
+        page = tmp_path / "hub" / "models--timm--test_efficientnet.r160_in1k"
+        for folder in (page / "refs", page / "snapshots" / "0"):
+            folder.mkdir(parents=True)
+        (page / "refs" / "main").write_text("0")
+        weights = {name: torch.full_like(one, 3) for name, one in timm.create_model(TINY).state_dict().items()}
+        save_file(weights, page / "snapshots" / "0" / "model.safetensors")
+        call = f"assert all(one.eq(3).all() for one in pretrained({TINY!r}).values()); pretrained('lcnet_050')"
+        do = advice(call, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
+        assert "/timm/lcnet_050" in do
         assert "--set model.weights=PATH" in do
         assert "--set model.weights=none" in do
 
