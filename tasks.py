@@ -44,6 +44,40 @@ def verb(**options: Any) -> Callable[[Callable[..., None]], Any]:
     return decorate
 
 
+@verb(
+    iterable=["set_"],
+    help=WORKSPACE
+    | SET
+    | {
+        "competition": "its name or its address on Kaggle (default: the one in data/, else competition.slug)",
+        "force": "fetch anew what came from Kaggle before",
+    },
+)
+def download(
+    context: Context,
+    competition: str | None = None,
+    force: bool = False,
+    set_: Iterable[str] | None = None,
+    workspace: str = ".",
+) -> None:
+    """Bring the competition's files into data/, verified; goes on after a cut or a kill."""
+    from kit.config import override
+    from kit.download import download as fetch
+    from kit.runs import workspace_config
+
+    config = override(workspace_config(Path(workspace)), set_ or ())
+    found, already = fetch(Path(workspace), config, competition, force, _bar)
+    origin = {"kaggle": "from Kaggle", "hand": "put there by hand", "mounted": "linked to Kaggle's own copy"}
+    print(
+        f"competition {found.slug}: {'all is there' if already else 'checked'}, {len(found.files)} files "
+        f"({sum(found.files.values()) / 2**20:.1f} MiB) in {Path(workspace) / 'data'}, {origin[found.origin]}"
+    )
+    if not already:
+        from kit.audit_report import audit_workspace
+
+        _show_audit(audit_workspace(Path(workspace), config, _bar))
+
+
 @verb(iterable=["set_"], help=WORKSPACE | SET)
 def explore(context: Context, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Describe the data: tables here, figures and explore.html in WORKSPACE/explore."""
@@ -186,6 +220,7 @@ def submit(
     """Send a submission to Kaggle exactly once and wait for its score."""
     from kit import preview, upload
     from kit.attempts import uploading
+    from kit.download_record import downloaded_slug
 
     place = Path(workspace)
     knobs = _patience(place, set_ or ())
@@ -194,7 +229,7 @@ def submit(
         return
     wire = _connected(knobs)
     with uploading(place):
-        outgoing = preview.outgoing(place, submission, message, None, _predicting(message))
+        outgoing = preview.outgoing(place, submission, message, downloaded_slug(place), _predicting(message))
         plan = upload.prepare(wire, outgoing, again, knobs, _clock())
         attempt = plan.attempt or _asked_and_sent(wire, plan, knobs, yes)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
@@ -274,8 +309,9 @@ def _patience(workspace: Path, assignments: Iterable[str]) -> Any:
 
 def _dry_run(workspace: Path, number: int | None, message: str | None) -> None:
     from kit import preview
+    from kit.download_record import downloaded_slug
 
-    outgoing = preview.outgoing(workspace, number, message, None, _predicting(message))
+    outgoing = preview.outgoing(workspace, number, message, downloaded_slug(workspace), _predicting(message))
     print("\n".join(preview.lines(outgoing, "unknown (a dry run asks nobody)")))
     print("dry run: nothing was sent")
 

@@ -13,6 +13,7 @@ The map of the package, top down (a module imports only what stands below its ow
     data           tables in, patients, samples, pixel cache       runs     the run folder
     submission     numbered folders, manifest, index               transforms  the augmentations
     fusion         suppression, weighted boxes fusion              phantoms the synthetic competition
+    download       the competition's files in data/                archive  a zip from outside, unpacked safely
     schemas        the tables as pandera schemas                   schedule the arithmetic of the recipe
     upload         exactly once: prepare, send, wait               scores   local against public
     attempts       what became of uploads                          preview  what would be sent

@@ -1,44 +1,62 @@
-"""What `download` leaves beside the files it fetched: which competition, and the hash of its train.csv.
+"""What `download` leaves beside the files, last of all: which competition, where they came from, their hashes.
 
-Files put there by hand have no record, and a train.csv that was changed since no longer fits it.
+Files put there by hand have a record once they were checked; only those from Kaggle are the organisers' own.
 """
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from kit.files import sha256, write_json
 from kit.records import read_record
 
-_NAME = ".download.json"
+NAME = ".download.json"
+KAGGLE, MOUNTED, HAND = "kaggle", "mounted", "hand"
 _TABLE = "train.csv"
 
 
 @dataclass(frozen=True)
 class DownloadRecord:
-    """The competition's name in its Kaggle address, and the SHA-256 of train.csv as it came."""
+    """The competition's name in its Kaggle address, and the SHA-256 of train.csv as it came.
+
+    ``origin`` is kaggle (downloaded), mounted (on Kaggle's own machines) or hand; ``files`` has every file's size
+    in bytes by its path in data/.
+    """
 
     slug: str
     table_sha256: str
+    origin: str = KAGGLE
+    files: Mapping[str, int] = field(default_factory=dict)
 
 
-def record_download(data: Path, slug: str) -> DownloadRecord:
-    """Record that the files in ``data`` are the organisers' own, as they came."""
-    record = DownloadRecord(slug, sha256(data / _TABLE))
-    write_json(data / _NAME, asdict(record))
+def record_download(
+    data: Path, slug: str, origin: str = KAGGLE, files: Mapping[str, int] | None = None
+) -> DownloadRecord:
+    """Record which competition stands in ``data``, as it came."""
+    record = DownloadRecord(slug, sha256(data / _TABLE), origin, files or {})
+    write_json(data / NAME, asdict(record))
     return record
 
 
 def read_download(data: Path) -> DownloadRecord | None:
     """The record of the download into ``data``; None where there was none. Raises KitError for a broken one."""
-    path = data / _NAME
+    path = data / NAME
     if not path.exists():
         return None
     return read_record(path, DownloadRecord, f"delete {path}, and run `invoke download` again")
 
 
+def downloaded_slug(workspace: Path) -> str | None:
+    """The competition in ``WORKSPACE/data`` as `invoke download` recorded it; None where it did not."""
+    record = read_download(workspace / "data")
+    return None if record is None else record.slug
+
+
 def has_own_table(data: Path) -> bool:
-    """Whether train.csv is, byte for byte, the file that was downloaded."""
+    """Whether train.csv is, byte for byte, the organisers' own file."""
     record = read_download(data)
-    return record is not None and (data / _TABLE).is_file() and sha256(data / _TABLE) == record.table_sha256
+    if record is None or record.origin == HAND or not (data / _TABLE).is_file():
+        return False
+    return sha256(data / _TABLE) == record.table_sha256

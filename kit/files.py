@@ -48,12 +48,19 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
-def make_folder(path: Path) -> Path:
-    """The folder, made where it is missing. Raises KitError where the system refuses or a file is in its place."""
+@contextlib.contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn what the system refuses here (disk full, read-only folder) into a KitError that names ``path``."""
     try:
-        path.mkdir(parents=True, exist_ok=True)
+        yield
     except OSError as error:
         raise _refused(path, error) from error
+
+
+def make_folder(path: Path) -> Path:
+    """The folder, made where it is missing. Raises KitError where the system refuses or a file is in its place."""
+    with writing(path):
+        path.mkdir(parents=True, exist_ok=True)
     return path
 
 

@@ -5,24 +5,34 @@ Every method raises KitError with the server's reason. A read is tried again; wh
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import datetime
+import hashlib
 import io
 import logging
 import math
+import re
+import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
+from kit.archive import Corrupt
 from kit.config import KaggleConfig
 from kit.credentials import Credentials, find_credentials
 from kit.deadlines import Work
+from kit.errors import KitError
+from kit.progress import Track, silent
 from kit.refusals import Refused, answer_of, is_passing, kit_error
 
 T = TypeVar("T")
 _PAGE_SIZE = 200  # as many as the server likes to give: it may give fewer
+_LENGTH = "content-length"
+_MIB = 1 << 20
+_GLANCE_SECONDS = 0.1
 log = logging.getLogger("kit")
 
 
@@ -79,7 +89,7 @@ def connect(settings: KaggleConfig) -> Kaggle:
 class Kaggle:
     """A connection; ``connect`` makes one."""
 
-    def __init__(self, client: Any, headers: Mapping[str, str], guard: _Guard) -> None:
+    def __init__(self, client: Any, headers: dict[str, str], guard: _Guard) -> None:
         self._client, self._headers, self._guard = client, headers, guard
 
     def files(self, slug: str) -> list[RemoteFile]:
@@ -93,6 +103,26 @@ class Kaggle:
             token = page.next_page_token or ""
             if not token or not new:
                 return list(found.values())
+
+    def download(self, slug: str, folder: Path, track: Track = silent) -> Path:
+        """The competition's archive ``folder/SLUG.zip``, its MD5 compared where the server sends one.
+
+        Goes on where an earlier call was cut or killed, if the archive is still the same. Raises Corrupt where
+        the bytes are not those that the server has; the archive is then deleted.
+        """
+        path = folder / f"{slug}.zip"
+        fetch = self._client.competition_download_files
+        self._headers.clear()
+        self._guard.read(
+            f"to download {slug}",
+            slug,
+            lambda: fetch(slug, str(folder), quiet=True),
+            lambda work: self._watch(work, path, track),
+        )
+        if not path.is_file():
+            raise KitError(f"a zip archive of {slug}", "Kaggle sent another kind of file", f"look into {folder}")
+        self._compare_md5(path)
+        return path
 
     def limits(self, slug: str) -> Limits:
         """The submissions left. All zero where the user is on no team yet."""
@@ -138,6 +168,30 @@ class Kaggle:
             if one
         ]
 
+    def _watch(self, work: Work[None], path: Path, track: Track) -> None:
+        """Wait for a download as long as it brings bytes, with a step of the bar for every MiB."""
+        stall = self._guard.settings.stall_seconds
+        _wait_for(lambda: _LENGTH in self._headers, work, path, stall)
+        mib = math.ceil(int(self._headers.get(_LENGTH, 0)) / _MIB)
+        for number in track(range(mib), "download", mib):
+            least_bytes = (number + 1) * _MIB
+            _wait_for(lambda: _size(path) >= least_bytes, work, path, stall)  # noqa: B023 (called at once)
+        _wait_for(lambda: False, work, path, stall)
+        work.result()
+
+    def _compare_md5(self, path: Path) -> None:
+        sent = re.search(r"md5=([A-Za-z0-9+/]{22}==)", self._headers.get("x-goog-hash", ""))
+        expected = sent[1] if sent else self._headers.get("content-md5")
+        with path.open("rb") as file:
+            found = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
+        if expected and found != expected:
+            path.unlink()
+            raise Corrupt(
+                f"{path.name} with the MD5 {expected} that Kaggle sent with it",
+                f"{found}: bytes were changed on the way",
+                "the same command fetches it anew",
+            )
+
     def _file_page(self, slug: str, token: str) -> Callable[[], Any]:
         return lambda: self._client.competition_list_files(slug, token or None, _PAGE_SIZE)
 
@@ -163,12 +217,16 @@ class _Guard:
         except (Exception, SystemExit) as error:
             raise kit_error(error, action, slug, self.credentials) from None
 
-    def read(self, action: str, slug: str, call: Callable[[], T]) -> T:
-        """The call's value; where Kaggle is busy or the line drops it is asked again, after growing pauses."""
+    def read(self, action: str, slug: str, call: Callable[[], T], wait: Callable[[Work[T]], T] | None = None) -> T:
+        """The call's value; where Kaggle is busy or the line drops it is asked again, after growing pauses.
+
+        ``wait`` is another way to wait for it than until the deadline; it may show a bar.
+        """
         for pause in self._pauses():
             try:
-                with captured():
-                    return Work(call).result(self.settings.deadline_seconds)
+                with captured(errors=wait is None):
+                    work = Work(call)
+                    return work.result(self.settings.deadline_seconds) if wait is None else wait(work)
             except (Exception, SystemExit) as error:
                 answer = answer_of(error)
                 asked = 0.0 if answer is None else answer.retry_after_seconds
@@ -187,11 +245,11 @@ class _Guard:
 
 
 @contextlib.contextmanager
-def captured() -> Iterator[io.StringIO]:
+def captured(errors: bool = True) -> Iterator[None]:
     """Keep what the client prints from the user: it may show headers, and the kit says it better."""
     said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
-        yield said
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said if errors else sys.stderr):
+        yield
 
 
 def _client(headers: dict[str, str]) -> Any:
@@ -213,6 +271,21 @@ def _client(headers: dict[str, str]) -> Any:
     client = Client()
     client.authenticate()
     return client
+
+
+def _wait_for(reached: Callable[[], bool], work: Work[Any], path: Path, stall_seconds: float) -> None:
+    """Return once ``reached`` is true or the work has ended. Raises TimeoutError where the file stops growing."""
+    size, since = _size(path), time.monotonic()
+    while not reached() and not work.wait(_GLANCE_SECONDS):
+        now = _size(path)
+        if now != size:
+            size, since = now, time.monotonic()
+        elif time.monotonic() - since > stall_seconds:
+            raise TimeoutError(f"no byte within {stall_seconds:g} s")
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _submission(one: Any) -> RemoteSubmission:

@@ -6,6 +6,7 @@ The one question that matters after a failed upload is whether anything happened
 from __future__ import annotations
 
 import datetime
+import errno
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from kit.credentials import HOW_TO_GET, Credentials
 from kit.errors import KitError
 
 _BUSY, _SERVER_ERRORS = 429, 500
+_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _SHOWN_LETTERS = 300
 
 
@@ -53,7 +55,7 @@ def is_passing(error: BaseException) -> bool:
     """Whether the same read may succeed a little later: busy, broken down, not reached, cut off."""
     answer = answer_of(error)
     if answer is None:
-        return not isinstance(error, SystemExit) and isinstance(error, OSError)  # requests' errors are OSErrors
+        return isinstance(error, OSError) and error.errno not in _OURS  # requests' errors are OSErrors too
     return answer.status == _BUSY or answer.status >= _SERVER_ERRORS
 
 
@@ -98,7 +100,11 @@ def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credent
 
 def _without_answer(error: BaseException, action: str, credentials: Credentials) -> KitError:
     if isinstance(error, TimeoutError):
-        found = str(error) if str(error).startswith("no answer") else "no answer in time"
+        found = str(error) or "no answer in time"
+    elif isinstance(error, OSError) and error.errno in _OURS:
+        return Refused(
+            action, f"{error.strerror}: {error.filename or 'the disk'}", "make room or get the right to write"
+        )
     elif isinstance(error, OSError):
         found = f"no answer: {_innermost(error)}"
     else:

@@ -18,6 +18,7 @@ import json
 import os
 import re
 import socket
+import sys
 import threading
 import time
 import urllib.parse
@@ -126,9 +127,8 @@ class KaggleServer:
         self._faults: list[Fault] = []
         self._refs = 40_000_000
         self._lock = threading.RLock()
-        self._http = ThreadingHTTPServer(("127.0.0.1", 0), _Handler)
-        self._http.daemon_threads = True
-        self._http.kaggle = self  # type: ignore[attr-defined]
+        self._http = _Http(("127.0.0.1", 0), _Handler)
+        self._http.kaggle = self
         self._thread = threading.Thread(target=self._http.serve_forever, args=(0.05,), daemon=True)
 
     def __enter__(self) -> "KaggleServer":
@@ -346,6 +346,18 @@ class KaggleServer:
         return sum(one["date"].startswith(today) for one in competition.submissions)
 
 
+class _Http(ThreadingHTTPServer):
+    """The listening half; what goes wrong in a request is kept for the tests, but for clients that went away."""
+
+    daemon_threads = True
+    kaggle: KaggleServer
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        error = sys.exc_info()[1]
+        if not isinstance(error, ConnectionError):
+            self.kaggle.errors.append(repr(error))
+
+
 class _Handler(BaseHTTPRequestHandler):
     """Reads a request, asks the server what to answer, and sends it as whole as the fault lets it."""
 
@@ -363,7 +375,7 @@ class _Handler(BaseHTTPRequestHandler):
     do_POST = do_PUT = do_GET
 
     def _handle(self) -> None:
-        server: KaggleServer = self.server.kaggle  # type: ignore[attr-defined]
+        server = self.server.kaggle
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         try:
             name, fault, answer = server.answer(self.command, self.path, self.headers, body)

@@ -17,12 +17,12 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 LEVELS = (
     ("errors", "progress", "deadlines", "boxes", "images", "radiographs"),
     ("files", "credentials", "duplicates", "timm_detectors"),
-    ("records", "refusals"),
+    ("records", "refusals", "archive"),
     ("config", "cells", "submission", "download_record"),
     ("rules", "runs", "kaggle_api"),
     ("schemas", "locks"),
     ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation", "preview"),
-    ("decision", "data", "phantoms", "charts", "pages", "attempts"),
+    ("decision", "data", "phantoms", "charts", "pages", "attempts", "download"),
     ("inference", "training", "explore", "splits", "upload", "scores"),
     ("audit", "store"),
     ("audit_report", "report"),
@@ -40,7 +40,7 @@ ONLY_IN = {
 }
 WITHOUT_TORCH = (
     "config", "schemas", "submission", "runs", "files", "errors", "progress", "kaggle_api", "preview", "upload",
-    "scores",
+    "scores", "download",
 )  # fmt: skip
 
 

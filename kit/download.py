@@ -1,0 +1,302 @@
+"""The competition's files in data/: fetched, verified, unpacked beside their place, moved in, judged, marked.
+
+A kill may come between any two of these; the same call goes on. Files that somebody put there by hand are judged
+in the same way and never overwritten.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import Timeout
+
+from kit.archive import Corrupt, unpack
+from kit.config import Config
+from kit.download_record import (
+    HAND,
+    KAGGLE,
+    MOUNTED,
+    NAME,
+    DownloadRecord,
+    downloaded_slug,
+    read_download,
+    record_download,
+)
+from kit.errors import KitError
+from kit.files import locked, make_folder, remove_partials, sha256, write_json, writing
+from kit.kaggle_api import connect
+from kit.progress import Track, silent
+from kit.records import read_record
+from kit.schemas import image_headers, read_annotations, read_mapping
+
+TABLE, MAPPING = "train.csv", "ID_to_Image_Mapping.csv"
+PIECES = ("train", "test", MAPPING, TABLE)  # in the order in which they appear: a table says that all is there
+_WORK, _UNPACKED, _FILES, _OLD, _LOCK = ".download", "unpacked.json", "files", "old", ".download.lock"
+_README = "README.md"
+_GIB = 2**30
+_SHOWN = 5
+_SLUG = re.compile(r"(?:(?:https?://)?(?:www\.)?kaggle\.com/(?:competitions|c)/)?([A-Za-z0-9-]+)(?:[/?#].*)?")
+
+
+@dataclass(frozen=True)
+class _Unpacked:
+    """An archive that was unpacked whole, and what it may replace in data/."""
+
+    slug: str
+    files: Mapping[str, int]
+    replaces: tuple[str, ...] = ()
+
+
+def download(
+    workspace: Path, config: Config, competition: str | None = None, force: bool = False, track: Track = silent
+) -> tuple[DownloadRecord, bool]:
+    """Bring a competition (a slug or its address) into ``WORKSPACE/data``; its record, and whether it was there.
+
+    Without a name: the one that is there, else ``competition.slug``. ``force`` fetches anew what came from Kaggle.
+    Raises KitError for all that goes wrong, TableError for tables that the schemas refuse.
+    """
+    data = make_folder(workspace / "data")
+    try:
+        with writing(data), locked(data / _LOCK, 0):
+            return _download(data, config, _slug(competition, workspace, config), force, track)
+    except Timeout as error:
+        raise KitError(f"{data} to be free", "another download works there", "wait for it to end") from error
+
+
+def _download(data: Path, config: Config, slug: str, force: bool, track: Track) -> tuple[DownloadRecord, bool]:
+    remove_partials(data)
+    record = read_download(data)
+    work = data / _WORK
+    if record is not None and (not force or _is_spent(work, record)):
+        shutil.rmtree(work, ignore_errors=True)
+    if record is not None and not force:
+        _require_as_marked(data, record, slug)
+        return record, True
+    mounted = _mount(Path(config.kaggle.input_root), slug)
+    if mounted is not None:
+        return _link(data, mounted, config, slug), False
+    kaggle = connect(config.kaggle)
+    unpacked = _unpacked(work, slug)
+    if unpacked is None:
+        listed = {file.name: file.size_bytes for file in kaggle.files(slug)}
+        by_hand = _present(data) if record is None or record.origin != KAGGLE else []
+        if by_hand:
+            return _accept(data, listed, config, slug, by_hand, force), False
+        replaces = () if record is None else tuple(_tops(record.files))
+        unpacked = _Unpacked(slug, _fetch(kaggle, work, listed, config, slug, track), replaces)
+        write_json(work / _UNPACKED, asdict(unpacked))
+    (data / NAME).unlink(missing_ok=True)
+    _move_in(data, work, unpacked)
+    marked = _mark(data, config, slug, KAGGLE, unpacked.files)
+    with writing(work):
+        shutil.rmtree(work)
+    return marked, False
+
+
+def _fetch(
+    kaggle: Any, work: Path, listed: Mapping[str, int], config: Config, slug: str, track: Track
+) -> Mapping[str, int]:
+    """Download, verify and unpack to ``work/files``; wrong bytes are fetched anew once."""
+    make_folder(work)
+    _require_room(work, listed)
+    most_bytes = int(config.kaggle.unpacked_max_gib * _GIB)
+    shutil.rmtree(work / _OLD, ignore_errors=True)
+    for is_last in (False, True):
+        shutil.rmtree(work / _FILES, ignore_errors=True)  # of a call that was killed while it unpacked
+        archive = work / f"{slug}.zip"
+        try:
+            archive = kaggle.download(slug, work, track)
+            sizes = unpack(archive, work / _FILES, most_bytes, track)
+            break
+        except Corrupt:
+            archive.unlink(missing_ok=True)
+            if is_last:
+                raise
+    faults = _differences(listed, sizes)
+    if faults:
+        archive.unlink()
+        raise KitError(
+            f"the archive of {slug} to hold the files that Kaggle lists", _few(faults),
+            "the same command fetches it anew; the list and the archive may have changed meanwhile",
+        )  # fmt: skip
+    return {name: size for name, size in sizes.items() if name != _README}
+
+
+def _move_in(data: Path, work: Path, unpacked: _Unpacked) -> None:
+    """One rename for each piece, the tables last; what it replaces is moved out first, the tables first."""
+    tops = _tops(unpacked.files)
+    waiting = [name for name in tops if (work / _FILES / name).exists()]
+    leaving = [name for name in _tops(unpacked.replaces) if name in waiting or name not in tops]
+    taken = [name for name in waiting if _there(data / name) and name not in unpacked.replaces]
+    if taken:
+        raise _overwriting(data, taken)
+    old = make_folder(work / _OLD)
+    with writing(data):
+        for name in reversed(leaving):
+            if _there(data / name):
+                (data / name).rename(old / name)
+        for name in waiting:
+            (work / _FILES / name).rename(data / name)
+
+
+def _accept(
+    data: Path, listed: Mapping[str, int], config: Config, slug: str, by_hand: Iterable[str], force: bool
+) -> DownloadRecord:
+    """Judge files that were put there by hand as those from an archive are judged."""
+    if force:
+        raise _overwriting(data, by_hand)
+    asked = {name: size for name, size in listed.items() if name.split("/")[0] in PIECES}
+    found = _sizes(data, PIECES)
+    faults = _differences(asked, found)
+    if faults:
+        raise KitError(
+            f"the files in {data} to be those of {slug}", _few(faults),
+            "complete or correct them by hand, or move them away and let `invoke download` fetch them",
+        )  # fmt: skip
+    return _mark(data, config, slug, HAND, found)
+
+
+def _link(data: Path, mounted: Path, config: Config, slug: str) -> DownloadRecord:
+    """On Kaggle's own machines: a link for every piece of the mounted data."""
+    ours = [name for name in PIECES if (data / name).is_symlink() and (data / name).readlink() == mounted / name]
+    by_hand = [name for name in _present(data) if name not in ours]
+    if by_hand:
+        raise _overwriting(data, by_hand)
+    with writing(data):
+        for name in PIECES:
+            if name not in ours and (mounted / name).exists():
+                (data / name).symlink_to(mounted / name)
+    return _mark(data, config, slug, MOUNTED, _sizes(mounted, PIECES))
+
+
+def _mark(data: Path, config: Config, slug: str, origin: str, files: Mapping[str, int]) -> DownloadRecord:
+    """Judge the files where they stand, and write the record last."""
+    judge(data, config)
+    return record_download(data, slug, origin, files)
+
+
+def judge(data: Path, config: Config) -> None:
+    """What a competition's files must fulfil before anything is built on them. Raises TableError."""
+    read_annotations(data / TABLE, image_headers(data / "train"), every_image=True)
+    read_mapping(data / MAPPING, image_headers(data / "test"), config.competition.expected_ids)
+
+
+def _require_as_marked(data: Path, record: DownloadRecord, slug: str) -> None:
+    if record.slug != slug:
+        raise KitError(
+            f"{data} to hold {slug}", f"{record.slug}",
+            "choose another folder with --workspace, or --force to replace it",
+        )  # fmt: skip
+    faults = _differences(record.files, _sizes(data, _tops(record.files)))
+    if not faults and sha256(data / TABLE) != record.table_sha256:
+        faults = [f"{TABLE}: other content"]
+    if faults:
+        do = "`invoke download --force` fetches them anew"
+        if record.origin != KAGGLE:
+            do = f"put them back; or, if the change is yours, delete {data / NAME} and call again"
+        raise KitError(f"the files in {data} as `invoke download` left them", _few(faults), do)
+
+
+def _require_room(work: Path, listed: Mapping[str, int]) -> None:
+    """The archive is hardly smaller than its files: radiographs are compressed already."""
+    there = sum(size for name, size in _sizes(work.parent, [work.name]).items() if _OLD not in name.split("/"))
+    needed = 2 * sum(listed.values()) - there
+    free = shutil.disk_usage(work).free
+    if needed > free:
+        raise KitError(
+            f"room for the archive and its files in {work.parent}: {needed / _GIB:.1f} GiB more",
+            f"{free / _GIB:.1f} GiB free",
+            "make room, or choose a folder on another disk with --workspace",
+        )
+
+
+def _overwriting(data: Path, names: Iterable[str]) -> KitError:
+    return KitError(
+        f"nothing in {data} that `invoke download` did not bring",
+        ", ".join(names),
+        "move these away; or, if they are the competition's files, call without --force: then they are checked",
+    )
+
+
+def _slug(text: str | None, workspace: Path, config: Config) -> str:
+    if text is None:
+        return downloaded_slug(workspace) or config.competition.slug
+    match = _SLUG.fullmatch(text.strip())
+    if match is None:
+        raise KitError(
+            "a competition's name or address", repr(text),
+            "write it as in https://www.kaggle.com/competitions/SLUG (--competition SLUG)",
+        )  # fmt: skip
+    return match[1]
+
+
+def _mount(root: Path, slug: str) -> Path | None:
+    """Where Kaggle mounts the competition; it has used both places."""
+    places = (root / slug, root / "competitions" / slug)
+    return next((place for place in places if place.is_dir()), None)
+
+
+def _unpacked(work: Path, slug: str) -> _Unpacked | None:
+    path = work / _UNPACKED
+    found = read_record(path, _Unpacked, f"delete {work} and call again") if path.exists() else None
+    if found is not None and found.slug != slug:
+        raise KitError(
+            f"{work} to be of {slug}", f"a download of {found.slug} that was stopped",
+            f"`invoke download --competition {found.slug}` ends it; or delete {work}",
+        )  # fmt: skip
+    return found
+
+
+def _is_spent(work: Path, record: DownloadRecord) -> bool:
+    """Whether a call was killed between writing the record and clearing up: all has been moved in."""
+    return (work / _UNPACKED).exists() and not any(_there(work / _FILES / name) for name in _tops(record.files))
+
+
+def _present(data: Path) -> list[str]:
+    return [name for name in PIECES if _there(data / name)]
+
+
+def _there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _tops(files: Iterable[str]) -> list[str]:
+    """What stands at the top of these paths, in the order in which it appears in data/."""
+    tops = sorted({name.split("/")[0] for name in files})
+    return sorted(tops, key=lambda name: PIECES.index(name) if name in PIECES else -1)
+
+
+def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+    """The files under these names of a folder by their paths in it; links are followed."""
+    found = {}
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            found[name] = path.stat().st_size
+        for parent, _, files in os.walk(path):
+            for file in files:
+                inner = Path(parent) / file
+                if not file.startswith("."):  # what desktops leave in folders
+                    found[inner.relative_to(folder).as_posix()] = inner.stat().st_size
+    return found
+
+
+def _differences(expected: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
+    missing = [f"{name}: missing" for name in sorted(set(expected) - set(found))]
+    strange = [f"{name}: not in the list" for name in sorted(set(found) - set(expected))]
+    sizes = [
+        f"{name}: {found[name]} bytes instead of {size}"
+        for name, size in sorted(expected.items())
+        if found.get(name, size) != size
+    ]
+    return missing + sizes + strange
+
+
+def _few(faults: list[str]) -> str:
+    return "; ".join(faults[:_SHOWN]) + (f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else "")
