@@ -54,6 +54,8 @@ def unpack(archive: Path, folder: Path, most_bytes: int, track: Track = silent) 
                 make_folder(goal.parent)
                 with opened.open(entry) as source, writing(goal), goal.open("xb") as file:
                     shutil.copyfileobj(source, file, _BLOCK_BYTES)
+                if goal.stat().st_size != entry.file_size:  # its checksum holds, its stated size does not
+                    raise zipfile.BadZipFile(f"{entry.filename!r} is shorter than it says")
     except _BROKEN as error:
         raise Corrupt(
             f"{archive.name} to be a whole zip archive", f"{error}", "the same command fetches it anew"
