@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import signal
 import sys
+import threading
 import warnings
 from dataclasses import asdict
 from pathlib import Path
@@ -32,6 +34,7 @@ from kit.config import Config, TrainingConfig
 from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, collate
 from kit.errors import KitError
 from kit.files import remove_partials, replacing, write_text
+from kit.machine import in_words
 from kit.model import load_checkpoint, network_input
 from kit.runs import HISTORY_COLUMNS, Run, Split
 from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended
@@ -89,14 +92,10 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             use_distributed_sampler=False,
             default_root_dir=run.home,
         )
+        knob = "training.batch_size (training.effective_batch keeps the recipe)"
         try:
-            trainer.fit(module, ckpt_path=run.last if state else None)
-        except torch.OutOfMemoryError as error:
-            raise KitError(
-                f"a batch of {settings.batch_size} images of {config.model.image_size_px} px to fit the device",
-                str(error).splitlines()[0],
-                "lower training.batch_size (training.effective_batch keeps the recipe) or model.image_size_px",
-            ) from error
+            with in_words(settings.batch_size, config.model.image_size_px, knob):
+                trainer.fit(module, ckpt_path=run.last if state else None)
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; tasks.py wants to say how to go on
             raise KeyboardInterrupt from error
 
@@ -265,6 +264,7 @@ class Progress(Checkpoint):
         self._fold = "" if run.fold is None else f"fold {run.fold}, "
         self._rows: list[dict[str, float]] = []
         self._started = 0.0
+        self._on_sigterm = signal.getsignal(signal.SIGTERM)
 
     @property
     def state_key(self) -> str:
@@ -296,6 +296,11 @@ class Progress(Checkpoint):
     def write_history(self) -> None:
         """Bring ``history.csv`` up to the rows: a kill may have come between it and the checkpoint."""
         write_text(self._run.history, pd.DataFrame(self._rows).to_csv(index=False, lineterminator="\n"))
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Take SIGTERM back: Lightning's handler waits for the other processes, which wait for this one."""
+        if threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, self._on_sigterm)
 
     def on_train_epoch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Start the epoch's clock."""

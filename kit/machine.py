@@ -1,0 +1,42 @@
+"""The machine's own errors in words: memory that is not there, a process of the training that is gone.
+
+torch has a type for a full GPU alone; on the CPU, and between processes, there is only the text.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+
+import torch
+
+from kit.errors import KitError
+
+_FULL = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
+_GONE = ("gloo", "nccl", "connection reset by peer", "connection closed by peer", "broken pipe")
+_SHOWN_LETTERS = 200
+
+
+@contextlib.contextmanager
+def in_words(batch_size: int, image_size_px: int, knob: str) -> Iterator[None]:
+    """Around the network's work: KitError where a batch does not fit (with the ``knob``) or a process is gone."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        text = str(error) or type(error).__name__
+        found = text.splitlines()[0][:_SHOWN_LETTERS]
+        if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _any_of(_FULL, text):
+            raise KitError(
+                f"a batch of {batch_size} images of {image_size_px} px to fit the memory", found,
+                f"lower {knob} or model.image_size_px",
+            ) from error  # fmt: skip
+        if torch.distributed.is_initialized() and _any_of(_GONE, text):
+            raise KitError(
+                "every process of this training to go on", f"one has ended: {found}",
+                "see above why, if it could say so; the same command goes on from the last whole epoch",
+            ) from error  # fmt: skip
+        raise
+
+
+def _any_of(words: tuple[str, ...], text: str) -> bool:
+    return any(word in text.lower() for word in words)

@@ -1,0 +1,112 @@
+"""Two processes train as one (gloo, CPU), whoever is missing boxes, stops early or is killed.
+
+Gradients are compared where the loss is a mean over images: RetinaNet with fixed norms. FCOS divides by the
+foreground of its own batch, and batch norm looks at its own batch, so that there only the outcome is compared.
+"""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import torch
+from conftest import TOY, copied
+from test_demo import PATIENCE_SECONDS, started
+from test_training import interrupted_after_one_epoch
+
+from kit import verbs
+from kit.model import load_checkpoint
+from kit.runs import Run
+
+TWO = ("trainer.accelerator=cpu", "trainer.devices=2")
+A_MINUTE = 60
+pytestmark = pytest.mark.slow
+
+
+def words(workspace, assignments):
+    knobs = [word for assignment in assignments for word in ("--set", assignment)]
+    return ("train", "--preset", "demo", *knobs, "--workspace", workspace)
+
+
+def trained_by_two(workspace, assignments):
+    process = started(*words(workspace, (*assignments, *TWO)))
+    out, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+    assert "MEMBER: 2/2" in err
+    assert out.count("is finished") == 1
+    return Run(workspace, "demo")
+
+
+def half_without_boxes(workspace):
+    """With one image per process and step, most steps have a box in one process alone, or in none."""
+    path = workspace / "data" / "train.csv"
+    table = pd.read_csv(path)
+    images = sorted(set(table["image_id"]))
+    path.write_text(table[table["image_id"].isin(images[: len(images) // 2])].to_csv(index=False))
+
+
+def last_loss(run):
+    return pd.read_csv(run.history)["train_loss"].iloc[-1]
+
+
+def test_two_processes_take_the_steps_of_one_where_the_loss_is_a_mean_over_images(toy, tmp_path):
+    recipe = (
+        *TOY, "model.detector=retinanet_resnet50_fpn_v2", "model.norm=frozen", "training.max_epochs=1",
+        "training.optimizer=sgd", "training.effective_batch=4", "training.learning_rate=1e-5",
+        "training.warmup_epochs=0", "training.clip_norm=0", "inference.views=plain",
+    )  # fmt: skip
+    alone = copied(toy, tmp_path / "alone")
+    verbs.train(alone, None, "demo", (*recipe, "training.batch_size=4"))
+    two = trained_by_two(toy, (*recipe, "training.batch_size=2"))
+    one, other = (load_checkpoint(run.last, "")["state_dict"] for run in (Run(alone, "demo"), two))
+    start = verbs.model.build  # noqa: F841
+    moved = 0.0
+    for name, weights in one.items():
+        assert torch.allclose(weights, other[name], rtol=1e-4, atol=1e-7), name
+    assert last_loss(two) == pytest.approx(last_loss(Run(alone, "demo")), rel=1e-3)
+
+
+def test_a_killed_process_ends_the_other_with_a_message_and_one_goes_on_after_two(toy, tmp_path):
+    """Half of the images have no box, so that steps with boxes in one process alone are among them."""
+    recipe = (*TOY, "training.max_epochs=8", "training.batch_size=1", "training.effective_batch=2")
+    half_without_boxes(toy)
+    straight = copied(toy, tmp_path / "straight")
+    process = started(*words(toy, (*recipe, *TWO)))
+    run = Run(toy, "demo")
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not run.history.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (second,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(second), signal.SIGKILL)
+    said = "".join(process.communicate(timeout=A_MINUTE))
+    assert process.returncode == 1
+    assert "expected: every process of this training to go on" in said
+    assert "Traceback" not in said
+    assert len(pd.read_csv(run.history)) < 8
+
+    verbs.train(toy, None, "demo", recipe)
+    verbs.train(straight, None, "demo", recipe)
+    assert len(pd.read_csv(run.history)) == 8
+    assert last_loss(run) == pytest.approx(last_loss(Run(straight, "demo")), rel=0.1)
+
+
+def test_two_go_on_after_one_and_end_where_one_would(toy, tmp_path):
+    recipe = (*TOY, "training.max_epochs=8")
+    straight = copied(toy, tmp_path / "straight")
+    interrupted_after_one_epoch(toy, recipe)
+    before = len(pd.read_csv(Run(toy, "demo").history))
+    assert before < 8
+    run = trained_by_two(toy, recipe)
+    verbs.train(straight, None, "demo", recipe)
+    assert len(pd.read_csv(run.history)) == 8
+    assert last_loss(run) == pytest.approx(last_loss(Run(straight, "demo")), rel=0.1)
+
+
+def test_both_stop_early_at_once(toy):
+    recipe = (*TOY, "training.max_epochs=9", "training.patience=1", "training.learning_rate=1e-9",
+              "training.warmup_epochs=0", "training.final_rate=0")  # fmt: skip
+    assert len(pd.read_csv(trained_by_two(toy, recipe).history)) < 9
