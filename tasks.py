@@ -152,10 +152,10 @@ def evaluate(
 ) -> None:
     """Score a run's stored validation detections: report.json, report.html, figures."""
     chosen = _run(workspace, run)
-    from kit import report, verbs
+    from kit import verbs
 
     verbs.adjust(chosen, tuple(set_ or ()))
-    _show_report(report.evaluate(chosen, _bar))
+    _show_report(verbs.evaluate(chosen, _bar))
     print(f"report: {chosen.folder / 'report.html'}")
 
 

@@ -43,7 +43,7 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise _refused(path, error, _size(partial)) from error
     finally:
         partial.unlink(missing_ok=True)
 
@@ -121,9 +121,12 @@ def sha256(path: Path) -> str:
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what a killed process left half written directly under ``folder`` (call under its lock)."""
-    for path in folder.glob(f".*{PARTIAL_SUFFIX}"):
-        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    """Delete what a killed process left half written anywhere in ``folder`` (call under its lock)."""
+    for path in sorted(folder.rglob(f".*{PARTIAL_SUFFIX}")):
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
 
 
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -134,12 +137,17 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return content
 
 
-def _refused(path: Path, error: OSError) -> KitError:
+def _refused(path: Path, error: OSError, written_bytes: int = 0) -> KitError:
+    needed = f"it needs more than {written_bytes / 2**20:.1f} MiB, " if written_bytes else ""
     return KitError(
         f"to write {path}",
-        f"{error.strerror or error} ({_free_space(path)})",
+        f"{error.strerror or error} ({needed}{_free_space(path)})",
         "make room or choose another folder with --workspace; what was there before is unchanged",
     )
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size if path.exists() else 0
 
 
 def _free_space(path: Path) -> str:

@@ -9,10 +9,10 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from kit.errors import KitError
-from kit.files import make_folder
+from kit.files import locked, make_folder, remove_partials, write_text
 from kit.runs import Run
 
 
@@ -20,23 +20,38 @@ from kit.runs import Run
 def holding(run: Run) -> Iterator[None]:
     """Hold a run, or one fold of it, for this process. Raises KitError where another process holds it."""
     make_folder(run.home)
-    holder = run.home / ".holder"
     try:
-        with FileLock(run.home / ".lock", timeout=0):
-            holder.write_text(str(os.getpid()), encoding="utf-8")
+        with locked(run.home / ".lock", seconds=0):
+            write_text(run.home / ".holder", str(os.getpid()))
             yield
     except Timeout as error:
         raise KitError(
-            f"run {run.title!r} to be free",
-            f"process {holder.read_text(encoding='utf-8')} is training it",
+            f"run {run.title!r} to be free", f"{_holder(run)} is training it",
             "wait for it, or choose another --run NAME",
-        ) from error
+        ) from error  # fmt: skip
 
 
-def turn(run: Run) -> FileLock:
+def turn(run: Run) -> contextlib.AbstractContextManager[None]:
     """Waits for its turn: held for the moments in which a run begins or ends, whoever trains its folds."""
-    make_folder(run.folder)
-    return FileLock(run.folder / ".turn")
+    return locked(make_folder(run.folder) / ".turn")
+
+
+@contextlib.contextmanager
+def working(run: Run) -> Iterator[None]:
+    """Wait until no other process works on the results of a finished run, and hold them.
+
+    What a killed one left half written is removed: nobody else can be writing it.
+    """
+    with locked(run.folder / ".work"):
+        if run.finished.exists():
+            remove_partials(run.folder)
+        yield
+
+
+def _holder(run: Run) -> str:
+    with contextlib.suppress(OSError):  # it has the lock, and may not have written its name yet
+        return f"process {(run.home / '.holder').read_text(encoding='utf-8')}"
+    return "another process"
 
 
 def rank() -> int:

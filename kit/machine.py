@@ -1,4 +1,4 @@
-"""The machine's own errors in words: memory that is not there, a process of the training that is gone.
+"""What the machine has for a training, and its own errors in words: no memory left, a process that is gone.
 
 torch has a type for a full GPU alone; on the CPU, and between processes, there is only the text.
 """
@@ -7,14 +7,31 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 
+from kit.config import Config
 from kit.errors import KitError
 
 _FULL = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
 _GONE = ("gloo", "nccl", "connection reset by peer", "connection closed by peer", "broken pipe")
 _SHOWN_LETTERS = 200
+
+
+def devices(config: Config) -> int:
+    """How many processes train on this machine."""
+    gpus = torch.cuda.device_count() if config.trainer.accelerator != "cpu" else 0
+    if config.trainer.accelerator == "gpu" and not gpus:
+        raise KitError("a GPU, for trainer.accelerator=gpu", "none", "--set trainer.accelerator=auto")
+    return config.trainer.devices if config.trainer.devices > 0 else max(1, gpus)
+
+
+def precision(config: Config) -> Any:
+    """Lightning's name of the precision that is configured."""
+    gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+    names = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
+    return names.get(config.training.precision, "16-mixed" if gpu else "32-true")
 
 
 @contextlib.contextmanager

@@ -34,7 +34,7 @@ from kit.config import Config, TrainingConfig
 from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, collate
 from kit.errors import KitError
 from kit.files import remove_partials, replacing, write_text
-from kit.machine import in_words
+from kit.machine import devices, in_words, precision
 from kit.model import load_checkpoint, network_input
 from kit.runs import HISTORY_COLUMNS, Run, Split
 from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended
@@ -78,7 +78,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             devices=devices(config),
             num_nodes=config.trainer.nodes,
             strategy="ddp" if processes > 1 else "auto",
-            precision=_precision(config),
+            precision=precision(config),
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=window,
             gradient_clip_val=settings.clip_norm or None,
@@ -98,14 +98,6 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
                 trainer.fit(module, ckpt_path=run.last if state else None)
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; tasks.py wants to say how to go on
             raise KeyboardInterrupt from error
-
-
-def devices(config: Config) -> int:
-    """How many processes train on this machine."""
-    gpus = torch.cuda.device_count() if config.trainer.accelerator != "cpu" else 0
-    if config.trainer.accelerator == "gpu" and not gpus:
-        raise KitError("a GPU, for trainer.accelerator=gpu", "none", "--set trainer.accelerator=auto")
-    return config.trainer.devices if config.trainer.devices > 0 else max(1, gpus)
 
 
 class DetectionModule(pl.LightningModule):
@@ -348,9 +340,12 @@ class _AtomicCheckpoints(TorchCheckpointIO):
     """Checkpoints under a temporary name beside their goal, then renamed; read back as plain values only."""
 
     def save_checkpoint(self, checkpoint: dict[str, Any], path: Any, storage_options: Any | None = None) -> None:
-        """Write and rename."""
-        with replacing(Path(path)) as partial:
-            torch.save(checkpoint, partial)
+        """Write and rename. A refusal of the system stays one: torch makes a RuntimeError of it."""
+        with replacing(Path(path)) as partial, partial.open("wb") as file:
+            try:
+                torch.save(checkpoint, file)
+            except RuntimeError as error:
+                raise (error.__context__ if isinstance(error.__context__, OSError) else error) from None
 
     def load_checkpoint(
         self, path: Any, map_location: Any = None, weights_only: bool | None = True
@@ -367,9 +362,3 @@ _EXPECTED_WARNINGS = (
     r".*number of training batches .* is smaller than the logging interval.*",  # values are logged per epoch
     r".*isinstance\(treespec, LeafSpec\).*",  # torch's own deprecation inside Lightning's batch transfer
 )
-
-
-def _precision(config: Config) -> Any:
-    gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
-    names = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-    return names.get(config.training.precision, "16-mixed" if gpu else "32-true")

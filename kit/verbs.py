@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from kit import decision, explore, model
+from kit import report as reports
 from kit.audit_report import audit_workspace, require_sound
 from kit.config import (
     DEFAULT_PRESET,
@@ -45,7 +46,8 @@ from kit.errors import KitError
 from kit.files import sha256
 from kit.fusion import fuse, weighted_boxes_fusion
 from kit.inference import kept_weights
-from kit.locks import holding, rank, turn
+from kit.locks import holding, rank, turn, working
+from kit.machine import devices
 from kit.progress import Track, silent
 from kit.report import current_report, image_sizes, require_same_data
 from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
@@ -92,7 +94,7 @@ def train(
             "no --preset: %r, which suits a machine with%s GPU", recipe, " a" if recipe == DEFAULT_PRESET else "out"
         )
     config = _config(run, recipe, preset_name is not None, assignments)
-    accumulation(config.training, training.devices(config) * config.trainer.nodes)  # refuses what does not divide
+    accumulation(config.training, devices(config) * config.trainer.nodes)  # refuses what does not divide
     asked = _asked(run, config, fold)
     if rank() > 0:
         data, split = load_training(workspace, config), read_split(run)
@@ -121,6 +123,19 @@ def train(
 
 def predict(run: Run, message: str | None = None, track: Track = silent) -> Submission:
     """Detect on the test images, choose one box per ID, check and file the next numbered submission."""
+    require_finished(run)
+    with working(run):
+        return _predicted(run, message, track)
+
+
+def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
+    """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
+    require_finished(run)
+    with working(run):
+        return reports.evaluate(run, track)
+
+
+def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     finished = require_finished(run)
     config, split = load(run.config), read_split(run)
     require_same_data(run, split, load_training(run.workspace, config, track))

@@ -19,7 +19,7 @@ LEVELS = (
     ("files", "credentials", "duplicates", "timm_detectors"),
     ("records", "refusals", "archive"),
     ("config", "cells", "submission", "download_record"),
-    ("rules", "runs", "kaggle_api"),
+    ("rules", "runs", "kaggle_api", "machine"),
     ("schemas", "locks"),
     ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation", "preview"),
     ("decision", "data", "phantoms", "charts", "pages", "attempts", "download"),
