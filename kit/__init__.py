@@ -9,7 +9,7 @@ The map of the package, top down (a module imports only what stands below its ow
     training       the only module that imports Lightning          explore  every figure and HTML page
     inference      weights + images -> raw detections
     decision       one box per ID                                  tta      views: name, apply, invert
-    evaluation     mAP, per class, threshold curve                 model    detectors by name, weights
+    evaluation     mAP, per class, threshold curve                 model    detectors by name; timm_detectors
     data           tables in, patients, samples, pixel cache       runs     the run folder
     submission     numbered folders, manifest, index               transforms  the augmentations
     fusion         suppression, weighted boxes fusion              phantoms the synthetic competition

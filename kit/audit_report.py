@@ -18,15 +18,17 @@ from kit.canvas import PREDICTION, Mark
 from kit.config import Config
 from kit.data import MAPPING, data_folder, has_test, patients
 from kit.download_record import has_own_table
-from kit.duplicates import take_prints
+from kit.duplicates import Prints, take_prints
 from kit.errors import KitError, nearest
 from kit.files import sha256, write_json
+from kit.images import Grey
 from kit.pages import Section, write_page
 from kit.pixels import PixelCache, open_cache
 from kit.progress import Track, silent
 from kit.records import read_record
 from kit.schemas import mapped_images, read_annotations
 
+_TABLE = "train.csv"
 _FORMAT = 1
 _SHOWN_ROWS = 200
 _SHOWN_IMAGES = 16
@@ -84,42 +86,28 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     Needs ``train/`` and ``train.csv``; ``test/`` and the mapping are judged where they are. Raises TableError for a
     train.csv that is no table of boxes (a row may name an image of either half), KitError for a missing folder.
     """
-    data, cache, folder = data_folder(workspace), workspace / ".cache", workspace / "audit"
-    table, limit = data / "train.csv", config.data.cache_max_gib
-    train = open_cache(data / "train", cache, limit, track)
-    test = open_cache(data / "test", cache, limit, track) if (data / "test").is_dir() else None
+    data, folder = data_folder(workspace), workspace / "audit"
+    caches = {
+        part: open_cache(data / part, workspace / ".cache", config.data.cache_max_gib, track)
+        for part in ("train", "test")
+        if part == "train" or (data / part).is_dir()
+    }
     own = has_own_table(data)
-    mapping = data / MAPPING
-    state = [
-        _FORMAT, __version__, train.file.name, "" if test is None else test.file.name, own,
-        *(sha256(path) if path.is_file() else "" for path in (table, mapping)), config.data.patient_pattern,
-    ]  # fmt: skip
-    key = hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    key = _key(data, caches, own, config)
     done = _stored(folder, key)
     if done is not None:
         return done
-    train_facts, test_facts = train.facts, {} if test is None else test.facts
-    everyone = sorted({*train_facts, *test_facts})
-    caches = {"train": train} | ({} if test is None else {"test": test})
-    readable = [
-        f"{part}/{name}"
-        for part, pixels in caches.items()
-        for name, facts in pixels.facts.items()
-        if not facts.fault
-    ]
-
-    def read(name: str) -> Any:
-        part, _, image_id = name.partition("/")
-        return caches[part].read(image_id)
-
+    train, test = caches["train"].facts, caches["test"].facts if "test" in caches else {}
+    # The same faults as a training would find, whatever the test half holds.
+    readable_test = {name: facts for name, facts in test.items() if not facts.fault}
     material = Material(
-        read_annotations(table, {**test_facts, **train_facts}),
+        read_annotations(data / _TABLE, {**readable_test, **train}, every_image=True),
         own,
-        train_facts,
-        test_facts,
-        {*test_facts, *(mapped_images(mapping) if has_test(workspace) else ())},
-        patients(everyone, config.data.patient_pattern),
-        take_prints(readable, read, track),
+        train,
+        test,
+        {*test, *(mapped_images(data / MAPPING) if has_test(workspace) else ())},
+        patients(sorted({*train, *test}), config.data.patient_pattern),
+        _prints(caches, track),
     )
     return _written(findings(material), folder, key, caches)
 
@@ -142,6 +130,27 @@ def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
         log.info("audit: %s; see %s", ", ".join(warned), audit.page)
 
 
+def _key(data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config) -> str:
+    """Changes with whatever the findings depend on; a pixel cache's file is named by its images' state."""
+    tables = [sha256(data / name) if (data / name).is_file() else "" for name in (_TABLE, MAPPING)]
+    pixels = {part: cache.file.name for part, cache in caches.items()}
+    state = [_FORMAT, __version__, pixels, own_table, tables, config.data.patient_pattern]
+    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+
+
+def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
+    """The prints of all readable images, named ``train/NAME`` and ``test/NAME``."""
+    names = [
+        f"{part}/{name}" for part, cache in caches.items() for name, facts in cache.facts.items() if not facts.fault
+    ]
+
+    def read(name: str) -> Grey:
+        part, _, image_id = name.partition("/")
+        return caches[part].read(image_id)
+
+    return take_prints(names, read, track)
+
+
 def _stored(folder: Path, key: str) -> Audit | None:
     path, page = folder / "audit.json", folder / "audit.html"
     if not path.is_file() or not page.is_file():
@@ -158,7 +167,7 @@ def _stored(folder: Path, key: str) -> Audit | None:
     return Audit(tuple(told), page)
 
 
-def _written(found: Sequence[Finding], folder: Path, key: str, caches: dict[str, PixelCache]) -> Audit:
+def _written(found: Sequence[Finding], folder: Path, key: str, caches: Mapping[str, PixelCache]) -> Audit:
     """Draw the sheets, write the page and, last, the JSON whose key says that both are there."""
     audit = Audit(tuple(found), folder / "audit.html")
     paths = {

@@ -5,7 +5,7 @@ import io
 import cv2
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
@@ -91,6 +91,7 @@ def test_the_longest_wave_alone_sets_its_own_bits():
     assert not turned.reshape(16, 16)[0, 1]
 
 
+@settings(max_examples=30)
 @given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 6))
 def test_planted_copies_in_noise_are_found_and_nothing_else(seed, count, copies):
     rng = np.random.default_rng(seed)
