@@ -220,7 +220,6 @@ def submit(
     """Send a submission to Kaggle exactly once and wait for its score."""
     from kit import preview, upload
     from kit.attempts import uploading
-    from kit.download_record import downloaded_slug
 
     place = Path(workspace)
     knobs = _patience(place, set_ or ())
@@ -229,7 +228,7 @@ def submit(
         return
     wire = _connected(knobs)
     with uploading(place):
-        outgoing = preview.outgoing(place, submission, message, downloaded_slug(place), _predicting(message))
+        outgoing = preview.outgoing(place, submission, message, _predicting(message))
         plan = upload.prepare(wire, outgoing, again, knobs, _clock())
         attempt = plan.attempt or _asked_and_sent(wire, plan, knobs, yes)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
@@ -309,9 +308,8 @@ def _patience(workspace: Path, assignments: Iterable[str]) -> Any:
 
 def _dry_run(workspace: Path, number: int | None, message: str | None) -> None:
     from kit import preview
-    from kit.download_record import downloaded_slug
 
-    outgoing = preview.outgoing(workspace, number, message, downloaded_slug(workspace), _predicting(message))
+    outgoing = preview.outgoing(workspace, number, message, _predicting(message))
     print("\n".join(preview.lines(outgoing, "unknown (a dry run asks nobody)")))
     print("dry run: nothing was sent")
 

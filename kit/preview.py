@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.config import CompetitionConfig, load
+from kit.download_record import downloaded_slug
 from kit.errors import KitError
 from kit.files import sha256
 from kit.runs import Run, names, newest_finished, read_finished
@@ -47,13 +48,12 @@ def outgoing(
     workspace: Path,
     number: int | None,
     message: str | None,
-    downloaded: str | None,
     predict: Callable[[Run], Submission],
 ) -> Outgoing:
     """Choose and examine what would be sent; the message defaults to the submission's own.
 
     The submission is that ``number`` or the newest valid one; where the newest finished run has none yet,
-    ``predict`` makes it. It goes to the competition that the data was ``downloaded`` from, else to its run's.
+    ``predict`` makes it. It goes to the competition that the data was downloaded from, else to its run's.
     Raises KitError where there is nothing valid to send.
     """
     if message is not None:
@@ -64,7 +64,7 @@ def outgoing(
     rows = examine(workspace, submission)
     scored = [one for one in read_submissions(workspace / "submissions") if one.public_score is not None]
     earlier = tuple(one for one in scored if one.number != submission.number)[-_EARLIER_SHOWN:]
-    competition = downloaded or _competition(workspace, submission).slug
+    competition = downloaded_slug(workspace) or _competition(workspace, submission).slug
     return Outgoing(submission, competition, words, rows, earlier)
 
 

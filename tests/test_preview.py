@@ -5,6 +5,7 @@ import pytest
 from conftest import TOY_TEST_IMAGES, copied, toy_config
 
 from kit.config import override, save
+from kit.download_record import record_download
 from kit.errors import KitError
 from kit.preview import lines, outgoing
 from kit.runs import Run, mark_finished
@@ -44,8 +45,8 @@ def never(run):
     raise AssertionError(f"{run.name} has its submission")
 
 
-def chosen(workspace, number=None, message=None, downloaded=None, predict=never):
-    return outgoing(workspace, number, message, downloaded, predict)
+def chosen(workspace, number=None, message=None, predict=never):
+    return outgoing(workspace, number, message, predict)
 
 
 def test_without_a_run_or_a_submission_the_next_step_is_to_train(tmp_path):
@@ -88,7 +89,8 @@ def test_scores_ranges_earlier_scores_and_uploads_are_shown(workspace):
 def test_the_downloaded_competition_goes_before_the_runs(workspace):
     filed(workspace)
     assert chosen(workspace).competition == "its-run-s"
-    assert chosen(workspace, downloaded="downloaded").competition == "downloaded"
+    record_download(workspace / "data", "downloaded")
+    assert chosen(workspace).competition == "downloaded"
 
 
 def test_a_run_without_a_submission_gets_one_first(workspace):
