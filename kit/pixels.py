@@ -11,23 +11,45 @@ import json
 import os
 import shutil
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 from filelock import FileLock
+from jaxtyping import Int64
 
 from kit.errors import KitError
 from kit.files import make_folder, read_json, remove_partials, replacing, write_json
 from kit.images import Grey, ImageError, read_grey
 from kit.progress import Track, silent
-from kit.schemas import ImageFacts, image_headers
+from kit.records import read_record
+from kit.schemas import ImageFacts, image_headers, image_names
 
 _GIB = 2**30
 _KEY_DIGITS = 16
-_FORMAT = 1
+_FORMAT = 2
+
+
+@dataclass(frozen=True)
+class PixelRows:
+    """Some images of a cache in a fixed order: arrays, which the processes of a loader share without copying.
+
+    A Python object per image would be copied into every worker, page by page, by counting references to it.
+    """
+
+    file: Path
+    offsets: Int64[np.ndarray, "n"]
+    widths_px: Int64[np.ndarray, "n"]
+    heights_px: Int64[np.ndarray, "n"]
+
+    def read(self, index: int) -> Grey:
+        """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied."""
+        shape = (int(self.heights_px[index]), int(self.widths_px[index]))
+        # Opened anew each time: a map kept for long counts as a worker's memory.
+        return np.memmap(self.file, np.uint8, "r", int(self.offsets[index]), shape)
 
 
 @dataclass(frozen=True)
@@ -36,97 +58,136 @@ class PixelCache:
 
     facts: Mapping[str, ImageFacts]
     file: Path
-    offsets: Mapping[str, int]
 
     def read(self, image_id: str) -> Grey:
         """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied."""
-        facts = self.facts[image_id]
-        return np.memmap(  # opened anew each time: a map kept for long counts as a worker's memory
-            self.file, np.uint8, "r", self.offsets[image_id], (facts.height_px, facts.width_px)
+        return self._all.read(self._places[image_id])
+
+    def rows(self, image_ids: Sequence[str]) -> PixelRows:
+        """The named images in that order, for whoever reads them by number."""
+        places = np.array([self._places[image_id] for image_id in image_ids], dtype=np.int64)
+        everyone = self._all
+        return PixelRows(
+            self.file, everyone.offsets[places], everyone.widths_px[places], everyone.heights_px[places]
         )
+
+    @cached_property
+    def _places(self) -> dict[str, int]:
+        return {image_id: place for place, image_id in enumerate(self.facts)}
+
+    @cached_property
+    def _all(self) -> PixelRows:
+        widths, heights = (
+            np.array([getattr(fact, side) for fact in self.facts.values()], dtype=np.int64)
+            for side in ("width_px", "height_px")
+        )
+        return PixelRows(self.file, np.cumsum(widths * heights) - widths * heights, widths, heights)
 
 
 def open_cache(folder: Path, cache: Path, max_gib: float, track: Track = silent) -> PixelCache:
     """The cache of a folder of images, built under ``cache`` where it is missing or stale.
 
-    Raises KitError where the folder is missing or the cache would not fit (``data.cache_max_gib``, the disk).
-    Unreadable images raise nothing: their ``facts`` carry the fault, for the tables' check to name the row.
+    Where no file's name, size or time has changed, none is opened. Raises KitError where the folder is missing
+    or the cache would not fit (``data.cache_max_gib``, the disk). Unreadable images raise nothing: their
+    ``facts`` carry the fault, for the tables' check to name the row.
     """
-    facts = image_headers(folder)
+    names = image_names(folder)
     make_folder(cache)
-    index_path = cache / f"{folder.name}.json"
-    key = _key(facts)
+    key = _key(folder, names)
+    pixels, index = cache / f"{folder.name}-{key}.u8", cache / f"{folder.name}.json"
     with FileLock(cache / ".lock"):  # two processes that start at once build it once
-        if index_path.exists():
-            index = read_json(index_path, f"delete {index_path}; it is made anew")
-            pixels = cache / str(index.get("file"))
-            if index.get("key") == key and pixels.exists() and pixels.stat().st_size == index["bytes"]:
-                return _opened(facts, pixels, index["offsets"], index["faults"])
-        return _build(facts, folder, cache, key, max_gib, track)
+        stored = _stored(index, key, names)
+        if stored and pixels.exists() and pixels.stat().st_size == stored.total_bytes:
+            return PixelCache(stored.facts(folder, names), pixels)
+        facts = _build(folder, pixels, max_gib, track)
+        sides = [tuple(getattr(fact, side) for fact in facts.values()) for side in ("width_px", "height_px")]
+        faults = {name: fact.fault for name, fact in facts.items() if fact.fault}
+        write_json(index, asdict(_Index(key, sides[0], sides[1], faults)))
+        for stale in cache.glob(f"{folder.name}-*.u8"):
+            if stale != pixels:
+                stale.unlink(missing_ok=True)
+    return PixelCache(facts, pixels)
 
 
-def _build(
-    facts: Mapping[str, ImageFacts], folder: Path, cache: Path, key: str, max_gib: float, track: Track
-) -> PixelCache:
-    sizes = {name: fact.width_px * fact.height_px for name, fact in facts.items()}
-    starts = np.concatenate([[0], np.cumsum(list(sizes.values()), dtype=np.int64)])
-    total_bytes = int(starts[-1])
-    remove_partials(cache)
-    _check_room(total_bytes, cache, max_gib)
-    offsets = dict(zip(sizes, starts[:-1].tolist(), strict=True))
-    pixels_path = cache / f"{folder.name}-{key}.u8"
-    faults: dict[str, str] = {}
-    with replacing(pixels_path) as partial:
+@dataclass(frozen=True)
+class _Index:
+    """What is known of the files, in the order of their names; the key says of which files."""
+
+    key: str
+    widths_px: tuple[int, ...]
+    heights_px: tuple[int, ...]
+    faults: Mapping[str, str]
+
+    @property
+    def total_bytes(self) -> int:
+        return sum(width * height for width, height in zip(self.widths_px, self.heights_px, strict=True))
+
+    def facts(self, folder: Path, names: Sequence[str]) -> dict[str, ImageFacts]:
+        sizes = zip(names, self.widths_px, self.heights_px, strict=True)
+        return {
+            name: ImageFacts(folder / name, width, height, self.faults.get(name, ""))
+            for name, width, height in sizes
+        }
+
+
+def _stored(index: Path, key: str, names: Sequence[str]) -> _Index | None:
+    """The index, if it is of these files. Raises KitError where it is broken."""
+    do = f"delete {index}; it is made anew"
+    if not index.exists():
+        return None
+    content = read_json(index, do)
+    if not isinstance(content, dict) or content.get("key") != key:
+        return None
+    stored = read_record(index, _Index, do)
+    if not len(stored.widths_px) == len(stored.heights_px) == len(names):
+        raise KitError(f"{index} to tell the sizes of {len(names)} images", f"{len(stored.widths_px)}", do)
+    return stored
+
+
+def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> dict[str, ImageFacts]:
+    """Decode every image into ``goal``, on all cores; the facts with the faults that decoding found."""
+    facts = image_headers(folder)
+    sizes = [fact.width_px * fact.height_px for fact in facts.values()]
+    offsets = dict(zip(facts, np.cumsum([0, *sizes]).tolist(), strict=False))
+    remove_partials(goal.parent)
+    _check_room(sum(sizes), goal.parent, max_gib)
+    with replacing(goal) as partial:
         with partial.open("wb") as file:
-            file.truncate(total_bytes)
+            file.truncate(sum(sizes))
 
-        def decode(name: str) -> tuple[str, str]:
+        def decode(name: str) -> ImageFacts:
             fact = facts[name]
             if fact.fault:
-                return name, fact.fault
+                return fact
             try:
                 pixels = read_grey(fact.path)
             except ImageError as error:
-                return name, str(error)
+                return replace(fact, fault=str(error))
             if pixels.shape != (fact.height_px, fact.width_px):
-                return (
-                    name,
-                    f"its header says {fact.width_px} x {fact.height_px} pixels, it holds {pixels.shape}",
-                )
+                said = f"its header says {fact.width_px} x {fact.height_px} pixels"
+                return replace(fact, fault=f"{said}, it holds {pixels.shape}")
             with partial.open("rb+") as file:
                 file.seek(offsets[name])
-                file.write(pixels.tobytes())
-            return name, ""
+                file.write(np.ascontiguousarray(pixels).data)
+            return fact
 
         with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata; what matters is a fault
-            results = pool.map(decode, facts)
-            for name, fault in track(results, f"decoding {folder.name}", len(facts)):
-                if fault:
-                    faults[name] = fault
-    write_json(
-        cache / f"{folder.name}.json",
-        {"key": key, "file": pixels_path.name, "bytes": total_bytes, "offsets": offsets, "faults": faults},
-    )
-    for stale in cache.glob(f"{folder.name}-*.u8"):
-        if stale != pixels_path:
-            stale.unlink(missing_ok=True)
-    return _opened(facts, pixels_path, offsets, faults)
+            decoded = track(pool.map(decode, facts), f"decoding {folder.name}", len(facts))
+            return dict(zip(facts, decoded, strict=True))
 
 
-def _opened(
-    facts: Mapping[str, ImageFacts], file: Path, offsets: Mapping[str, int], faults: Mapping[str, str]
-) -> PixelCache:
-    checked = {
-        name: ImageFacts(fact.path, fact.width_px, fact.height_px, faults.get(name, fact.fault))
-        for name, fact in facts.items()
-    }
-    return PixelCache(checked, file, offsets)
-
-
-def _key(facts: Mapping[str, ImageFacts]) -> str:
-    state = [(name, fact.path.stat().st_size, fact.path.stat().st_mtime_ns) for name, fact in facts.items()]
+def _key(folder: Path, names: Sequence[str]) -> str:
+    state = [(name, *_size_and_time(folder / name)) for name in names]
     return hashlib.sha256(json.dumps([_FORMAT, state]).encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _size_and_time(path: Path) -> tuple[int, int]:
+    try:
+        status = path.stat()
+    except OSError:  # a link to nothing: its header's fault says so
+        return -1, -1
+    return status.st_size, status.st_mtime_ns
 
 
 def _check_room(total_bytes: int, cache: Path, max_gib: float) -> None:

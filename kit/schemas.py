@@ -57,20 +57,24 @@ class ImageFacts:
     fault: str = ""
 
 
-def image_headers(folder: Path) -> dict[str, ImageFacts]:
-    """The images directly in a folder by file name, sorted, judged by their headers only.
-
-    Raises KitError where there is no such folder. A file that is no image gets a ``fault`` and size 0.
-    """
+def image_names(folder: Path) -> list[str]:
+    """The names of the images directly in a folder, sorted. Raises KitError where there is no such folder."""
     try:
-        files = sorted(
+        return sorted(
             entry.name
             for entry in os.scandir(folder)
             if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
         )
     except OSError as error:
         raise KitError(f"the folder {folder} with images", error.strerror or str(error), _FIX) from error
-    return {name: _header(folder / name) for name in files}
+
+
+def image_headers(folder: Path) -> dict[str, ImageFacts]:
+    """The images directly in a folder by file name, sorted, judged by their headers only.
+
+    Raises KitError where there is no such folder. A file that is no image gets a ``fault`` and size 0.
+    """
+    return {name: _header(folder / name) for name in image_names(folder)}
 
 
 def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: bool = False) -> pd.DataFrame:

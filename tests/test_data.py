@@ -1,6 +1,8 @@
 """From files to samples: the patients of images, and a cache that equals the files."""
 
+import json
 import os
+import pickle
 
 import numpy as np
 import pytest
@@ -41,6 +43,30 @@ class TestPixelCache:
         cache = open_cache(toy / "data" / "train", toy / ".cache", 1.0)
         for image_id, facts in cache.facts.items():
             assert (cache.read(image_id) == read_grey(facts.path)).all()
+
+    def test_rows_by_number_are_the_images_by_name_in_the_order_asked_for(self, toy):
+        cache = open_cache(toy / "data" / "train", toy / ".cache", 1.0)
+        assert len(cache.rows([]).offsets) == 0
+        names = sorted(cache.facts)[::-3]
+        rows = pickle.loads(pickle.dumps(cache.rows(names)))  # as a loader's worker gets them
+        assert all((rows.read(place) == cache.read(name)).all() for place, name in enumerate(names))
+
+    def test_a_second_opening_knows_the_same_of_every_file(self, toy):
+        folder, cache = toy / "data" / "train", toy / "fresh"
+        (folder / "broken.png").write_bytes(b"nothing")
+        (folder / "gone.png").symlink_to(folder / "nowhere.png")
+        first, second = open_cache(folder, cache, 1.0), open_cache(folder, cache, 1.0)
+        assert second == first
+        assert second.facts["broken.png"].fault and second.facts["gone.png"].fault
+        assert len(second.facts) == 34
+
+    def test_an_index_of_other_files_is_refused(self, toy):
+        open_cache(toy / "data" / "train", toy / ".cache", 1.0)
+        path = toy / ".cache" / "train.json"
+        index = json.loads(path.read_text())
+        path.write_text(json.dumps(index | {"widths_px": index["widths_px"][1:]}))
+        with pytest.raises(KitError, match=r"sizes of 32 images\n.*31\n.*delete"):
+            open_cache(toy / "data" / "train", toy / ".cache", 1.0)
 
     def test_it_is_built_once_and_again_when_a_file_changed(self, toy):
         folder, cache = toy / "data" / "train", toy / ".cache"
