@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import math
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
+import cv2
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kit.boxes import CORNERS
 from kit.config import AugmentationConfig, Config
@@ -146,7 +148,7 @@ class DetectionDataset(Dataset[Sample]):
         augmentation: AugmentationConfig | None = None,
     ) -> None:
         self.image_ids = tuple(image_ids)
-        self._pixels = data.pixels
+        self._pixels = data.pixels.rows(self.image_ids)
         self._size_px = image_size_px
         self._seed = seed
         self._augment = None if augmentation is None else Augmentation(augmentation)
@@ -158,7 +160,7 @@ class DetectionDataset(Dataset[Sample]):
     def __getitem__(self, key: int | tuple[int, int]) -> Sample:
         epoch, position = (0, key) if isinstance(key, int) else key
         index = position % len(self)
-        original = self._pixels.read(self.image_ids[index])
+        original = self._pixels.read(index)
         image = resize_longest(original, self._size_px)
         rows = slice(self._starts[index], self._starts[index + 1])
         factors = np.array([image.shape[1] / original.shape[1], image.shape[0] / original.shape[0]] * 2)
@@ -210,6 +212,34 @@ def collate(samples: Sequence[Sample]) -> Batch:
     """Put samples side by side without stacking: detectors take lists."""
     images, boxes, labels, indices, lost, counted = zip(*samples, strict=True)
     return Batch(list(images), list(boxes), list(labels), list(indices), sum(lost), list(counted))
+
+
+def loader(
+    dataset: DetectionDataset, sampler: EpochSampler, batch_size: int, workers: int, pinned: bool
+) -> DataLoader[Any]:
+    """Batches of the sampler's samples, prepared here (0 workers) or by processes that live over the epochs.
+
+    ``pinned``: in memory from which a GPU copies while it computes.
+    """
+    return DataLoader(
+        dataset,
+        batch_size=batch_size,
+        sampler=sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=pinned,
+        persistent_workers=workers > 0,
+        worker_init_fn=_start_worker,
+    )
+
+
+def _start_worker(number: int) -> None:
+    """One thread each, as torch does it for itself; and what was there before is never looked at by the collector.
+
+    A look would write to every object's head, and every page of them would be copied into the worker.
+    """
+    cv2.setNumThreads(1)
+    gc.freeze()
 
 
 def training_dataset(workspace: Path, image_size_px: int | None = None) -> DetectionDataset:

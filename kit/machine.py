@@ -27,11 +27,15 @@ def devices(config: Config) -> int:
     return config.trainer.devices if config.trainer.devices > 0 else max(1, gpus)
 
 
+def on_gpu(config: Config) -> bool:
+    """Whether there is a GPU and it is wanted."""
+    return torch.cuda.is_available() and config.trainer.accelerator != "cpu"
+
+
 def precision(config: Config) -> Any:
     """Lightning's name of the precision that is configured."""
-    gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
     names = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-    return names.get(config.training.precision, "16-mixed" if gpu else "32-true")
+    return names.get(config.training.precision, "16-mixed" if on_gpu(config) else "32-true")
 
 
 @contextlib.contextmanager

@@ -13,6 +13,8 @@ from kit import model
 from kit.config import Config
 from kit.data import TestData, TrainingData
 from kit.files import sha256
+from kit.machine import on_gpu
+from kit.memory import laid_out
 from kit.inference import Source, kept_weights, merge_detections, store_detections
 from kit.progress import Track, silent
 from kit.runs import Run, Split
@@ -42,8 +44,8 @@ def stored_fold(
     def detector() -> nn.Module:
         network = bare_detector(config, split)
         network.load_state_dict(weights)
-        gpu = torch.cuda.is_available() and config.trainer.accelerator != "cpu"
-        return network.to("cuda" if gpu else "cpu")
+        device = "cuda" if on_gpu(config) else "cpu"
+        return laid_out(network, device).to(device)
 
     return store_detections(run.detections(data.part), source, detector, data.pixels, image_ids, track)
 

@@ -6,6 +6,7 @@ image), and checkpoints are written where an epoch ends: a kill costs at most on
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import math
 import signal
@@ -31,10 +32,12 @@ from torch.utils.data import DataLoader
 from torchmetrics.detection import MeanAveragePrecision
 
 from kit.config import Config, TrainingConfig
-from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, collate
+from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, loader
 from kit.errors import KitError
 from kit.files import remove_partials, replacing, write_text
-from kit.machine import devices, in_words, precision
+from kit.loss_check import BadLoss, LossCheck
+from kit.machine import devices, in_words, on_gpu, precision
+from kit.memory import keeping_freed_memory, laid_out
 from kit.model import load_checkpoint, network_input
 from kit.runs import HISTORY_COLUMNS, Run, Split
 from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended
@@ -94,7 +97,8 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
         )
         knob = "training.batch_size (training.effective_batch keeps the recipe)"
         try:
-            with in_words(settings.batch_size, config.model.image_size_px, knob):
+            kept = contextlib.nullcontext() if on_gpu(config) else keeping_freed_memory()
+            with kept, in_words(settings.batch_size, config.model.image_size_px, knob):
                 trainer.fit(module, ckpt_path=run.last if state else None)
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; tasks.py wants to say how to go on
             raise KeyboardInterrupt from error
@@ -114,13 +118,14 @@ class DetectionModule(pl.LightningModule):
         first_epoch: int,
     ) -> None:
         super().__init__()
-        self.detector = detector
+        self.detector = laid_out(detector, "cuda" if on_gpu(config) else "cpu")
         self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
         size_px, seed = config.model.image_size_px, config.training.seed
         self._train = DetectionDataset(data, split.training(fold), size_px, seed, config.augmentation)
         self._validation = DetectionDataset(data, split.folds[fold], size_px, seed)
         self._score = MeanAveragePrecision(backend="faster_coco_eval")
-        self._unchecked: list[tuple[Tensor, list[int]]] = []
+        self._loss_check = LossCheck()
+        self._boxes_lost = 0
 
     @property
     def first_step(self) -> int:
@@ -160,30 +165,27 @@ class DetectionModule(pl.LightningModule):
             {"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
         ]
         loss = torch.stack(list(self.detector(network_input(batch.images), targets).values())).sum()
-        self._unchecked.append((loss.detach(), batch.indices))
-        size = len(batch.images)
-        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True, batch_size=size,
-                 sync_dist=True)  # fmt: skip
-        self.log("boxes_lost", float(batch.lost), on_step=False, on_epoch=True, reduce_fx="sum",
-                 batch_size=size, sync_dist=True)  # fmt: skip
+        self._loss_check.add(loss, batch.indices)
+        self._boxes_lost += batch.lost  # logged at the end: a number logged here is sent to the GPU and waited for
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
+                 batch_size=len(batch.images), sync_dist=True)  # fmt: skip
         share = math.ceil(len(self._train) / self.trainer.world_size)
         return loss * loss_factor(batch_idx, share, self._config.training.batch_size, self._window)
 
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
-        """Stop before a non-finite loss reaches the weights; set the step's rate."""
-        finite = torch.isfinite(torch.stack([loss for loss, _ in self._unchecked])).tolist()
-        bad = [indices for (_, indices), fine in zip(self._unchecked, finite, strict=True) if not fine]
-        self._unchecked.clear()
-        if bad:
-            names = ", ".join(self._train.image_ids[index] for index in bad[0])
-            raise KitError(
-                "a finite training loss",
-                f"epoch {self.current_epoch + 1}, step {self.global_step}, images {names}",
-                "look at these images and their boxes, or lower training.learning_rate; the run's last whole "
-                "epoch is kept",
-            )
+        """Stop at a non-finite loss (on the CPU before it reaches the weights); set the step's rate."""
+        self._refuse(self._loss_check.verdict(self.global_step))
         for group in optimizer.param_groups:
             group["lr"] = self.rate
+
+    def on_validation_start(self) -> None:
+        """Stop at a non-finite loss of the epoch's last step before anything is made of the weights."""
+        self._refuse(self._loss_check.last_verdict())
+
+    def on_train_epoch_end(self) -> None:
+        """Log how many boxes the augmentation lost in this epoch."""
+        self.log("boxes_lost", float(self._boxes_lost), reduce_fx="sum", sync_dist=True)
+        self._boxes_lost = 0
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect detections and truth of the plain view."""
@@ -200,6 +202,16 @@ class DetectionModule(pl.LightningModule):
         self._score.reset()
         self.log("map50", scores["map_50"].float(), prog_bar=True, sync_dist=True, batch_size=1)
         self.log("map50_95", scores["map"].float(), sync_dist=True, batch_size=1)
+
+    def _refuse(self, bad: BadLoss | None) -> None:
+        if bad:
+            names = ", ".join(self._train.image_ids[index] for index in bad.indices)
+            raise KitError(
+                "a finite training loss",
+                f"epoch {self.current_epoch + 1}, step {bad.step}, images {names}",
+                "look at these images and their boxes, or lower training.learning_rate; the run's last whole "
+                "epoch is kept",
+            )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Store the weights under the bare detector's names, with what is needed to rebuild it."""
@@ -233,15 +245,7 @@ class DetectionModule(pl.LightningModule):
         gpu = self.trainer.strategy.root_device.type == "cuda"
         wanted = self._config.data.workers
         workers = wanted if wanted >= 0 else _GPU_WORKERS if gpu else 0
-        return DataLoader(
-            dataset,
-            batch_size=self._config.training.batch_size,
-            sampler=sampler,
-            num_workers=workers,
-            collate_fn=collate,
-            pin_memory=gpu,
-            persistent_workers=workers > 0,
-        )
+        return loader(dataset, sampler, self._config.training.batch_size, workers, pinned=gpu)
 
 
 class Progress(Checkpoint):

@@ -15,7 +15,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 
 # A module imports only from lower levels.
 LEVELS = (
-    ("errors", "progress", "deadlines", "boxes", "images", "radiographs"),
+    ("errors", "progress", "deadlines", "boxes", "images", "radiographs", "loss_check", "memory"),
     ("files", "credentials", "duplicates", "timm_detectors"),
     ("records", "refusals", "archive"),
     ("config", "cells", "submission", "download_record"),

@@ -1,6 +1,7 @@
 """Raw detections: a table of every view, that grows in parts."""
 
 import dataclasses
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -10,8 +11,8 @@ from conftest import toy_config
 from PIL import Image
 from torch import nn
 
-from kit import inference, verbs
-from kit.config import InferenceConfig
+from kit import inference, model, verbs
+from kit.config import InferenceConfig, preset
 from kit.data import load_test
 from kit.errors import KitError
 from kit.inference import Source, detect, read_detections, store_detections
@@ -76,6 +77,34 @@ def test_every_view_finds_the_square_in_the_originals_pixels(tmp_path):
     assert table.groupby("image_id")["view"].apply(list).tolist() == [list(InferenceConfig().views)] * 4
     boxes = table[["x_min", "y_min", "x_max", "y_max"]].to_numpy()
     assert np.abs(boxes - [10, 20, 50, 60]).max() <= 2.5  # a pixel of a picture half the size, and its blur
+
+
+def test_batches_find_what_single_images_find(tmp_path):
+    pixels = squares(tmp_path, [(100, 100), (100, 200), (150, 100), (100, 100), (100, 100)])
+    detector = model.build(model.resolved(preset("demo").model), 1).eval()
+    origin = dataclasses.replace(source(batch_size=3), image_size_px=64)
+    together = detect(origin, detector, pixels, list(pixels.facts))
+    single = pd.concat([detect(origin, detector, pixels, [name]) for name in pixels.facts])
+    assert len(together) == len(single) > 100
+    keys = ["image_id", "view", "label"]
+    assert together[keys].to_numpy().tolist() == single[keys].to_numpy().tolist()
+    assert np.abs(together["score"].to_numpy() - single["score"].to_numpy()).max() < 1e-5
+    corners = ["x_min", "y_min", "x_max", "y_max"]
+    assert np.abs(together[corners].to_numpy() - single[corners].to_numpy()).max() < 1e-2
+
+
+def test_of_each_image_one_view_is_in_memory_at_a_time(tmp_path):
+    side, count = 512, 4
+
+    pixels = squares(tmp_path, [(side, side)] * count)
+    origin = dataclasses.replace(source(batch_size=count), image_size_px=side)
+    network = Finder(found=False)
+    detect(origin, network, pixels, list(pixels.facts))
+    tracemalloc.start()
+    detect(origin, network, pixels, list(pixels.facts))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.5 * (1.1 * side) ** 2  # numpy's: the view of one image, on its way into a tensor
 
 
 def test_a_wrong_inverse_would_be_seen():

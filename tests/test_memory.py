@@ -1,0 +1,60 @@
+"""The machine's side: precision, memory format, kept memory, losses that are checked without waiting."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from kit.config import preset
+from kit.loss_check import BadLoss, LossCheck
+from kit.machine import precision
+from kit.memory import keeping_freed_memory, laid_out
+
+
+def test_auto_is_full_precision_on_the_cpu_and_a_wish_is_a_wish():
+    config = preset("demo").replace({"trainer.accelerator": "cpu"})
+    assert precision(config) == "32-true"
+    assert precision(config.replace({"training.precision": "bf16"})) == "bf16-mixed"
+
+
+@pytest.mark.parametrize(("device", "layout"), [("cpu", torch.contiguous_format), ("cuda", torch.channels_last)])
+def test_a_gpu_gets_its_weights_channels_last_and_their_values_stay(device, layout):
+    network = nn.Conv2d(3, 4, 3)
+    before = network.weight.detach().clone()
+    assert laid_out(network, device).weight.is_contiguous(memory_format=layout)
+    assert torch.equal(network.weight, before)
+
+
+def test_kept_memory_changes_no_result_and_ends_with_its_block():
+    def work():
+        generator = torch.Generator().manual_seed(1)
+        return torch.rand(3000, 1000, generator=generator) @ torch.rand(1000, 10, generator=generator)
+
+    before = work()
+    with keeping_freed_memory():
+        inside = work()
+    assert torch.equal(before, inside)
+    assert torch.equal(before, work())
+
+
+class TestLossCheck:
+    def test_finite_losses_are_no_news(self):
+        check = LossCheck()
+        check.add(torch.tensor(1.0), [0, 1])
+        assert check.verdict(0) is None
+        assert check.last_verdict() is None
+
+    @pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf])
+    def test_the_first_bad_batch_of_a_step_is_named_with_its_images(self, value):
+        check = LossCheck()
+        for loss, indices in ((1.0, [0, 1]), (value, [2, 3]), (value, [4])):
+            check.add(torch.tensor(loss), indices)
+        assert check.verdict(7) == BadLoss(7, (2, 3))
+
+    def test_a_step_answers_for_its_own_losses_only(self):
+        check = LossCheck()
+        check.add(torch.tensor(math.nan), [0])
+        check.verdict(0)
+        check.add(torch.tensor(1.0), [1])
+        assert check.verdict(1) is None
