@@ -269,6 +269,24 @@ def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None
     _dry_run(Path(workspace), int(Path(result.submission).parent.name.partition("-")[0]), None)
 
 
+@verb(
+    help=WORKSPACE | {"json": "where to write it (default: WORKSPACE/bench.json)", "only": "one benchmark by name"}
+)
+def bench(context: Context, json: str | None = None, only: str | None = None, workspace: str = ".") -> None:
+    """Measure speed against what one would otherwise run: one table, also as JSON; under ten minutes."""
+    goal = Path(json) if json else Path(workspace) / "bench.json"
+    _run_tools(
+        [
+            sys.executable,
+            "-m",
+            "tests.benchmarks",
+            "--json",
+            str(goal.resolve()),
+            *(["--only", only] if only else []),
+        ]
+    )
+
+
 @task(help={"slow": "run the slow tests instead of the fast ones"})
 def test(context: Context, slow: bool = False) -> None:
     """Run the fast test suite (under three minutes), or the slow rest."""

@@ -1,0 +1,123 @@
+"""One training epoch of the kit against the bare loop: forward, backward, step on tensors already in memory.
+
+The kit's time runs from the first training batch in the network to the first validation batch in it. The
+in-loop score and the two checkpoints, which come once an epoch of any length, are named in the note.
+"""
+
+from __future__ import annotations
+
+import logging
+import statistics
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from kit.config import Config
+from kit.data import DetectionDataset, EpochSampler, TrainingData, collate, load_training
+from kit.model import network_input
+from kit.phantoms import write_competition
+from kit.runs import Run, Split
+from kit.training import fit
+
+from .detectors import config_of, detector_of
+from .measure import Row, timed
+from .sizes import Sizes
+
+_HELD_OUT = 4  # images: one batch of validation
+_LIMITS = {"laptop": 1.05, "demo": None}
+
+# A batch as the bare loop takes it: images float in three channels, and their targets.
+Prepared = tuple[list[Tensor], list[dict[str, Tensor]]]
+
+
+def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
+    """The rows of this module."""
+    logging.getLogger("kit").setLevel(logging.WARNING)
+    for name, limit in _LIMITS.items():
+        place = folder / name
+        config = config_of(name, sizes).replace({"training.max_epochs": 1, "trainer.accelerator": "cpu"})
+        size_px = sizes.size_px if name == "laptop" else 2 * config.model.image_size_px
+        write_competition(place, 3, train_images=sizes.epoch_images + _HELD_OUT, test_images=8, size_px=size_px)
+        data = load_training(place, config)
+        split = Split(data.labels, data.image_ids, (data.image_ids[:_HELD_OUT],), data.table_sha256)
+        batches = _in_memory(config, split, data)
+        _bare(config, batches[:2], len(data.labels))
+        times = [
+            (*_ours(Run(place, f"run{number}"), config, split, data), _bare(config, batches, len(data.labels)))
+            for number in range(sizes.epoch_repeats)
+        ]
+        a, after, b = (statistics.median(each) for each in zip(*times, strict=True))
+        yield Row("epoch", f"one training epoch, {name}, {len(batches)} batches of {config.training.batch_size}",
+                  "bare forward, backward, step in memory", "s", a, b, "times as much", limit=limit,
+                  note=f"then {after:.1f} s for the score and two checkpoints")  # fmt: skip
+
+
+def _ours(run: Run, config: Config, split: Split, data: TrainingData) -> tuple[float, float]:
+    """Seconds of the training, and of what comes after the validation's last forward pass."""
+    detector = detector_of(config, len(data.labels))
+    clock = _Clock()
+    before = detector.register_forward_pre_hook(clock.entered)
+    after = detector.register_forward_hook(clock.left)
+    run.folder.mkdir(parents=True)
+    fit(run, config, split, data, detector)
+    ended = time.perf_counter()
+    before.remove()
+    after.remove()
+    return clock.trained, ended - clock.times["validation", "left"]
+
+
+class _Clock:
+    """When the network was first entered and last left, in training and in validation."""
+
+    def __init__(self) -> None:
+        self.times: dict[tuple[str, str], float] = {}
+
+    def entered(self, network: nn.Module, inputs: object) -> None:
+        self.times.setdefault((_mode(network), "entered"), time.perf_counter())
+
+    def left(self, network: nn.Module, inputs: object, outputs: object) -> None:
+        self.times[_mode(network), "left"] = time.perf_counter()
+
+    @property
+    def trained(self) -> float:
+        return self.times["validation", "entered"] - self.times["train", "entered"]
+
+
+def _mode(network: nn.Module) -> str:
+    return "train" if network.training else "validation"
+
+
+def _bare(config: Config, batches: list[Prepared], classes: int) -> float:
+    detector = detector_of(config, classes).train()
+    settings = config.training
+    weights = [weight for weight in detector.parameters() if weight.requires_grad]
+    optimizer = torch.optim.SGD(
+        weights, lr=settings.warmup_start_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+    )
+
+    def epoch() -> None:
+        for images, targets in batches:
+            loss = torch.stack(list(detector(images, targets).values())).sum()
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+    return timed(epoch)
+
+
+def _in_memory(config: Config, split: Split, data: TrainingData) -> list[Prepared]:
+    """The very batches that the kit's first epoch has, ready for the network."""
+    seed, size = config.training.seed, config.training.batch_size
+    dataset = DetectionDataset(data, split.training(0), config.model.image_size_px, seed, config.augmentation)
+    samples = [dataset[key] for key in EpochSampler(len(dataset), seed)]
+    batches = [collate(samples[start : start + size]) for start in range(0, len(samples), size)]
+    return [
+        (
+            [image.contiguous() for image in network_input(batch.images)],
+            [{"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)],
+        )
+        for batch in batches
+    ]

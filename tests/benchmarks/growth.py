@@ -1,0 +1,136 @@
+"""Cost as the work grows: small images by the thousand through cache, loader, fusion, scores, decision, submission.
+
+Per step the time of an image among many against that of one among few: CPU seconds of the process, all threads.
+"""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from PIL import Image
+
+from kit import decision, evaluation
+from kit.boxes import CORNERS
+from kit.config import AugmentationConfig, Config, FusionConfig
+from kit.data import DetectionDataset, TrainingData, load_training
+from kit.fusion import fuse
+from kit.pixels import open_cache
+from kit.report import THRESHOLDS, image_sizes
+from kit.schemas import read_submission
+from kit.splits import held_out
+from kit.submission import Origin, write_submission
+
+from .measure import CPU, Row, timed
+from .sizes import Sizes
+from .tables import LABELS, SIDE_PX, detections, image_names, truth
+
+PX = 32
+_LIMIT = 1.15
+_REPEATS, _FEW_REPEATS = 2, 3
+_SOURCES, _BOXES = 2, 10
+Step = Callable[[], object]
+
+
+def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
+    """The rows of this module."""
+    few = _Work.of(sizes.few, folder / "few")
+    many = _Work.of(sizes.many, folder / "many")
+    for name, step in few.steps().items():
+        large = many.steps()[name]
+        step()
+        times = [
+            (timed(large, CPU), statistics.median(timed(step, CPU) for _ in range(_FEW_REPEATS)))
+            for _ in range(_REPEATS)
+        ]
+        a, b = (statistics.median(each) for each in zip(*times, strict=True))
+        yield Row("growth", f"{name}: an image among {sizes.many:,}", f"one among {sizes.few:,}", "ms",
+                  a / sizes.many * 1e3, b / sizes.few * 1e3, "times as much", limit=_LIMIT)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Work:
+    """Everything that the steps take, for one number of images."""
+
+    folder: Path
+    config: Config
+    data: TrainingData
+    detections: pd.DataFrame
+    candidates: pd.DataFrame
+    answers: pd.DataFrame
+    mapping: pd.DataFrame
+
+    @classmethod
+    def of(cls, count: int, folder: Path) -> _Work:
+        """Write the images and tables, and go through every step once."""
+        config = Config()
+        image_ids = sorted(write_images(folder, count))
+        data = load_training(folder, config)
+        found = detections(image_ids, _SOURCES, _BOXES).assign(
+            **{name: lambda t, n=name: t[n] * (PX / SIDE_PX) for name in CORNERS}
+        )
+        mapping = pd.DataFrame({"ID": np.arange(count), "image_id": image_ids})
+        candidates = fuse(found, FusionConfig(), ("plain",))
+        prior = decision.fit_prior(data.annotations, image_sizes(data.pixels.facts))
+        answers = decision.decide(candidates, mapping, prior, image_sizes(data.pixels.facts)).table
+        return cls(folder, config, data, found, candidates, answers, mapping)
+
+    def steps(self) -> dict[str, Step]:
+        """The steps by name, in the order of the road."""
+        return {
+            "cache, built": self.build_cache,
+            "cache, opened, and tables read": lambda: load_training(self.folder, self.config),
+            "split by patient": lambda: held_out(self.data, self.config.data, 0),
+            "loader, one epoch": self.load,
+            "fusion, suppressed": lambda: fuse(self.detections, FusionConfig(), ("plain",)),
+            "fusion, weighted": lambda: fuse(self.detections, FusionConfig("wbf", 0.4), ("plain",)),
+            "evaluation and curve": self.evaluate,
+            "decision": self.decide,
+            "submission, written and checked": self.submit,
+        }
+
+    def build_cache(self) -> None:
+        for path in (self.folder / ".cache").glob("train*"):
+            path.unlink()
+        open_cache(self.folder / "data" / "train", self.folder / ".cache", 1.0)
+
+    def load(self) -> None:
+        dataset = DetectionDataset(self.data, self.data.image_ids, PX, 0, AugmentationConfig())
+        for index in range(len(dataset)):
+            dataset[0, index]
+
+    def evaluate(self) -> None:
+        evaluation.score(self.data.annotations, self.candidates, self.data.image_ids)
+        evaluation.threshold_curve(self.data.annotations, self.candidates, self.data.image_ids, THRESHOLDS)
+
+    def decide(self) -> None:
+        sizes = image_sizes(self.data.pixels.facts)
+        prior = decision.fit_prior(self.data.annotations, sizes)
+        decision.decide(self.candidates, self.mapping, prior, sizes)
+
+    def submit(self) -> None:
+        facts = self.data.pixels.facts
+        write_submission(
+            self.folder / "submissions",
+            decision.submission_text(self.answers),
+            Origin("bench", "bench", None),
+            lambda path: read_submission(path, self.mapping, LABELS, facts),
+        )
+
+
+def write_images(folder: Path, count: int) -> Sequence[str]:
+    """Small grey PNGs with one box each, and their table, as a competition's training half; the names."""
+    names = image_names(count)
+    images = folder / "data" / "train"
+    images.mkdir(parents=True)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, PX, PX), dtype=np.uint8)
+    for number, name in enumerate(names):
+        Image.fromarray(pixels[number % len(pixels)]).save(images / name, compress_level=1)
+    table = truth(names)
+    table[CORNERS] *= PX / SIDE_PX
+    table.to_csv(folder / "data" / "train.csv", index=False)
+    return names

@@ -1,0 +1,122 @@
+"""A row of the table, and two ways timed in turn: A B A B, so that a machine that drifts slows both alike."""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+Kind = Literal["times less", "times as much", "apart"]
+Clock = Callable[[], float]
+WALL: Clock = time.perf_counter
+CPU: Clock = time.process_time  # of all threads of this process: what a core would need by itself
+
+
+@dataclass(frozen=True)
+class Row:
+    """One comparison. ``limit`` holds for ``ratio``, ``ceiling`` for ``ours``; None: shown without one."""
+
+    name: str
+    what: str
+    against: str
+    unit: str
+    ours: float
+    other: float
+    kind: Kind
+    limit: float | None = None
+    ceiling: float | None = None
+    note: str = ""
+
+    @property
+    def ratio(self) -> float:
+        """other / ours where less is better by a factor, ours / other where it is a surplus, or the difference."""
+        if self.kind == "apart":
+            return self.ours - self.other
+        return self.other / self.ours if self.kind == "times less" else self.ours / self.other
+
+    @property
+    def reached(self) -> bool | None:
+        """Whether every limit of the row holds; None where it has none."""
+        if self.limit is None and self.ceiling is None:
+            return None
+        return self._ratio_holds and (self.ceiling is None or self.ours <= self.ceiling)
+
+    @property
+    def verdict(self) -> str:
+        """Reached, or by how much not, and the note."""
+        if self.reached is None:
+            said = "no limit"
+        elif self.reached:
+            said = "reached"
+        else:
+            missed = []
+            if not self._ratio_holds:
+                missed.append(f"missed: {self.ratio:.3g} against {self.limit:g}")
+            if self.ceiling is not None and self.ours > self.ceiling:
+                missed.append(f"missed: {self.ours:.3g} {self.unit} against {self.ceiling:g}")
+            said = "; ".join(missed)
+        return f"{said} ({self.note})" if self.note else said
+
+    @property
+    def limits(self) -> str:
+        """The limits as they are read: '>= 6', '<= 1.05', '<= 0.3 s'."""
+        parts = []
+        if self.limit is not None:
+            sign = ">=" if self.kind == "times less" else "<="
+            parts.append(f"{sign} {self.limit:g}{' ' + self.unit if self.kind == 'apart' else ''}")
+        if self.ceiling is not None:
+            parts.append(f"< {self.ceiling:g} {self.unit}")
+        return ", ".join(parts)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self) | {"ratio": self.ratio, "reached": self.reached, "verdict": self.verdict}
+
+    @property
+    def _ratio_holds(self) -> bool:
+        if self.limit is None:
+            return True
+        return self.ratio >= self.limit if self.kind == "times less" else self.ratio <= self.limit
+
+
+def timed(work: Callable[[], object], clock: Clock = WALL) -> float:
+    """Seconds of one call."""
+    started = clock()
+    work()
+    return clock() - started
+
+
+def in_turn(
+    ours: Callable[[], object], other: Callable[[], object], repeats: int, clock: Clock = WALL
+) -> tuple[float, float]:
+    """Median seconds of both, called in turn ``repeats`` times, after nothing: warm up before."""
+    pairs = [(timed(ours, clock), timed(other, clock)) for _ in range(repeats)]
+    return statistics.median(a for a, _ in pairs), statistics.median(b for _, b in pairs)
+
+
+def machine() -> dict[str, Any]:
+    """What the numbers were measured on."""
+    return {
+        "processor": _processor(),
+        "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count(),
+        "torch_threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "python": platform.python_version(),
+        "system": platform.platform(terse=True),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    except OSError:
+        return platform.processor() or "unknown"
+    return next((line.partition(": ")[2] for line in lines if line.startswith("model name")), "unknown")

@@ -1,0 +1,49 @@
+"""How long the light verbs take to start, against what they cannot do without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kit.boxes import CORNERS
+from kit.phantoms import LABELS, write_competition
+
+from .measure import Row, in_turn
+from .sizes import Sizes
+
+ROOT = Path(__file__).parents[2]
+_LIMIT = 0.3  # seconds
+
+
+def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
+    """The rows of this module."""
+    write_competition(folder, 5, train_images=8, test_images=sizes.viewed_images, size_px=64)
+    csv = folder / "submission.csv"
+    _submission(folder).to_csv(csv, index=False)
+    knob = f"competition.expected_ids={sizes.viewed_images}"
+    for verb, words, imports in (
+        ("--list", ["--list"], "invoke"),
+        ("validate", ["validate", "--file", csv, "--workspace", folder, "--set", knob],
+         "invoke, pandas, pandera.pandas"),
+    ):  # fmt: skip
+        bare = [sys.executable, "-c", f"import {imports}"]
+        ours = [sys.executable, "-m", "invoke", *map(str, words)]
+        _run(ours)
+        _run(bare)
+        a, b = in_turn(lambda ours=ours: _run(ours), lambda bare=bare: _run(bare), sizes.starts)
+        yield Row("startup", f"`invoke {verb}`", f"the interpreter with {imports.replace('.pandas', '')}",
+                  "s", a, b, "apart", limit=_LIMIT)  # fmt: skip
+
+
+def _run(command: Sequence[str]) -> None:
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+
+
+def _submission(folder: Path) -> pd.DataFrame:
+    mapping = pd.read_csv(folder / "data" / "ID_to_Image_Mapping.csv")
+    corners = pd.DataFrame([[1.0, 1.0, 9.0, 9.0]] * len(mapping), columns=CORNERS)
+    return mapping.join(corners).assign(confidence=0.5, label=LABELS[0])
