@@ -20,7 +20,7 @@ The map of the package, top down (a module imports only what stands below its ow
     kaggle_api     the wire to Kaggle                              refusals what Kaggle answers, in our words
     config         every knob                                      images   files to grey pixels
     boxes          pure geometry                                   cells, rules, pixels, canvas, charts, pages
-    errors, files, progress, deadlines, credentials                duplicates, radiographs, hardware, loss_check
+    errors, files, progress, deadlines, credentials                duplicates, radiographs, memory, loss_check
 """
 
 __version__ = "0.1.0"

@@ -13,9 +13,9 @@ from kit import model
 from kit.config import Config
 from kit.data import TestData, TrainingData
 from kit.files import sha256
+from kit.inference import Source, kept_weights, merge_detections, store_detections
 from kit.machine import on_gpu
 from kit.memory import laid_out
-from kit.inference import Source, kept_weights, merge_detections, store_detections
 from kit.progress import Track, silent
 from kit.runs import Run, Split
 
