@@ -146,6 +146,65 @@ def train(
     )
 
 
+@verb(
+    iterable=["of", "weight", "set_"],
+    help=WORKSPACE
+    | AFTERWARDS
+    | {
+        "run": "name of the ensemble",
+        "of": "a run whose detections go in; two or more",
+        "weight": "how much a run counts, in the order of --of (default: all 1)",
+    },
+)
+def ensemble(
+    context: Context,
+    run: str = "",
+    of: Iterable[str] | None = None,
+    weight: Iterable[str] | None = None,
+    set_: Iterable[str] | None = None,
+    workspace: str = ".",
+) -> None:
+    """Make a run of several runs, for evaluate and predict like any other; it follows its members."""
+    from kit import ensemble as ensembles
+    from kit.runs import Run
+
+    weights = [_number("--weight", text) for text in weight or ()]
+    made = ensembles.ensemble(Run(Path(workspace), run), tuple(of or ()), weights, tuple(set_ or ()))
+    print(f"run {run}: an ensemble of {', '.join(one.run for one in made.members)}")
+
+
+@verb(
+    iterable=["set_"],
+    help=WORKSPACE
+    | SET
+    | {
+        "run": "name of the run that it becomes",
+        "detections": "CSV, parquet or COCO results (JSON), made elsewhere",
+        "held_out": "text file of the images of train/ that were held out, one a line (default: all of them)",
+    },
+)
+def adopt(
+    context: Context,
+    run: str = "",
+    detections: str = "",
+    held_out: str | None = None,
+    set_: Iterable[str] | None = None,
+    workspace: str = ".",
+) -> None:
+    """Bring in detections that were made elsewhere as a run: evaluate, predict and ensemble take it."""
+    from kit.adoption import adopt as bring_in
+    from kit.runs import Run
+
+    images = Path(held_out) if held_out else None
+    found = bring_in(Run(Path(workspace), run), Path(detections), images, tuple(set_ or ()), _bar)
+    print(
+        f"run {run} {'was adopted before' if found.already else 'is adopted'}: {found.validation_rows} detections "
+        f"on {found.images} held-out images, {found.test_rows} on test images"
+    )
+    if found.without:
+        print(f"{found.without} held-out images have no detection: they count as images where nothing was found")
+
+
 @verb(iterable=["set_"], help=WORKSPACE | RUN | AFTERWARDS)
 def evaluate(
     context: Context, run: str | None = None, set_: Iterable[str] | None = None, workspace: str = "."
@@ -416,6 +475,13 @@ def _whole(flag: str, text: str | None) -> int | None:
     if text is not None and not text.isdecimal():
         raise KitError(f"{flag} to be a whole number, counted from 0", repr(text), f"write {flag} 0, for example")
     return None if text is None else int(text)
+
+
+def _number(flag: str, text: str) -> float:
+    try:
+        return float(text)
+    except ValueError:
+        raise KitError(f"{flag} to be a number", repr(text), f"write {flag} 1, for example") from None
 
 
 def _counted(by_fold: Iterable[int]) -> str:

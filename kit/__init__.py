@@ -5,7 +5,9 @@ The map of the package, top down (a module imports only what stands below its ow
     demo           the whole road once
     verbs          what each task does, as functions from a workspace to a result
     report         the scores of a run, its report.json and pages   audit, audit_report  what is wrong with the data
-    store          a run's detections, all folds                   splits   what is held out
+    ensemble       runs made of runs                               adoption, coco   runs made of a file
+    store          a run's detections, all folds                   members  whose detections
+    splits         what is held out
     training       the only module that imports Lightning          explore  every figure and HTML page
     inference      weights + images -> raw detections
     decision       one box per ID                                  tta      views: name, apply, invert

@@ -32,7 +32,7 @@ from kit.schemas import DETECTION_COLUMNS, check_detections
 from kit.tta import View, views
 
 CHUNK_IMAGES = 32
-_KEY = "kit_source"
+KEY = "kit_source"
 _PART_NAME_DIGITS = 16
 
 
@@ -62,7 +62,7 @@ def store_detections(
     Chunks that an interrupted call left behind are taken over if they come from the same source and images.
     """
     key = _key(source, pixels, image_ids)
-    if path.exists() and (stored := read_detections(path)).attrs.get(_KEY) == key:
+    if path.exists() and (stored := read_detections(path)).attrs.get(KEY) == key:
         return stored
     parts = path.with_suffix(".parts") / key[:_PART_NAME_DIGITS]
     chunks = [tuple(image_ids[i : i + CHUNK_IMAGES]) for i in range(0, len(image_ids), CHUNK_IMAGES)]
@@ -77,21 +77,28 @@ def store_detections(
             _write(detect(source, network, pixels, chunk), part)
         tables.append(read_detections(part))
     table = pd.concat(tables, ignore_index=True) if tables else _table([])
-    table.attrs = {_KEY: key}
-    _write(table, path)
+    write_detections(table, path, key)
     shutil.rmtree(path.with_suffix(".parts"))
     return table
 
 
-def merge_detections(path: Path, tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """The stored tables as one at ``path``, written where it is not the same tables' already."""
-    key = hashlib.sha256(json.dumps([table.attrs.get(_KEY) for table in tables]).encode()).hexdigest()
-    if path.exists() and (merged := read_detections(path)).attrs.get(_KEY) == key:
+def merge_detections(
+    path: Path, tables: Sequence[pd.DataFrame], image_ids: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Stored tables, or their rows on some images, as one at ``path``, written where it is not theirs already."""
+    content = json.dumps([[table.attrs.get(KEY) for table in tables], image_ids])
+    key = hashlib.sha256(content.encode()).hexdigest()
+    if path.exists() and (merged := read_detections(path)).attrs.get(KEY) == key:
         return merged
-    table = _table(tables)
-    table.attrs = {_KEY: key}
-    _write(table, path)
+    table = _table([rows if image_ids is None else rows[rows["image_id"].isin(image_ids)] for rows in tables])
+    write_detections(table, path, key)
     return table
+
+
+def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:
+    """Store a table together with a key that says what it was made from."""
+    table.attrs = {KEY: key}
+    _write(table, path)
 
 
 def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:

@@ -115,10 +115,10 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
     many, one = report["many_box"], report["one_box"]
     hashes = ", ".join(f"{name} {digest[:_HASH_SHOWN]}…" for name, digest in weights["sha256"].items())
     several = f"{images['folds']} folds, each " if images["folds"] > 1 else ""
+    trained = f" {several}trained on {images['training']:,} images;" if images["training"] is not None else ""
     lead = (
-        f"Kit {report['kit_version']}. Weights: {weights['kept']}, SHA-256 {hashes}; {several}trained on "
-        f"{images['training']:,} images; validated on "
-        f"{images['validation']:,} with {images['boxes']:,} boxes. Views: {', '.join(map(str, report['views']))}, "
+        f"Kit {report['kit_version']}. Weights: {weights['kept']}, SHA-256 {hashes};{trained} validated on "
+        f"{images['validation']:,} with {images['boxes']:,} boxes. Views: {_looks(report['members'])}, "
         f"fused by {fusion['method']} at IoU {fusion['iou']}."
     )
     headline = {
@@ -172,15 +172,7 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
             "Many faint boxes are harmless: ranked low, they cost nothing.",
             [figures["detections-per-image"]],
         ),
-        Section(
-            "Training",
-            "The mAP in the loop only picks the epoch whose weights are kept (dashed line): it is measured "
-            "without the test-time views and without the choice of one box. Quote the scores above. The epoch was "
-            "chosen on the images that are scored, and no interval covers that choice: the range of the last ten "
-            "epochs says how much of it may be luck.",
-            [place for name, place in figures.items() if name.startswith("history")],
-            _training_table(report["training"]),
-        ),
+        *_training_sections(report, figures),
         Section(
             "Random validation images",
             "Truth in green; predictions in red, the answer in a thick line with its confidence, the best other "
@@ -212,6 +204,12 @@ def write_page(path: Path, title: str, lead: str, headline: Mapping[str, str], s
     return path
 
 
+def _looks(members: Sequence[Mapping[str, Any]]) -> str:
+    if len(members) == 1:
+        return ", ".join(members[0]["views"])
+    return "; ".join(f"{one['run']} ({', '.join(one['views'])}; weight {one['weight']:g})" for one in members)
+
+
 def _shared_patients(images: Mapping[str, Any]) -> str:
     share = images["test_patients_in_train_share"]
     if share is None:
@@ -219,6 +217,23 @@ def _shared_patients(images: Mapping[str, Any]) -> str:
     return (
         f"Of the test images {share:.0%} show a patient who is also in train; there the public score may be higher."
     )
+
+
+def _training_sections(report: Mapping[str, Any], figures: Mapping[str, Path]) -> list[Section]:
+    """How the run was trained; nothing where it was not: an ensemble, adopted detections."""
+    if not report["training"]:
+        return []
+    return [
+        Section(
+            "Training",
+            "The mAP in the loop only picks the epoch whose weights are kept (dashed line): it is measured "
+            "without the test-time views and without the choice of one box. Quote the scores above. The epoch was "
+            "chosen on the images that are scored, and no interval covers that choice: the range of the last ten "
+            "epochs says how much of it may be luck.",
+            [place for name, place in figures.items() if name.startswith("history")],
+            _training_table(report["training"]),
+        ),
+    ]
 
 
 def _training_table(folds: Sequence[Mapping[str, Any]]) -> pd.DataFrame:

@@ -19,10 +19,11 @@ import kit
 from kit import decision, evaluation, explore
 from kit.config import DecisionConfig, load
 from kit.data import MAPPING, TrainingData, asks_twice, has_test, load_training, patients
+from kit.ensemble import held_out_detections, refresh
 from kit.errors import KitError
 from kit.files import read_json, sha256, write_json
-from kit.fusion import fuse
 from kit.inference import read_detections
+from kit.members import fused, members
 from kit.progress import Track, silent
 from kit.runs import Run, Split, read_history, read_split, require_finished
 from kit.schemas import ImageFacts, mapped_images
@@ -34,16 +35,17 @@ log = logging.getLogger("kit")
 
 def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
+    refresh(run)
     finished = require_finished(run)
-    config, split = load(run.config), read_split(run)
+    config, split, of = load(run.config), read_split(run), members(run)
     data = load_training(run.workspace, config, track)
     require_same_data(run, split, data)
-    stored = _stored_validation(run)
-    candidates = fuse(read_detections(stored), config.fusion, config.inference.views)
+    stored = held_out_detections(run)
+    candidates = fused(read_detections(stored), of, config.fusion)
     sizes = image_sizes(data.pixels.facts)
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     priors = out_of_fold_priors(data.annotations, split, sizes)
-    histories = [read_history(fold) for fold in run.in_folds(len(split.folds))]
+    histories = [read_history(fold) for fold in run.in_folds(len(finished.epoch))] if finished.epoch else []
     mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
     many = evaluation.score(truth, candidates, split.validation)
     asked = decision.one_box_truth(truth, mapping)
@@ -71,7 +73,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
         "detections_sha256": sha256(stored),
         "images": {
             "folds": len(split.folds),
-            "training": min(len(split.training(fold)) for fold in range(len(split.folds))),
+            "training": min(len(split.training(fold)) for fold in range(len(split.folds))) if histories else None,
             "validation": len(split.validation),
             "validation_single_box": int((truth.groupby("image_id").size() == 1).sum()),
             "boxes": len(truth),
@@ -92,7 +94,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
         },
         "fusion": dataclasses.asdict(config.fusion),
         "decision": dataclasses.asdict(config.decision),
-        "views": list(config.inference.views),
+        "members": [dataclasses.asdict(member) for member in of],
         "prior": decision.fit_prior(data.annotations, sizes).to_dict(),
     }
     report = _without_nan(report)
@@ -104,9 +106,10 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
 
 def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
     """The run's report, evaluated first where it is missing, broken, or older than detections or knobs."""
+    refresh(run)
     config = load(run.config)
     expected = {
-        "detections_sha256": sha256(_stored_validation(run)),
+        "detections_sha256": sha256(held_out_detections(run)),
         "fusion": dataclasses.asdict(config.fusion),
         "decision": dataclasses.asdict(config.decision),
     }
@@ -159,14 +162,6 @@ def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
         )
 
 
-def _stored_validation(run: Run) -> Path:
-    path = run.detections("validation")
-    if not path.exists():
-        do = f"`invoke train --run {run.name}` makes them anew"
-        raise KitError(f"the detections {path}", "no such file", do)
-    return path
-
-
 def _shared_patients(workspace: Path, split: Split, pattern: str) -> float | None:
     """Which share of the test images shows a patient who is also in ``train/``; None without a mapping."""
     if not has_test(workspace):
@@ -216,6 +211,6 @@ def _without_nan(value: Any) -> Any:
     """The same nested values with None for NaN, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _without_nan(part) for key, part in value.items()}
-    if isinstance(value, list):
+    if isinstance(value, (list, tuple)):
         return [_without_nan(part) for part in value]
     return None if isinstance(value, float) and math.isnan(value) else value

@@ -133,3 +133,4 @@ INSIDE = Rule(
 )
 EXACTLY_INSIDE = Rule("corners inside the image", (*CORNERS, "width_px", "height_px"), _inside)
 LABEL = Rule(f"a label {_PLAIN}", ("label",), lambda rows: _is_plain(rows["label"]))
+PLAIN_VIEW = Rule(f"a view {_PLAIN}", ("view",), lambda rows: _is_plain(rows["view"]))

@@ -88,6 +88,16 @@ class Run:
         return self.home / "history.csv"
 
     @property
+    def ensemble(self) -> Path:
+        """Present where the run is made of other runs: which ones, with which weights."""
+        return self.folder / "ensemble.json"
+
+    @property
+    def adopted(self) -> Path:
+        """Present where the detections were made elsewhere: the file that they came from."""
+        return self.folder / "adopted.json"
+
+    @property
     def report(self) -> Path:
         """The scores."""
         return self.folder / "report.json"

@@ -88,18 +88,18 @@ def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: 
     raw = _annotation_cells(cells)
     texts = ("image_id", "label")
     if "width" in raw:
-        table, faults = _parsed(cells, raw, texts, floats=("x_min", "y_min", "width", "height"))
+        table, faults = parsed(cells, raw, texts, floats=("x_min", "y_min", "width", "height"))
         table = table.assign(x_max=table["x_min"] + table["width"], y_max=table["y_min"] + table["height"])
         box_rules = (NIH_AREA, INSIDE)
     else:
-        table, faults = _parsed(cells, raw, texts, floats=tuple(CORNERS))
+        table, faults = parsed(cells, raw, texts, floats=tuple(CORNERS))
         box_rules = (AREA, INSIDE)
-    table = _with_facts(table, images)
+    table = with_facts(table, images)
     faults += broken_rules(path, table, (*IMAGE_RULES, *box_rules, LABEL))
     faults += repeated(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has")
     if every_image:
         faults += _unnamed(set(raw["image_id"]), images)
-    _finish(path, table, faults, _FIX)
+    finish(path, table, faults, _FIX)
     fitted = clipped(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
     if moved:
@@ -113,15 +113,15 @@ def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int
     Raises TableError, also where there are not ``expected_ids`` rows.
     """
     cells = read_cells(path, _FIX)
-    table, faults = _parsed(cells, _mapping_cells(cells), ("image_id",), integers=("ID",))
-    faults += broken_rules(path, _with_facts(table, images), IMAGE_RULES)
+    table, faults = parsed(cells, _mapping_cells(cells), ("image_id",), integers=("ID",))
+    faults += broken_rules(path, with_facts(table, images), IMAGE_RULES)
     faults += repeated(path, table, ("ID",), "an ID that no earlier line has")
     do = _FIX
     rows = len(cells.table) + len(cells.faults)
     if rows not in (0, expected_ids):
         faults += [Fault(path, None, f"{rows} IDs", f"{expected_ids}: competition.expected_ids")]
         do += f"; or --set competition.expected_ids={rows}, if this edition has as many"
-    _finish(path, table, faults, do)
+    finish(path, table, faults, do)
     return table[list(MAPPING_COLUMNS)].reset_index(drop=True)
 
 
@@ -140,9 +140,9 @@ def read_submission(
         )
         raise TableError(path, [fault], do)
     numeric = (*CORNERS, "confidence")
-    table, faults = _parsed(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
+    table, faults = parsed(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
     asked = mapping.set_index("ID")["image_id"]
-    table = _with_facts(table.assign(mapping=table["ID"].map(asked)), images)
+    table = with_facts(table.assign(mapping=table["ID"].map(asked)), images)
     rules = (
         Rule("an ID of the mapping", ("ID",), lambda rows: rows["mapping"].notna()),
         Rule(
@@ -173,7 +173,7 @@ def read_submission(
         faults += [
             Fault(path, None, f"{len(missing)} IDs missing: {shown}", f"all {len(mapping)} IDs of the mapping")
         ]
-    _finish(path, table, faults, do, rows_needed=False)
+    finish(path, table, faults, do, rows_needed=False)
     return table[list(SUBMISSION_COLUMNS)].reset_index(drop=True)
 
 
@@ -188,7 +188,7 @@ def annotation_labels(path: Path) -> set[str]:
     """The labels that occur in train.csv; boxes and images are not checked. Raises TableError."""
     cells = read_cells(path, _FIX)
     table = _annotation_cells(cells)
-    _finish(path, table, [*cells.faults, *broken_rules(path, table, (LABEL,))], _FIX)
+    finish(path, table, [*cells.faults, *broken_rules(path, table, (LABEL,))], _FIX)
     return set(table["label"])
 
 
@@ -279,7 +279,7 @@ def _chosen(cells: Cells, ours: Mapping[str, str], expected: str) -> pd.DataFram
     return cells.table[[LINE, *ours]].rename(columns=dict(ours))
 
 
-def _parsed(
+def parsed(
     cells: Cells,
     raw: pd.DataFrame,
     texts: Sequence[str],
@@ -301,7 +301,8 @@ def _parsed(
     return parsed.astype(dict.fromkeys(integers, np.int64)), faults
 
 
-def _with_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+def with_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+    """The rows with what the rules ask of their image: width_px, height_px, image_fault."""
     facts = table["image_id"].map(images.get)
     return table.assign(
         width_px=[fact.width_px if fact else 0 for fact in facts],
@@ -310,7 +311,8 @@ def _with_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.Dat
     )
 
 
-def _finish(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:
+def finish(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:
+    """Raise TableError with all faults by line, also where rows are needed and there are none."""
     if rows_needed and not faults and table.empty:
         faults = [Fault(path, None, "no rows", "at least one row")]
     if faults:

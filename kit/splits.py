@@ -17,6 +17,7 @@ from kit.duplicates import pixel_digest
 from kit.errors import KitError
 
 Folds = tuple[tuple[str, ...], ...]
+_CROSS_FITS = 5
 
 
 def held_out(data: TrainingData, config: DataConfig, seed: int) -> Folds:
@@ -76,20 +77,41 @@ def cross_validation(
     """
     groups = _groups(image_ids, config, looks or {})
     labels, boxes = _boxes_by_group(annotations, groups)
+    folds, filled = _balanced(groups, boxes, config, seed, config.folds)
+    if (filled == 0).any():
+        raise _impossible(f"in each of {config.folds} folds", labels, boxes, config, "lower data.folds")
+    return folds
+
+
+def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
+    """Five folds of all images, or as many as there are patients, for detections that are out of fold already.
+
+    Whatever is fitted to them (a prior, a calibration) must not be judged on the patients that it was fitted
+    on. Unlike in ``cross_validation`` a class may be missing in a fold.
+    """
+    looks = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in data.image_ids}
+    groups = _groups(data.image_ids, config, looks)
+    _, boxes = _boxes_by_group(data.annotations, groups)
+    folds, _ = _balanced(groups, boxes, config, seed, min(_CROSS_FITS, len(groups)))
+    return tuple(fold for fold in folds if fold)
+
+
+def _balanced(
+    groups: Sequence[Sequence[str]], boxes: Int64[np.ndarray, "g l"], config: DataConfig, seed: int, folds: int
+) -> tuple[Folds, Int64[np.ndarray, "f l1"]]:
+    """The best candidate's folds, and the boxes of each class and the images that each of them holds.
+
+    One that leaves a class out of a fold is taken only where all do.
+    """
     images = np.array([len(group) for group in groups])
     counts = np.hstack([boxes, images[:, None]])  # the images count like one class more
     orders = [order[np.argsort(-images[order], kind="stable")] for order in _orders(len(groups), config, seed)]
-    chosen, filled = _dealt(counts, np.stack(orders), config.folds)
-    shares = filled / counts.sum(axis=0)
-    imbalance = np.square(shares - 1 / config.folds).sum(axis=(1, 2))
-    imbalance[(filled == 0).any(axis=(1, 2))] = np.inf
-    best = int(imbalance.argmin())
-    if np.isinf(imbalance[best]):
-        raise _impossible(f"in each of {config.folds} folds", labels, boxes, config, "lower data.folds")
-    return tuple(
-        tuple(sorted(image for i in np.flatnonzero(chosen[best] == fold) for image in groups[i]))
-        for fold in range(config.folds)
-    )
+    chosen, filled = _dealt(counts, np.stack(orders), folds)
+    imbalance = np.square(filled / counts.sum(axis=0) - 1 / folds).sum(axis=(1, 2))
+    lacking = (filled == 0).any(axis=(1, 2))
+    best = int(np.lexsort((imbalance, lacking))[0])
+    parts = [np.flatnonzero(chosen[best] == fold).tolist() for fold in range(folds)]
+    return tuple(tuple(sorted(image for i in part for image in groups[i])) for part in parts), filled[best]
 
 
 def _orders(count: int, config: DataConfig, seed: int) -> list[Int64[np.ndarray, " g"]]:

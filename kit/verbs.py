@@ -42,12 +42,14 @@ from kit.data import (
     load_training,
     patients,
 )
+from kit.ensemble import detections, refresh
 from kit.errors import KitError
 from kit.files import sha256
-from kit.fusion import fuse, weighted_boxes_fusion
+from kit.fusion import weighted_boxes_fusion
 from kit.inference import kept_weights
 from kit.locks import holding, rank, turn, working
 from kit.machine import devices
+from kit.members import by_fold, fused, members, require_trainable
 from kit.progress import Track, silent
 from kit.report import current_report, image_sizes, require_same_data
 from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
@@ -89,6 +91,7 @@ def train(
 
     recipe = preset_name or (DEFAULT_PRESET if torch.cuda.is_available() else DEFAULT_PRESET_WITHOUT_GPU)
     run = Run(workspace, name or recipe)
+    require_trainable(run)
     if preset_name is None and not run.config.exists():
         log.info(
             "no --preset: %r, which suits a machine with%s GPU", recipe, " a" if recipe == DEFAULT_PRESET else "out"
@@ -136,12 +139,13 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
 
 
 def _predicted(run: Run, message: str | None, track: Track) -> Submission:
+    refresh(run)
     finished = require_finished(run)
     config, split = load(run.config), read_split(run)
     require_same_data(run, split, load_training(run.workspace, config, track))
     report = current_report(run, track)
     data = load_test(run.workspace, config, track)
-    candidates = _test_candidates(stored(run, config, split, data, track), config)
+    candidates = _test_candidates(detections(run, data, track), run, config)
     answers = decision.decide(
         candidates,
         data.mapping,
@@ -283,14 +287,14 @@ def _split(run: Run, config: Config, data: TrainingData) -> Split:
     return Split(data.labels, data.image_ids, held, data.table_sha256)
 
 
-def _test_candidates(detections: pd.DataFrame, config: Config) -> pd.DataFrame:
+def _test_candidates(found: pd.DataFrame, run: Run, config: Config) -> pd.DataFrame:
     """Each fold's candidates, then those of all folds fused as equals: a fold that saw nothing counts 0."""
-    folds = [detections[detections["fold"] == fold] for fold in range(config.data.folds)]
-    fused = [fuse(rows, config.fusion, config.inference.views) for rows in folds]
-    if len(fused) == 1:
-        return fused[0]
-    named = [rows.assign(run=f"fold-{fold}", view="fused") for fold, rows in enumerate(fused)]
-    sources = [(f"fold-{fold}", "fused") for fold in range(len(fused))]
+    of = members(run)
+    folds = [fused(rows, of, config.fusion) for rows in by_fold(found, of)]
+    if len(folds) == 1:
+        return folds[0]
+    named = [rows.assign(run=f"fold-{fold}", view="fused") for fold, rows in enumerate(folds)]
+    sources = [(f"fold-{fold}", "fused") for fold in range(len(folds))]
     return weighted_boxes_fusion(pd.concat(named, ignore_index=True), sources, config.fusion.iou)
 
 

@@ -84,7 +84,8 @@ def report_content(per_class, curve):
         "many_box": {**scores, "map50_95": 0.1, "images": 6, "boxes": 7},
         "one_box": {**scores, "prior_map50": 0.019, "images": 5, "fallbacks": 2},
         "per_class": per_class, "threshold": {"best": 0.0, "applied": 0.0, "curve": curve},
-        "fusion": {"method": "nms", "iou": 0.3}, "views": ["plain", SCRIPT],
+        "fusion": {"method": "nms", "iou": 0.3},
+        "members": [{"run": "a", "views": ["plain", SCRIPT], "weight": 1.0, "folds": 1}],
     }  # fmt: skip
 
 

@@ -1,0 +1,214 @@
+"""Adopting detections that another tool made: CSV, parquet or COCO results become a run like any other.
+
+Detections of images of ``train/`` are taken to be out of fold; nobody but the user can know that they are.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kit.boxes import CORNERS
+from kit.cells import LINE, Cells, Fault, TableError, read_cells
+from kit.coco import coco_cells
+from kit.config import Config, override, save
+from kit.data import TestData, TrainingData, has_test, load_test, load_training
+from kit.errors import KitError
+from kit.files import make_folder, sha256, write_json
+from kit.inference import write_detections
+from kit.members import Adopted, read_adopted
+from kit.progress import Track, silent
+from kit.rules import AREA, IMAGE_RULES, INSIDE, PLAIN_VIEW, Rule, broken_rules, clipped
+from kit.runs import Run, Split, mark_finished, read_split, workspace_config
+from kit.schemas import DETECTION_COLUMNS, ImageFacts, finish, parsed, with_facts
+from kit.splits import cross_fits
+
+KEPT = "adopted"  # in place of which weights were kept
+_NEEDED = ("image_id", *CORNERS, "score", "label")
+_OPTIONAL = {"fold": "0", "view": "plain", "run": ""}
+_DO = "correct these lines and adopt the file again"
+log = logging.getLogger("kit")
+
+
+@dataclasses.dataclass(frozen=True)
+class Arrival:
+    """What was adopted: rows on held-out and on test images, and the held-out images without any."""
+
+    validation_rows: int
+    test_rows: int
+    images: int
+    without: int
+    already: bool
+
+
+def adopt(
+    run: Run, path: Path, held_out: Path | None = None, assignments: Sequence[str] = (), track: Track = silent
+) -> Arrival:
+    """Make a run of the detections in ``path``; the same file again changes nothing.
+
+    Every image of ``train/`` counts as held out, those without a row as images where nothing was found; where
+    only some were, ``held_out`` names a text file of them, one a line. Without a column ``fold`` all are fold
+    0, without ``view`` all are "plain". Raises TableError with all faults of the file, KitError for a name
+    that is taken.
+    """
+    everywhere = workspace_config(run.workspace)
+    config = override(dataclasses.replace(Config(), data=everywhere.data, competition=everywhere.competition),
+                      assignments)  # fmt: skip
+    data = load_training(run.workspace, config, track)
+    test = load_test(run.workspace, config, track) if has_test(run.workspace) else None
+    held = read_image_list(held_out, data.image_ids) if held_out else data.image_ids
+    table = read_foreign(path, data, test, held)
+    trained = table["image_id"].isin(data.image_ids)
+    split = _split(data, held, table[trained], config)
+    digest = sha256(path)
+    arrival = Arrival(int(trained.sum()), int((~trained).sum()), len(held),
+                      len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists())  # fmt: skip
+    if run.config.exists():
+        _require_this(run, digest, split)
+        return arrival
+    make_folder(run.folder)
+    table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]
+    write_detections(table[trained].reset_index(drop=True), run.detections(TrainingData.part), digest)
+    run.detections(TestData.part).unlink(missing_ok=True)  # of an attempt that was killed
+    if arrival.test_rows:
+        write_detections(table[~trained].reset_index(drop=True), run.detections(TestData.part), digest)
+    folds = int(table.loc[~trained, "fold"].max()) + 1 if arrival.test_rows else len(split.folds)
+    views = tuple(sorted(table["view"].unique())) or (_OPTIONAL["view"],)
+    split.save(run.split)
+    write_json(run.adopted, dataclasses.asdict(Adopted(path.name, digest, views, folds)))
+    mark_finished(run, KEPT, (), (), {run.name: digest})
+    save(config, run.config)
+    return arrival
+
+
+def read_foreign(path: Path, data: TrainingData, test: TestData | None, held: Sequence[str]) -> pd.DataFrame:
+    """The file's rows with all columns of stored detections but ``run``; boxes less than a pixel over are clipped.
+
+    Raises TableError with every fault: unknown images and labels, images that were not held out, corners,
+    scores outside 0..1, an image of train in two folds, folds that are not counted from 0.
+    """
+    cells = _cells(path, data.labels)
+    unknown = [name for name in cells.header if name not in (*_NEEDED, *_OPTIONAL)]
+    missing = [name for name in _NEEDED if name not in cells.header]
+    if unknown or missing:
+        header = f"the columns {','.join(_NEEDED)} and, if wanted, {','.join(_OPTIONAL)}"
+        raise TableError(path, [Fault(path, cells.header_line, ",".join(cells.header), header)], _DO)
+    raw = cells.table.assign(**{name: value for name, value in _OPTIONAL.items() if name not in cells.table})
+    table, faults = parsed(cells, raw, ("image_id", "label", "view"), (*CORNERS, "score"), ("fold",))
+    testing: Mapping[str, ImageFacts] = test.pixels.facts if test else {}
+    table = with_facts(table, {**data.pixels.facts, **testing})
+    faults += broken_rules(path, table, (*IMAGE_RULES, AREA, INSIDE, PLAIN_VIEW, *_rules(data, testing, held)))
+    if not faults:
+        faults += _fold_faults(path, table, table["image_id"].isin(data.image_ids))
+    finish(path, table, faults, _DO)
+    return clipped(table).drop(columns=["width_px", "height_px", "image_fault", LINE])
+
+
+def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
+    """The images of ``train/`` that a text file names, one a line, sorted. Raises TableError for any other."""
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise KitError(
+            f"{path}, a text file with an image_id a line", str(error), "name another --held-out"
+        ) from error
+    named = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    faults = [
+        Fault(path, number, name, "the file name of an image of train/")
+        for number, name in named
+        if name not in set(known)
+    ]
+    if faults or not named:
+        raise TableError(
+            path, faults or [Fault(path, None, "no lines", "an image_id a line")], "correct these lines"
+        )
+    return tuple(sorted({name for _, name in named}))
+
+
+def _cells(path: Path, labels: Sequence[str]) -> Cells:
+    readers = {".csv": lambda: read_cells(path, _DO), ".parquet": lambda: _parquet_cells(path),
+               ".json": lambda: coco_cells(path, labels, _DO)}  # fmt: skip
+    if path.suffix.lower() not in readers:
+        raise KitError(
+            f"a file that ends in {', '.join(readers)}", path.name, "name another with --detections FILE"
+        )
+    return readers[path.suffix.lower()]()
+
+
+def _parquet_cells(path: Path) -> Cells:
+    try:
+        table = pd.read_parquet(path)
+    # pyarrow raises its own ArrowInvalid (a ValueError), OSError and others for a broken file.
+    except (OSError, ValueError, KeyError) as error:
+        raise TableError(path, [Fault(path, None, str(error).splitlines()[0], "a parquet file")], _DO) from error
+    texts = {str(name): [str(value) for value in table[name].astype(object)] for name in table.columns}
+    rows = pd.DataFrame(texts, index=pd.RangeIndex(len(table)), dtype=object)
+    return Cells(path, tuple(texts), 0, rows.assign(**{LINE: np.arange(1, len(table) + 1)}), ())
+
+
+def _rules(data: TrainingData, testing: Mapping[str, ImageFacts], held: Sequence[str]) -> tuple[Rule, ...]:
+    training, asked = set(data.image_ids), set(held)
+    both, left_out = training & set(testing), training - asked
+    return (
+        Rule(
+            "an image that was held out (--held-out)", ("image_id",), lambda rows: ~rows["image_id"].isin(left_out)
+        ),
+        Rule(
+            "an image of train/ or of test/, not of both", ("image_id",), lambda rows: ~rows["image_id"].isin(both)
+        ),
+        Rule(
+            f"one of the labels {', '.join(data.labels)}", ("label",), lambda rows: rows["label"].isin(data.labels)
+        ),
+        Rule("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
+        Rule("a fold, counted from 0", ("fold",), lambda rows: rows["fold"] >= 0),
+    )
+
+
+def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fault]:
+    first = table[trained].groupby("image_id")["fold"].transform("first")
+    moved = table.loc[trained, "fold"] != first
+    faults = [
+        Fault(path, line, f"{name}, fold {fold}", "the fold that its earlier rows name: one fold held it out")
+        for line, name, fold in table[trained][moved][[LINE, "image_id", "fold"]].itertuples(index=False, name=None)
+    ]
+    if len(table) and not trained.any():
+        faults.append(
+            Fault(path, None, "no row of an image of train/", "out-of-fold detections, to score and calibrate")
+        )
+    for words, part in (("train", table[trained]), ("test", table[~trained])):
+        found = sorted(part["fold"].unique().tolist())
+        if found != list(range(len(found))):
+            listed = ", ".join(map(str, found))
+            faults.append(
+                Fault(path, None, f"folds {listed}", f"the folds of {words} images counted from 0, none left out")
+            )
+    return faults
+
+
+def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
+    """The held-out images by fold; one without a row stands in fold 0, whichever fold found nothing on it.
+
+    Where there is one fold of all images, whose weights saw which is unknown, and folds of patients are made.
+    """
+    fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
+    folds: list[list[str]] = [[] for _ in range(1 + max(fold_of.values(), default=0))]
+    for image_id in held:
+        folds[fold_of.get(image_id, 0)].append(image_id)
+    parts = tuple(map(tuple, folds))
+    if parts == (data.image_ids,):
+        parts = cross_fits(data, config.data, config.training.seed)
+    return Split(data.labels, data.image_ids, parts, data.table_sha256)
+
+
+def _require_this(run: Run, digest: str, split: Split) -> None:
+    same = run.adopted.exists() and read_adopted(run).sha256 == digest and read_split(run) == split
+    if not same:
+        found = (
+            "another file or other held-out images" if run.adopted.exists() else f"a run {run.name!r} that did not"
+        )
+        raise KitError(f"a new name, or the file that run {run.name!r} adopted", found, "choose another --run NAME")

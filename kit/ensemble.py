@@ -1,0 +1,210 @@
+"""Ensembles: runs whose detections are those of other runs, judged on the images that every member held out.
+
+An ensemble keeps copies of the detections and is brought up to its members whenever it is used.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+
+from kit.config import Config, differences, load, override, save
+from kit.data import TestData, TrainingData
+from kit.errors import KitError
+from kit.files import make_folder, sha256, write_json
+from kit.inference import KEY, merge_detections, read_detections
+from kit.locks import working
+from kit.members import Ensemble, Member, members, read_ensemble
+from kit.progress import Track, silent
+from kit.runs import Run, Split, mark_finished, read_finished, read_split, require_finished
+from kit.store import stored
+
+KEPT = "ensemble"  # in place of which weights were kept
+_SHOWN_IMAGES = 5
+_WBF_IOU = 0.55  # Solovyev et al., Weighted boxes fusion (2021)
+log = logging.getLogger("kit")
+
+
+def ensemble(
+    run: Run, of: Sequence[str], weights: Sequence[float] = (), assignments: Sequence[str] = ()
+) -> Ensemble:
+    """Make an ensemble of the named runs, or bring one up to them; ``weights`` has one for each, or none.
+
+    ``assignments`` are knobs that act on stored detections; the others are the first member's. Raises KitError
+    where the name is another run's, fewer than two runs are named, or they do not go together.
+    """
+    factors = tuple(weights) or (1.0,) * len(of)
+    if len(of) < 2 or len(set(of)) != len(of) or run.name in of:
+        raise KitError(
+            "two runs or more, each once, for --of", ", ".join(of) or "none",
+            "`invoke ensemble --run NAME --of A --of B`",
+        )  # fmt: skip
+    if len(factors) != len(of) or not all(0 < factor < float("inf") for factor in factors):
+        raise KitError(
+            f"a --weight above 0 for each of the {len(of)} runs, in their order, or none",
+            ", ".join(map(str, weights)), "`invoke ensemble --run NAME --of A --of B --weight 2 --weight 1`",
+        )  # fmt: skip
+    wanted = tuple(zip(of, factors, strict=True))
+    if run.config.exists():
+        _require_this(run, wanted)
+    base = load(run.config) if run.config.exists() else _config([_member(run, name) for name in of])
+    config = override(base, assignments)
+    if differences(base, config):
+        raise KitError(
+            "knobs that act on stored detections: competition., fusion. or decision.",
+            ", ".join(differences(base, config)), "leave them out: an ensemble trains nothing",
+        )  # fmt: skip
+    _assemble(run, wanted)
+    save(config, run.config)
+    return read_ensemble(run)
+
+
+def refresh(run: Run) -> None:
+    """Bring an ensemble's files up to its members; does nothing for any other run.
+
+    Raises KitError where a member is gone or no longer goes with the others.
+    """
+    if run.ensemble.exists():
+        _assemble(run, [(one.run, one.weight) for one in read_ensemble(run).members])
+
+
+def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -> pd.DataFrame:
+    """A run's detections of the held-out or the test images, made where they are missing and can be.
+
+    Raises KitError where a checkpoint or a member of an ensemble is gone, or an adopted file had none.
+    """
+    path = run.detections(data.part)
+    if run.ensemble.exists():
+        refresh(run)
+        if isinstance(data, TrainingData):
+            return read_detections(path)
+        tables = []
+        for one in (_member(run, each.run) for each in members(run)):
+            with working(one):
+                tables.append(detections(one, data, track))
+        return merge_detections(path, tables)
+    if not run.adopted.exists():
+        return stored(run, load(run.config), read_split(run), data, track)
+    if not path.exists():
+        raise KitError(
+            f"detections of the {data.part} images in the file that run {run.name!r} adopted", "none",
+            "adopt a file that has them too, under another --run NAME",
+        )  # fmt: skip
+    return read_detections(path)
+
+
+def held_out_detections(run: Run) -> Path:
+    """Where a run's detections of the held-out images lie. Raises KitError where they were lost."""
+    path = run.detections(TrainingData.part)
+    if not path.exists():
+        do = "adopt the file again" if run.adopted.exists() else f"`invoke train --run {run.name}` makes them anew"
+        raise KitError(f"the detections {path}", "no such file", do)
+    return path
+
+
+def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
+    """Write split, detections and end of an ensemble of (run, weight), where they are not up to date."""
+    runs = [_member(run, name) for name, _ in wanted]
+    split = _common_split(runs, [read_split(one) for one in runs])
+    looks = [members(one)[0] for one in runs]
+    now = Ensemble(
+        tuple(
+            Member(one.run, one.views, weight, one.folds) for one, (_, weight) in zip(looks, wanted, strict=True)
+        ),
+        {title: digest for one in runs for title, digest in read_finished(one).weights.items()},
+        {one.name: sha256(held_out_detections(one)) for one in runs},
+    )
+    goal = run.detections(TrainingData.part)
+    whole = run.ensemble.exists() and run.finished.exists() and goal.exists()
+    if whole and read_ensemble(run) == now and read_split(run) == split:
+        return
+    make_folder(run.folder)
+    tables = [read_detections(held_out_detections(one)) for one in runs]
+    for table, digest in zip(tables, now.detections.values(), strict=True):
+        table.attrs = {KEY: digest}
+    merge_detections(goal, tables, split.validation)
+    split.save(run.split)
+    write_json(run.ensemble, asdict(now))
+    mark_finished(run, KEPT, (), (), now.weights)
+    log.info(
+        "ensemble %s: %s %s, judged on the %d images that all of them held out",
+        run.name, "brought up to" if whole else "of", ", ".join(one.name for one in runs), len(split.validation),
+    )  # fmt: skip
+
+
+def _config(runs: Sequence[Run]) -> Config:
+    """The first member's knobs, with its fusion where that is weighted boxes fusion already."""
+    first = load(runs[0].config)
+    return (
+        first if first.fusion.method == "wbf" else first.replace({"fusion.method": "wbf", "fusion.iou": _WBF_IOU})
+    )
+
+
+def _require_this(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
+    known = [(one.run, one.weight) for one in read_ensemble(run).members] if run.ensemble.exists() else []
+    if known != list(wanted):
+        what = ", ".join(f"{name} (weight {weight:g})" for name, weight in known)
+        raise KitError(
+            f"a new name for the ensemble, or the members that {run.name!r} has",
+            f"an ensemble of {what}" if known else f"a run {run.name!r} that is no ensemble",
+            "choose another --run NAME",
+        )
+
+
+def _member(run: Run, name: str) -> Run:
+    """A member of an ensemble: finished, and itself no ensemble."""
+    one = Run(run.workspace, name)
+    if not one.config.exists():
+        raise KitError(
+            f"run {name!r}, a member of the ensemble {run.name!r}", f"no such run in {one.folder.parent}",
+            "restore its folder, or make an ensemble of other runs under another --run NAME",
+        )  # fmt: skip
+    if one.ensemble.exists():
+        names = " ".join(f"--of {member.run}" for member in read_ensemble(one).members)
+        raise KitError("members that are no ensembles", f"{name!r} is one", f"name its members instead: {names}")
+    require_finished(one)
+    return one
+
+
+def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
+    """The images that every member held out, in the folds of the member with most; each is one for itself only.
+
+    Which fold a member's own detections come from stands in their table; these folds tell images apart that a
+    prior or a calibration must not see together.
+    """
+    for one, split in zip(runs[1:], splits[1:], strict=True):
+        _require_same_data(runs[0], splits[0], one, split)
+    common = set.intersection(*(set(split.validation) for split in splits))
+    if not common:
+        held = ", ".join(f"{one.name!r} {len(split.validation)}" for one, split in zip(runs, splits, strict=True))
+        raise KitError(
+            "images that every member held out", f"none; each held out: {held}",
+            "train one of them with --folds, or both with the same training.seed and data.validation_share",
+        )  # fmt: skip
+    finest = max(splits, key=lambda split: len(split.folds))
+    folds = (tuple(image_id for image_id in fold if image_id in common) for fold in finest.folds)
+    return Split(finest.labels, finest.images, tuple(fold for fold in folds if fold), finest.table_sha256)
+
+
+def _require_same_data(first: Run, ours: Split, other: Run, theirs: Split) -> None:
+    faults = []
+    for one, images in (
+        (first, set(ours.images) - set(theirs.images)),
+        (other, set(theirs.images) - set(ours.images)),
+    ):
+        if images:
+            shown = ", ".join(sorted(images)[:_SHOWN_IMAGES])
+            faults.append(f"{len(images)} images that only {one.name!r} has ({shown})")
+    if ours.table_sha256 != theirs.table_sha256:
+        faults.append(f"train.csv {ours.table_sha256[:12]}... and {theirs.table_sha256[:12]}...")
+    if ours.labels != theirs.labels:
+        faults.append(f"labels {', '.join(ours.labels)} and {', '.join(theirs.labels)}")
+    if faults:
+        raise KitError(
+            f"runs {first.name!r} and {other.name!r} to be of the same data", "; ".join(faults),
+            "train both on the same files",
+        )  # fmt: skip

@@ -1,0 +1,97 @@
+"""Whose detections a run's tables hold: its own, those of several runs (an ensemble), or a file's (adopted)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kit.config import FusionConfig, load
+from kit.errors import KitError
+from kit.fusion import suppress, weighted_boxes_fusion
+from kit.records import read_record
+from kit.runs import Run, read_split
+
+
+@dataclass(frozen=True)
+class Member:
+    """A run whose detections are fused: the views it looked through, its weight, the folds that see test images."""
+
+    run: str
+    views: tuple[str, ...]
+    weight: float = 1.0
+    folds: int = 1
+
+    def __post_init__(self) -> None:
+        if not self.views or not self.weight > 0 or self.folds < 1:
+            raise ValueError(f"a member has a view, a weight above 0 and a fold, not {self}")
+
+
+@dataclass(frozen=True)
+class Ensemble:
+    """The content of ``ensemble.json``: the members, and what their weights and detections were (SHA-256)."""
+
+    members: tuple[Member, ...]
+    weights: Mapping[str, str]
+    detections: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """The content of ``adopted.json``: the file that the detections came from, and how it looked at images."""
+
+    file: str
+    sha256: str
+    views: tuple[str, ...]
+    folds: int  # that saw the test images
+
+
+def members(run: Run) -> tuple[Member, ...]:
+    """The run itself, or the members of an ensemble: the sources of its stored detections."""
+    if run.ensemble.exists():
+        return read_ensemble(run).members
+    if run.adopted.exists():
+        adopted = read_adopted(run)
+        return (Member(run.name, adopted.views, folds=adopted.folds),)
+    return (Member(run.name, load(run.config).inference.views, folds=len(read_split(run).folds)),)
+
+
+def read_ensemble(run: Run) -> Ensemble:
+    """What an ensemble was made of."""
+    return read_record(run.ensemble, Ensemble, "restore it, or make the ensemble anew under another --run NAME")
+
+
+def read_adopted(run: Run) -> Adopted:
+    """Where adopted detections came from."""
+    return read_record(run.adopted, Adopted, "restore it, or adopt the file again under another --run NAME")
+
+
+def require_trainable(run: Run) -> None:
+    """Raise KitError for a run that is made of others' detections: there is nothing to train."""
+    kind = "an ensemble" if run.ensemble.exists() else "adopted" if run.adopted.exists() else ""
+    if kind:
+        raise KitError(
+            "the name of a run to train", f"{run.name!r}, which is {kind}",
+            f"`invoke evaluate --run {run.name}`, or train under another --run NAME",
+        )  # fmt: skip
+
+
+def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) -> pd.DataFrame:
+    """Candidates from one fold of each member; every view of every member counts as having looked."""
+    sources = [(member.run, view) for member in of for view in member.views]
+    used = detections[pd.MultiIndex.from_frame(detections[["run", "view"]]).isin(sources)]
+    if config.method == "suppress":
+        return suppress(used, config.iou)
+    return weighted_boxes_fusion(used, sources, config.iou, [member.weight for member in of for _ in member.views])
+
+
+def by_fold(detections: pd.DataFrame, of: Sequence[Member]) -> list[pd.DataFrame]:
+    """The test's detections for each fold index of the member with most folds.
+
+    A member with fewer serves the further indices with its own from the first on: a single split stands in all.
+    """
+    folds = detections["run"].map({member.run: member.folds for member in of}).to_numpy(np.float64)
+    fold = detections["fold"].to_numpy(np.int64)
+    return [detections[fold == index % folds] for index in range(max(member.folds for member in of))]
