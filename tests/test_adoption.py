@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 from conftest import TOY_TEST_IMAGES, copied, toy_config
+from test_tasks import assert_refused, invoke
 
 from kit import verbs
 from kit.adoption import adopt
@@ -249,3 +250,24 @@ class TestRefused:
         (tmp_path / "theirs.parquet").write_bytes(b"PAR1")
         assert "a parquet file" in faults_of(place, tmp_path / "theirs.parquet")[0]
         assert "no such file" in faults_of(place, tmp_path / "missing.csv")[0]
+
+
+@pytest.mark.slow
+def test_two_files_from_elsewhere_become_a_submission_on_the_command_line(toy, tmp_path):
+    """Adopt, adopt, ensemble, evaluate, predict: no network of ours is needed for any of them."""
+    table = found_on(toy, test_rows=TOY_TEST_IMAGES)
+    written(table, tmp_path / "one.csv")
+    written(table.assign(score=table["score"] / 2), tmp_path / "other.parquet")
+    knob, place = ("--set", f"competition.expected_ids={TOY_TEST_IMAGES}"), ("--workspace", toy)
+    for name, file in (("one", "one.csv"), ("other", "other.parquet")):
+        done = invoke("adopt", "--run", name, "--detections", tmp_path / file, *knob, *place)
+        assert f"run {name} is adopted: {len(table) - TOY_TEST_IMAGES} detections on 32 held-out" in done.stdout
+    words = ("ensemble", "--run", "both", "--of", "one", "--of", "other", "--weight")
+    done = invoke(*words, "2", "--weight", "much", *place)
+    assert_refused(done, "--weight to be a number", "'much'")
+    done = invoke(*words, "2", "--weight", "1", *place)
+    assert "run both: an ensemble of one, other" in done.stdout, done.stderr
+    done = invoke("evaluate", *place)
+    assert "run both: the one that finished last" in done.stdout, done.stderr
+    done = invoke("predict", "--run", "both", *place)
+    assert "submission 0001" in done.stdout, done.stderr
