@@ -32,9 +32,9 @@ class User:
         """Run a verb in this workspace to its end."""
         return self.ended(self.start(*words, **options))
 
-    def ended(self, process: subprocess.Popen) -> subprocess.CompletedProcess:
-        """Wait for a started verb; no traceback, no secret."""
-        out, err = process.communicate(timeout=120)
+    def ended(self, process: subprocess.Popen, answer: str | None = None) -> subprocess.CompletedProcess:
+        """Wait for a started verb, with an answer on its standard input; no traceback, no secret."""
+        out, err = process.communicate(answer, timeout=120)
         assert "Traceback" not in out + err, err
         self.assert_nothing_secret(out + err)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

@@ -7,14 +7,13 @@ import os
 import resource
 import signal
 import subprocess
-import sys
 import time
-from pathlib import Path
 
 import pandas as pd
 import pytest
 from conftest import TOY_TEST_IMAGES, copied, toy_config
-from kaggle_server import FOREVER, TOKEN, KaggleServer
+from kaggle_server import FOREVER, KaggleServer
+from kaggle_user import User
 
 from kit import decision, evaluation
 from kit.config import override, save
@@ -22,7 +21,6 @@ from kit.runs import Run, mark_finished
 from kit.schemas import SUBMISSION_COLUMNS, validate_submission
 from kit.submission import Origin, read_submissions, write_submission
 
-ROOT = Path(__file__).parent.parent
 SLUG = "toy-competition"
 QUICK = (
     f"competition.slug={SLUG}",
@@ -32,6 +30,7 @@ QUICK = (
     "kaggle.score_pause_seconds=0.1",
     "kaggle.settle_seconds=1",
 )
+NOWHERE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # nobody listens there
 PATIENCE_SECONDS = 120
 DROP_FROM_BOUNDING_SET, CAP_DAC_OVERRIDE = 24, 1  # prctl(2), capabilities(7)
 WRITABLE_BYTES = 1000  # less than a manifest
@@ -70,13 +69,13 @@ def running(filed_source):
         assert server.errors == []
 
 
-class User:
-    """Somebody with a workspace, an account and a shell."""
+class Submitter(User):
+    """A user with a filed submission in the workspace."""
 
-    def __init__(self, server, folder):
-        self.server, self.workspace, self.home = server, folder / "toy", folder / "home"
-        self.home.mkdir()
-        self.said = []
+    def __init__(self, server, folder, filed):
+        copied(filed, folder / "workspace")
+        super().__init__(server, folder)
+        self.server = server
 
     @property
     def competition(self):
@@ -86,43 +85,17 @@ class User:
     def creations(self):
         return self.server.names().count("CreateSubmission")
 
-    def command(self, *words):
-        return [sys.executable, "-m", "invoke", *words, "--workspace", str(self.workspace)]
-
-    def invoke(self, *words, answer="", code=0, preparing=None, **variables):
-        """Run a verb to its end; what it wrote, on both streams."""
-        done = subprocess.run(
-            self.command(*words), cwd=ROOT, input=answer, capture_output=True, text=True, check=False,
-            env=self.server.environment(self.home) | variables, timeout=PATIENCE_SECONDS, preexec_fn=preparing,
-        )  # fmt: skip
+    def says(self, *words, answer="", code=0, **options):
+        """Run a verb to its end, which must have this code; what it wrote on both streams."""
+        done = self.ended(self.start(*words, stdin=subprocess.PIPE, **options), answer)
         said = done.stdout + done.stderr
-        self.said.append(said)
-        assert "Traceback" not in said, said
         assert done.returncode == code, said
-        if code == 1:
-            assert "expected:" in done.stderr
-            assert "do: " in done.stderr
+        assert code != 1 or ("expected:" in said and "do: " in said), said
         return said
 
     def submit(self, *words, **how):
-        return self.invoke("submit", "--message", "first try", *words, **{"answer": "y\n", **how})
-
-    def start(self, *words):
-        """Start a verb and leave it running."""
-        before = signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in a background suite
-        try:
-            return subprocess.Popen(
-                self.command(*words), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT, text=True, env=self.server.environment(self.home),
-            )  # fmt: skip
-        finally:
-            signal.signal(signal.SIGINT, before)
-
-    def ended(self, process):
-        said = process.communicate(timeout=PATIENCE_SECONDS)[0]
-        self.said.append(said)
-        assert "Traceback" not in said, said
-        return said
+        """`invoke submit`, with a yes to its question."""
+        return self.says("submit", "--message", "first try", *words, answer="y\n", **how)
 
     def submission(self, number=1):
         return read_submissions(self.workspace / "submissions")[number - 1]
@@ -137,19 +110,12 @@ class User:
 
 @pytest.fixture
 def user(running, filed_source, tmp_path):
-    """A user of a fresh copy of the workspace; whatever was said and written holds no secret."""
+    """A user of a fresh copy of the workspace, and a server that has forgotten the last one."""
     running.forget()
     running.competitions[SLUG].submissions.clear()
-    running.competitions[SLUG].__dict__.update(rules_accepted=True, daily_limit=5, pending_polls=1)
+    vars(running.competitions[SLUG]).update(rules_accepted=True, daily_limit=5, pending_polls=1)
     running.competitions[SLUG].truth = filed_source / "test_truth.csv"
-    copied(filed_source, tmp_path / "toy")
-    someone = User(running, tmp_path)
-    yield someone
-    assert someone.said
-    assert not any(TOKEN in said for said in someone.said)
-    written = [path for path in tmp_path.rglob("*") if path.is_file()]
-    assert len(written) > TOY_TEST_IMAGES
-    assert not [path for path in written if TOKEN.encode() in path.read_bytes()]
+    return Submitter(running, tmp_path, filed_source)
 
 
 def assert_scored_once(user, attempts=1):
@@ -179,7 +145,7 @@ def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
     after = user.manifest()
     upload = {"status", "public_score", "ref", "reason", "attempts"}
     assert {key for key in after if after[key] != before[key]} <= upload
-    listed = user.invoke("submissions")
+    listed = user.says("submissions")
     assert "first answers" in listed
     assert "complete" in listed
     assert f"{score:.3f} *" in listed
@@ -188,7 +154,7 @@ def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
     again = user.submit()
     assert "uploaded before" in again
     assert f"public score {score:.3f}" in again
-    said = user.invoke("submit", "--message", "other words", answer="y\n", code=1)
+    said = user.says("submit", "--message", "other words", answer="y\n", code=1)
     assert "--again" in said
     assert user.creations == 1
     user.submit("--again")
@@ -197,7 +163,7 @@ def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
 
 @pytest.mark.parametrize("answer", ["", "n\n", "yes please\n"])
 def test_without_a_yes_nothing_is_sent_and_yes_is_named(user, answer):
-    said = user.submit(answer=answer, code=1)
+    said = user.says("submit", "--message", "first try", answer=answer, code=1)
     assert "nothing was sent" in said
     assert "--yes" in said
     assert "StartSubmissionUpload" not in user.server.names()
@@ -205,8 +171,9 @@ def test_without_a_yes_nothing_is_sent_and_yes_is_named(user, answer):
 
 
 def test_a_dry_run_needs_neither_an_account_nor_a_network(user):
-    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9", "KAGGLE_API_TOKEN": ""}
-    said = user.submit("--dry-run", answer="", **nowhere)
+    del user.environment["KAGGLE_API_TOKEN"]
+    user.environment |= NOWHERE
+    said = user.submit("--dry-run")
     for text in ("first try [kit 0001 <id>]", "left today:  unknown", "dry run: nothing was sent"):
         assert text in said
     assert user.server.names() == []
@@ -214,9 +181,10 @@ def test_a_dry_run_needs_neither_an_account_nor_a_network(user):
 
 
 def test_without_credentials_or_a_network_nothing_is_begun(user):
-    assert "KAGGLE_API_TOKEN" in user.submit(code=1, KAGGLE_API_TOKEN="")
-    nowhere = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}
-    assert "network" in user.submit(code=1, **nowhere)
+    token = user.environment.pop("KAGGLE_API_TOKEN")
+    assert "KAGGLE_API_TOKEN" in user.submit(code=1)
+    user.environment |= {"KAGGLE_API_TOKEN": token, **NOWHERE}
+    assert "network" in user.submit(code=1)
     assert user.submission().attempts == ()
 
 
@@ -278,7 +246,7 @@ def test_a_lost_create_on_a_broken_line_stays_open_and_is_settled_first(user):
     assert "whether it arrived is not known" in said
     assert user.submission().status == "open"
     assert "network" in user.submit("--again", code=1)  # two looks more fail; nothing is sent
-    assert "open" in user.invoke("submissions")
+    assert "open" in user.says("submissions")
     user.submit()
     assert user.creations == 1
     assert_scored_once(user)
@@ -302,7 +270,7 @@ def test_a_submission_that_ended_in_error_shows_the_servers_reason_and_stays_in_
     assert "Submission contains an unknown image_id" in said
     assert user.submission().status == "error"
     assert "unknown image_id" in user.index()[0]["reason"]
-    assert "unknown" in user.invoke("submissions")
+    assert "unknown" in user.says("submissions")
     assert "unknown image_id" in user.submit(code=1)
     assert user.creations == 1
 
@@ -317,14 +285,20 @@ def wait_until(happened):
 @pytest.mark.parametrize("how", ["submit", "refresh"])
 def test_an_interrupted_wait_goes_on_by_the_same_command_or_a_refresh(user, how):
     user.competition.pending_polls = FOREVER
-    process = user.start("submit", "--message", "first try", "--yes")
+    before = signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a background suite ignores it, and its children
+    try:
+        process = user.start("submit", "--message", "first try", "--yes")
+    finally:
+        signal.signal(signal.SIGINT, before)
     wait_until(lambda: user.server.names().count("ListSubmissions") > 1)
     os.kill(process.pid, signal.SIGINT)
-    assert "the same command goes on" in user.ended(process)
+    assert "the same command goes on" in user.ended(process).stderr
     assert process.returncode == 130
     assert user.submission().status == "pending"
     user.competition.submissions[0]["polls"] = 0
-    said = user.submit() if how == "submit" else user.invoke("submissions", "--refresh")
+    said = user.submit() if how == "submit" else user.says("submissions", "--refresh")
     assert ("uploaded before" if how == "submit" else "1 of the uploads changed") in said
     assert user.creations == 1
     assert_scored_once(user)
@@ -334,7 +308,7 @@ def test_pending_at_the_deadline_is_no_failure(user):
     user.competition.pending_polls = FOREVER
     said = user.submit("--set", "kaggle.score_wait_seconds=0.2")
     assert "invoke submissions --refresh" in said
-    assert "pending" in user.invoke("submissions")
+    assert "pending" in user.says("submissions")
 
 
 def small_files():
@@ -342,7 +316,7 @@ def small_files():
 
 
 def test_a_full_disk_lets_nothing_be_sent(user):
-    said = user.submit(code=1, preparing=small_files)
+    said = user.submit(code=1, preexec_fn=small_files)
     assert "File too large" in said
     assert "manifest.json" in said
     assert user.creations == 0
@@ -359,7 +333,7 @@ def test_a_read_only_folder_lets_nothing_be_sent(user):
     folder = user.submission().folder
     for path in (folder.parent, folder):
         path.chmod(0o555)
-        said = user.submit(code=1, preparing=bound_by_permissions)
+        said = user.submit(code=1, preexec_fn=bound_by_permissions)
         assert "Permission denied" in said
         path.chmod(0o755)
     assert user.creations == 0
