@@ -20,7 +20,7 @@ from kit.errors import KitError
 from kit.files import locked, make_folder
 from kit.kaggle_api import Limits, RemoteSubmission
 from kit.preview import mark
-from kit.submission import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt
+from kit.submission import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt, tidy
 
 NOT_ARRIVED = "the server does not have it"
 _GROWTH, _LONGEST_PAUSE_SECONDS = 1.5, 30.0
@@ -89,6 +89,7 @@ def refresh(wire: Wire, folder: Path) -> int:
     Never decides that an attempt failed: another process may just be sending it. One that was given up and
     turns up late is taken back.
     """
+    tidy(folder)
     attempts = [(one, attempt) for one in read_submissions(folder) for attempt in one.attempts]
     lists = {slug: wire.submissions(slug) for slug in sorted({attempt.competition for _, attempt in attempts})}
     news = [(one, attempt, seen(one, attempt, lists[attempt.competition])) for one, attempt in attempts]

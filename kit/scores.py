@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit.submission import MANIFEST_NAME, Submission, read_submissions
+from kit.files import locked, make_folder
+from kit.submission import LOCK_NAME, MANIFEST_NAME, Submission, read_submissions
 
 PLOT_NAME = "scores.png"
 COLUMNS = ("number", "message", "run", "local", "expected", "public", "status")
@@ -57,7 +58,9 @@ def draw(folder: Path) -> Path:
         if one.public_score is not None and (one.origin.expected or one.origin.local_score is not None)
     ]
     winner = best(submissions)
-    canvas.save(charts.local_against_public(points, winner.number if winner else None), folder / PLOT_NAME)
+    figure = charts.local_against_public(points, winner.number if winner else None)
+    with locked(make_folder(folder) / LOCK_NAME):  # who files a submission clears away what looks half written
+        canvas.save(figure, folder / PLOT_NAME)
     return folder / PLOT_NAME
 
 

@@ -181,6 +181,15 @@ def with_attempt(submission: Submission, attempt: Attempt) -> Submission:
     )
 
 
+def tidy(folder: Path) -> None:
+    """Finish what a kill has cut: half-written files go, the index has what the manifests have."""
+    make_folder(folder)
+    with locked(folder / LOCK_NAME):
+        for place in (folder, *_folders(folder)):
+            remove_partials(place)
+        write_index(folder)
+
+
 def write_index(folder: Path) -> None:
     """Bring ``index.csv`` up to date: a line per submission, those of deleted folders kept as they were."""
     lines = {row["number"]: row for row in _index_rows(folder)}
@@ -201,7 +210,9 @@ def write_index(folder: Path) -> None:
     writer = csv.DictWriter(text, INDEX_COLUMNS, lineterminator="\n")
     writer.writeheader()
     writer.writerows(lines[number] for number in sorted(lines, key=int))
-    write_text(folder / INDEX_NAME, text.getvalue())
+    path = folder / INDEX_NAME
+    if not path.is_file() or path.read_bytes() != text.getvalue().encode():
+        write_text(path, text.getvalue())
 
 
 def _read(folder: Path) -> Submission:

@@ -29,6 +29,7 @@ from kit.submission import (
     Submission,
     read_submissions,
     record_attempt,
+    tidy,
 )
 
 log = logging.getLogger("kit")
@@ -51,6 +52,7 @@ def prepare(wire: Wire, outgoing: Outgoing, again: bool, knobs: KaggleConfig, cl
     A call with the message (and ``--again``) of an attempt that is not finished is the same call once more: it
     goes on with that attempt.
     """
+    tidy(outgoing.submission.folder.parent)
     settled = _settle_all(wire, outgoing, knobs, clock)
     arrived = [(one, attempt) for one, attempt in _same_bytes(outgoing) if attempt.ref is not None]
     mine = [attempt for one, attempt in arrived if one.number == outgoing.submission.number]

@@ -17,6 +17,7 @@ from kit.submission import (
     newest,
     read_submissions,
     slug,
+    tidy,
     write_index,
     write_submission,
 )
@@ -161,3 +162,15 @@ def test_a_kill_before_the_folder_has_its_name_leaves_no_submission(tmp_path):
     assert any(path.name.endswith(".partial") for path in tmp_path.iterdir())
     assert filed(tmp_path).number == 1
     assert not any(path.name.endswith(".partial") for path in tmp_path.iterdir())
+
+
+def test_what_a_kill_left_half_written_is_tidied_and_the_index_made_whole(tmp_path):
+    tidy(tmp_path / "new")
+    assert read_submissions(tmp_path / "new") == []
+    submission = filed(tmp_path)
+    (tmp_path / "index.csv").unlink()
+    for folder in (tmp_path, submission.folder):
+        (folder / ".x.partial").write_text("half")
+    tidy(tmp_path)
+    assert not list(tmp_path.rglob("*.partial"))
+    assert (tmp_path / "index.csv").read_text().splitlines()[1].startswith("1,0001-first-try")

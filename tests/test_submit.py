@@ -8,6 +8,7 @@ import resource
 import signal
 import subprocess
 import time
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -31,6 +32,7 @@ QUICK = (
     "kaggle.settle_seconds=1",
 )
 NOWHERE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # nobody listens there
+KILLER = Path(__file__).parent / "killer"
 PATIENCE_SECONDS = 120
 DROP_FROM_BOUNDING_SET, CAP_DAC_OVERRIDE = 24, 1  # prctl(2), capabilities(7)
 WRITABLE_BYTES = 1000  # less than a manifest
@@ -353,4 +355,21 @@ def test_killed_at_each_step_the_same_command_ends_with_one_upload(user, step):
     user.ended(process)
     user.submit()
     assert_scored_once(user, attempts=2 if step in ("StartSubmissionUpload", "upload") else 1)
+    assert user.creations == 1
+
+
+@pytest.mark.parametrize("nth", [1, 2, 3])  # what is written: the attempt, its ref, its score
+@pytest.mark.parametrize("step", ["os.rename #-first-answers/.manifest.json#", "os.rename .index.csv#"])
+def test_killed_at_each_writing_the_same_command_ends_with_one_upload(user, step, nth):
+    untouched = user.environment
+    user.environment = untouched | {
+        "PYTHONPATH": str(KILLER), "KILL_UNDER": str(user.workspace / "submissions"), "KILL_AT": step,
+        "KILL_NTH": str(nth),
+    }  # fmt: skip
+    assert user.ended(user.start("submit", "--message", "first try", "--yes")).returncode == -signal.SIGKILL
+    assert len(user.competition.submissions) == (nth > 1)
+    user.environment = untouched
+    user.submit()
+    unsent = nth == 1 and "index" in step  # recorded, and the server was not reached
+    assert_scored_once(user, attempts=1 + unsent)
     assert user.creations == 1

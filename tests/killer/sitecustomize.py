@@ -1,7 +1,8 @@
 """Loaded by a Python that a test starts with this folder in PYTHONPATH: a kill -9 at a chosen step.
 
 A step is a change to the files under ``KILL_UNDER``, named by its kind and place, with runs of digits as one.
-``KILL_LOG`` gets the name of every step before it is taken; at the first one named ``KILL_AT`` the process dies.
+``KILL_LOG`` gets the name of every step before it is taken; at the first one named ``KILL_AT`` (or the one of
+number ``KILL_NTH``) the process dies.
 """
 
 import os
@@ -10,6 +11,7 @@ import signal
 import sys
 
 _CHANGES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.symlink", "shutil.rmtree"}
+_times_left = [int(os.environ.get("KILL_NTH", "1"))]
 _UNDER, _AT, _LOG = (os.environ.get(name) for name in ("KILL_UNDER", "KILL_AT", "KILL_LOG"))
 
 
@@ -36,7 +38,8 @@ def _watch(event, arguments):
         descriptor = os.open(_LOG + ".steps", os.O_WRONLY | os.O_APPEND | os.O_CREAT)
         os.write(descriptor, f"{step}\n".encode())
         os.close(descriptor)
-    if step == _AT:
+    _times_left[0] -= step == _AT
+    if _times_left[0] == 0:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
