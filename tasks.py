@@ -419,7 +419,10 @@ def _asked_and_sent(wire: Any, plan: Any, knobs: Any, yes: bool) -> Any:
     print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
     if not yes:
         print("send it? [y/N] ", end="", flush=True)
-        if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        answer = sys.stdin.readline().strip()
+        if not sys.stdin.isatty():
+            print(answer)  # as a terminal does
+        if answer.lower() not in ("y", "yes"):
             raise KitError("y on standard input", "another answer, or none", "nothing was sent; --yes does not ask")
     return upload.send(wire, plan, knobs, lambda: secrets.token_hex(ID_BYTES), _clock())
 
