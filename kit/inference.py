@@ -24,6 +24,7 @@ from kit.config import InferenceConfig
 from kit.errors import KitError
 from kit.files import make_folder, remove_partials, replacing
 from kit.images import Grey
+from kit.memory import keeping_freed_memory
 from kit.model import load_checkpoint, network_input
 from kit.pixels import PixelCache
 from kit.progress import Track, silent
@@ -141,14 +142,15 @@ def detect(source: Source, detector: nn.Module, pixels: PixelCache, image_ids: S
     detector.eval()
     device = next(detector.parameters()).device
     found: dict[tuple[int, int], _Found] = {}
-    for batch in _same_shape([_size(pixels, image_id) for image_id in image_ids], source.inference.batch_size):
-        images = [pixels.read(image_ids[place]) for place in batch]
-        for number, view in enumerate(views(source.inference)):
-            with torch.autocast(device.type, enabled=device.type == "cuda"):
+    batches = _same_shape([_size(pixels, image_id) for image_id in image_ids], source.inference.batch_size)
+    with keeping_freed_memory(device.type), torch.autocast(device.type, enabled=device.type == "cuda"):
+        for batch in batches:
+            images = [pixels.read(image_ids[place]) for place in batch]
+            for number, view in enumerate(views(source.inference)):
                 outputs = detector(_shown(view, images, source.image_size_px, device))
-            for place, output in zip(batch, outputs, strict=True):
-                size = _size(pixels, image_ids[place])
-                found[place, number] = _in_original(view, size, source.image_size_px, output)
+                for place, output in zip(batch, outputs, strict=True):
+                    size = _size(pixels, image_ids[place])
+                    found[place, number] = _in_original(view, size, source.image_size_px, output)
     return _detections(source, image_ids, found)
 
 

@@ -6,7 +6,6 @@ image), and checkpoints are written where an epoch ends: a kill costs at most on
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import signal
@@ -95,10 +94,10 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             use_distributed_sampler=False,
             default_root_dir=run.home,
         )
+        device = "cuda" if on_gpu(config) else "cpu"
         knob = "training.batch_size (training.effective_batch keeps the recipe)"
         try:
-            kept = contextlib.nullcontext() if on_gpu(config) else keeping_freed_memory()
-            with kept, in_words(settings.batch_size, config.model.image_size_px, knob):
+            with keeping_freed_memory(device), in_words(settings.batch_size, config.model.image_size_px, knob):
                 trainer.fit(module, ckpt_path=run.last if state else None)
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; tasks.py wants to say how to go on
             raise KeyboardInterrupt from error

@@ -32,7 +32,7 @@ def test_kept_memory_changes_no_result_and_ends_with_its_block():
         return torch.rand(3000, 1000, generator=generator) @ torch.rand(1000, 10, generator=generator)
 
     before = work()
-    with keeping_freed_memory():
+    with keeping_freed_memory("cpu"):
         inside = work()
     assert torch.equal(before, inside)
     assert torch.equal(before, work())
