@@ -18,11 +18,10 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-from filelock import FileLock
 from jaxtyping import Int64
 
 from kit.errors import KitError
-from kit.files import make_folder, read_json, remove_partials, replacing, write_json
+from kit.files import locked, make_folder, read_json, remove_partials, replacing, write_json
 from kit.images import Grey, ImageError, read_grey
 from kit.progress import Track, silent
 from kit.records import read_record
@@ -95,7 +94,7 @@ def open_cache(folder: Path, cache: Path, max_gib: float, track: Track = silent)
     make_folder(cache)
     key = _key(folder, names)
     pixels, index = cache / f"{folder.name}-{key}.u8", cache / f"{folder.name}.json"
-    with FileLock(cache / ".lock"):  # two processes that start at once build it once
+    with locked(cache / ".lock"):  # two processes that start at once build it once
         stored = _stored(index, key, names)
         if stored and pixels.exists() and pixels.stat().st_size == stored.total_bytes:
             return PixelCache(stored.facts(folder, names), pixels)

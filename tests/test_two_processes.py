@@ -9,9 +9,11 @@ import signal
 import time
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from conftest import TOY, copied
+from PIL import Image
 from test_demo import PATIENCE_SECONDS, started
 from test_training import interrupted_after_one_epoch
 
@@ -40,12 +42,12 @@ def trained_by_two(workspace, assignments):
     return Run(workspace, "demo")
 
 
-def half_without_boxes(workspace):
-    """With one image per process and step, most steps have a box in one process alone, or in none."""
-    path = workspace / "data" / "train.csv"
-    table = pd.read_csv(path)
-    images = sorted(set(table["image_id"]))
-    path.write_text(table[table["image_id"].isin(images[: len(images) // 2])].to_csv(index=False))
+def with_images_without_boxes(workspace):
+    """With one image per process and step, many steps then have a box in one process alone, or in none."""
+    drawn = np.random.default_rng(1)
+    for number in range(24):
+        noise = Image.fromarray(drawn.integers(0, 255, (96, 96), dtype=np.uint8))
+        noise.save(workspace / "data" / "train" / f"9{number:07d}_000.png")
 
 
 def last_loss(run):
@@ -67,14 +69,13 @@ def test_two_processes_take_the_steps_of_one_where_the_loss_is_a_mean_over_image
     assert all(step.abs().max() > 0 for name, (step, _) in steps.items() if name.endswith("conv.weight"))
     for name, (step, same) in steps.items():
         rounding = 2e-7 * start[name].abs().max()
-        assert (step - same).abs().max() <= 1e-3 * step.abs().max() + rounding, name
+        assert (step - same).abs().max() <= 1e-2 * step.abs().max() + rounding, name
     assert last_loss(two) == pytest.approx(last_loss(Run(alone, "demo")), rel=1e-3)
 
 
 def test_a_killed_process_ends_the_other_with_a_message_and_one_goes_on_after_two(toy, tmp_path):
-    """Half of the images have no box, so that steps with boxes in one process alone are among them."""
     recipe = (*TOY, "training.max_epochs=8", "training.batch_size=1", "training.effective_batch=2")
-    half_without_boxes(toy)
+    with_images_without_boxes(toy)
     straight = copied(toy, tmp_path / "straight")
     process = started(*words(toy, (*recipe, *TWO)))
     run = Run(toy, "demo")
@@ -86,7 +87,7 @@ def test_a_killed_process_ends_the_other_with_a_message_and_one_goes_on_after_tw
     (second,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     os.kill(int(second), signal.SIGKILL)
     said = "".join(process.communicate(timeout=A_MINUTE))
-    assert process.returncode == 1
+    assert process.returncode == 1, said
     assert "expected: every process of this training to go on" in said
     assert "Traceback" not in said
     assert len(pd.read_csv(run.history)) < 8

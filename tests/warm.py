@@ -22,6 +22,7 @@ def run(words, log):
     from invoke.main import program
 
     program.run(["invoke", *words], exit=True)
+    sys.exit(0)
 
 
 def main():
