@@ -48,6 +48,18 @@ def step(request):
     return request.param
 
 
+@pytest.fixture
+def warm(tmp_path):
+    """Command lines that start at once: see warm.py."""
+    from warm import Warm
+
+    folder = tmp_path / "warm"
+    folder.mkdir()
+    process = Warm(folder)
+    yield process
+    process.end()
+
+
 TOY_TEST_IMAGES = 8
 TOY = (
     f"competition.expected_ids={TOY_TEST_IMAGES}",

@@ -1,14 +1,9 @@
 """A soak: training, evaluation and prediction are killed at random points and go on by the same command."""
 
 import json
-import os
 import random
 import signal
-import subprocess
-import sys
-import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -21,51 +16,9 @@ from kit.runs import Run, read_finished
 from kit.submission import newest
 
 KILLS = 30
-WARM = Path(__file__).parent / "warm.py"
 AGREES = 1e-6
 STOPS_WITHIN_SECONDS = 15  # a few on a quiet machine
 pytestmark = pytest.mark.slow
-
-
-class Warm:
-    """Command lines of the kit in processes that need no start-up; its temporary folder is watched."""
-
-    def __init__(self, folder):
-        self.temporary, self.log = folder / "tmp", folder / "log.txt"
-        self.temporary.mkdir()
-        self.process = subprocess.Popen(
-            [sys.executable, str(WARM), str(self.log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=WARM.parent.parent, env={**os.environ, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},
-        )  # fmt: skip
-
-    def run(self, words, how=None, after_seconds=0.0):
-        """Run a command line, send it ``how`` after so many seconds; its exit status and the seconds it took."""
-        self.process.stdin.write(json.dumps([str(word) for word in words]) + "\n")
-        self.process.stdin.flush()
-        pid, began = int(self.process.stdout.readline()), time.monotonic()
-        if how is not None:
-            time.sleep(after_seconds)
-            try:
-                os.kill(pid, how)
-            except ProcessLookupError:
-                assert how is not None  # it had ended before
-        status = int(self.process.stdout.readline())
-        return status, time.monotonic() - began
-
-    def said(self):
-        return self.log.read_text(encoding="utf-8")
-
-    def end(self):
-        self.process.stdin.close()
-        self.process.wait(60)
-
-
-@pytest.fixture
-def warm(tmp_path):
-    with tempfile.TemporaryDirectory(dir=tmp_path) as folder:
-        process = Warm(Path(folder))
-        yield process
-        process.end()
 
 
 def road(workspace):

@@ -1,22 +1,57 @@
-"""Run as a script: the kit's command lines, each in a fork of one process that has the imports behind it.
+"""The kit's command lines, each in a fork of one process that has the imports behind it.
 
-Starting Python with torch takes longer than a toy training; with this a test can kill dozens of commands. A line
-of standard input is a JSON list of words; the answer is the pid, then, once it has ended, its exit status.
+Starting Python with torch takes longer than a toy training; with this a test can run dozens of commands, and kill
+them. Run as a script, it reads a JSON list of words per line, and answers with the pid, then the exit status.
 """
 
 import json
 import os
 import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 ROOT = Path(__file__).parent.parent
 
 
-def run(words, log):
-    """The command line in this process, which ends with it."""
+class Warm:
+    """Command lines one after the other; what they say is in ``log``, their temporary folder is ``temporary``."""
+
+    def __init__(self, folder):
+        self.temporary, self.log = folder / "tmp", folder / "log.txt"
+        self.temporary.mkdir()
+        self.log.touch()
+        self.process = subprocess.Popen(
+            [sys.executable, __file__, str(self.log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            cwd=ROOT, env={**os.environ, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},
+        )  # fmt: skip
+
+    def run(self, words, how=None, after_seconds=0.0):
+        """Run a command line, send it ``how`` after so many seconds; its exit status and the seconds it took."""
+        self.process.stdin.write(json.dumps([str(word) for word in words]) + "\n")
+        self.process.stdin.flush()
+        pid, began = int(self.process.stdout.readline()), time.monotonic()
+        if how is not None:
+            time.sleep(after_seconds)
+            os.kill(pid, how)  # of one that has ended its parent still keeps the number
+        self.process.stdin.write("\n")
+        self.process.stdin.flush()
+        return int(self.process.stdout.readline()), time.monotonic() - began
+
+    def said(self):
+        """Whatever the commands have written so far."""
+        return self.log.read_text(encoding="utf-8")
+
+    def end(self):
+        """Stop the process behind it."""
+        self.process.stdin.close()
+        self.process.stdout.close()
+        self.process.wait(60)
+
+
+def _command(words, log):
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    os.setpgid(0, 0)  # a command's own children are killed with it
     for number in (1, 2):
         os.dup2(log.fileno(), number)
     from invoke.main import program
@@ -25,18 +60,19 @@ def run(words, log):
     sys.exit(0)
 
 
-def main():
+def _main():
     from kit import demo, report, store, training, verbs  # noqa: F401
 
     os.chdir(ROOT)
     with Path(sys.argv[1]).open("ab", buffering=0) as log:
-        for line in sys.stdin:
+        while line := sys.stdin.readline():
             pid = os.fork()
             if pid == 0:
-                run(json.loads(line), log)
+                _command(json.loads(line), log)
             print(pid, flush=True)
+            sys.stdin.readline()  # the signal, if there is one, has been sent
             print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
 
 
 if __name__ == "__main__":
-    main()
+    _main()
