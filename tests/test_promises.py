@@ -26,5 +26,6 @@ def test_the_readme_says_how_much_is_tried():
     assert said, "the README has a row of bad files with both numbers"
     assert int(said[1].replace(",", "")) == tried_in_process() >= 2_000
     assert int(said[2]) == len(test_bad_files.CASES) + 3 * len(test_bad_files.IMAGES) + 1
-    assert f"| {test_kills.KILLS} kills" in README
-    assert f"| {test_two_at_once.AT_ONCE} `predict`" in README
+    assert f"| {test_kills.KILLS} kills at random points" in README
+    assert f"| {test_two_at_once.AT_ONCE} `predict` at the same time" in README
+    assert f"| {test_bad_stores.TRAPS} hostile checkpoints" in README

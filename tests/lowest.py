@@ -1,0 +1,49 @@
+"""Run as a script: the parts without torch, tested on the lowest versions that pyproject.toml allows.
+
+`python tests/lowest.py` makes a virtual environment, installs those versions, and runs the tests of these parts.
+Needs the package index and a minute or two.
+"""
+
+import re
+import subprocess
+import sys
+import tempfile
+import tomllib
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# What the light modules import; torch and what needs it stay out.
+PACKAGES = ("filelock", "invoke", "jaxtyping", "numpy", "pandas", "pandera", "pillow", "pyarrow", "rich")
+TEST_PACKAGES = ("beartype", "hypothesis", "pytest")
+TESTS = (
+    "test_config.py", "test_files.py", "test_records.py", "test_runs.py", "test_schemas.py",
+    "test_submission.py", "test_submission_schema.py", "test_bad_tables.py", "test_bad_json.py",
+)  # fmt: skip
+
+
+def lowest():
+    """`name==version` of every package at the lower bound that pyproject.toml gives it."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    wanted = [*project["dependencies"], *project["optional-dependencies"]["dev"]]
+    bounds = {}
+    for requirement in wanted:
+        name, extra, version = re.match(r"([A-Za-z0-9-]+)(\[[a-z]+\])?>=([0-9.]+)", requirement).groups()
+        bounds[name] = f"{name}{extra or ''}=={version}"
+    return [bounds[name] for name in (*PACKAGES, *TEST_PACKAGES)]
+
+
+def main():
+    with tempfile.TemporaryDirectory() as folder:
+        python = Path(folder) / "bin" / "python"
+        subprocess.run([sys.executable, "-m", "venv", folder], check=True)
+        versions = lowest()
+        print("+", *versions, flush=True)
+        install = [python, "-m", "pip", "install", "--quiet", "--disable-pip-version-check", *versions]
+        subprocess.run(install, check=True)
+        files = [ROOT / "tests" / name for name in TESTS]
+        tests = [python, "-m", "pytest", "-p", "no:cacheprovider", "-m", "not slow", *files]
+        return subprocess.run(tests, check=False, cwd=ROOT).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())
