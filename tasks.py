@@ -218,6 +218,24 @@ def evaluate(
     print(f"report: {chosen.folder / 'report.html'}")
 
 
+@verb(
+    iterable=["run"],
+    help=WORKSPACE | {"run": "name of a run; give it twice, the first is judged against the second"},
+)
+def compare(context: Context, run: Iterable[str] | None = None, workspace: str = ".") -> None:
+    """Say whether a run is better, worse or the same but for noise, on the same held-out images."""
+    from kit.runs import existing
+
+    names = list(run or ())
+    if len(names) != 2:
+        raise KitError("two runs to compare", ", ".join(names) or "none", "`invoke compare --run A --run B`")
+    first, second = (existing(Path(workspace), name) for name in names)
+    from kit import comparison
+
+    _show_comparison(comparison.compare(first, second, _bar))
+    print(f"comparison: {comparison.comparison_folder(first, second) / 'comparison.json'}")
+
+
 @verb(iterable=["set_"], help=WORKSPACE | RUN | AFTERWARDS | {"message": "what this submission is, for the list"})
 def predict(
     context: Context,
@@ -510,18 +528,58 @@ def _show_audit(audit: Any) -> None:
 
 
 def _show_report(report: dict[str, Any]) -> None:
-    many, one = report["many_box"], report["one_box"]
+    many, one, expected = report["many_box"], report["one_box"], report["expected_on_leaderboard"]
+    rules, chosen = report["decision"]["rules"], report["decision"]["chosen"]
     _show_rows(
         f"run {report['run']}",
-        ("score", "mAP@0.5", "images"),
+        ("score", "mAP@0.5", "95%", "images"),
         [
-            ("many boxes per image", many["map50"], many["images"]),
-            ("one box, as submitted", one["map50"], one["images"]),
-            ("location prior alone", one["prior_map50"], one["images"]),
+            ("many boxes per image", many["map50"], _ends(many), many["images"]),
+            ("one box, as submitted", one["map50"], _ends(one), one["images"]),
+            ("expected on the leaderboard", expected["mean"], _ends(expected), expected["images"]),
+        ],
+    )
+    _show_rows(
+        "how the one box is chosen",
+        ("rule", "mAP@0.5", "95%", ""),
+        [
+            *(
+                (f"{name}", part["map50"], _ends(part), "used" if name == chosen else "")
+                for name, part in rules.items()
+            ),
+            *((f"({name})", report["decision"][name]["map50"], "", "") for name in ("oracle", "random", "prior")),
         ],
     )
     _show_rows(
         "per class",
-        ("class", "AP@0.5", "one box", "boxes"),
-        [(label, part["ap50"], part["one_box_ap50"], part["boxes"]) for label, part in report["per_class"].items()],
+        ("class", "AP@0.5", "95%", "one box", "95%", "boxes"),
+        [
+            (label, part["ap50"], _ends(part), part["one_box_ap50"], _ends(part, "one_box_"), part["boxes"])
+            for label, part in report["per_class"].items()
+        ],
     )
+    _show_rows(
+        "what was lost (mAP gained if it alone were repaired)",
+        ("cause", "one box", "many boxes"),
+        [
+            (cause, report["losses"]["one_box"]["causes"][cause]["gain"], part["gain"])
+            for cause, part in report["losses"]["many_box"]["causes"].items()
+        ],
+    )
+
+
+def _show_comparison(result: dict[str, Any]) -> None:
+    first, second = result["runs"]
+    for key, name in (("many_box", "many boxes"), ("one_box", "one box")):
+        part = result[key]
+        rows = [("mean over the classes", part), *part["per_class"].items()]
+        _show_rows(
+            f"{first} against {second}, {name}, on the same {result['images'][key]} images",
+            ("", "difference", "95%", f"{first} is"),
+            [(label, row["difference"], _ends(row), row["verdict"]) for label, row in rows],
+        )
+
+
+def _ends(part: dict[str, Any], prefix: str = "") -> str:
+    low, high = part[f"{prefix}low"], part[f"{prefix}high"]
+    return "" if low is None else f"{low:.3f} to {high:.3f}"

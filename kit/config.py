@@ -18,6 +18,7 @@ from kit.errors import KitError, nearest
 from kit.files import read_json, write_json
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
+RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # by preference, see kit/choice.py
 DETECTOR_NAMES = (
     "fasterrcnn_resnet50_fpn_v2",
     "fasterrcnn_resnet50_fpn",
@@ -162,8 +163,11 @@ class FusionConfig:
 class DecisionConfig:
     """How the one box per ID is chosen."""
 
+    rule: str = knob(
+        "auto", "how the one box is chosen; auto: as measured on the held-out images", choices=("auto", *RULE_NAMES)
+    )
     threshold: float = knob(
-        0.0, "a best box below this score gives way to the prior's, if that scores better on validation",
+        0.0, "candidates below this score are passed over, if that scores better on the held-out images",
         low=0, high=1,
     )  # fmt: skip
     fallback_confidence: float = knob(

@@ -1,4 +1,4 @@
-"""One box per ID: the image's best candidate, or the location prior's box where there is none.
+"""One box per ID: the image's most valued candidate, or the location prior's box where there is none.
 
 Validation and submission answer through the same ``decide``. Numbers are rounded to the digits of the file
 before anything is compared, so that the table in memory and the CSV score alike.
@@ -17,8 +17,9 @@ from jaxtyping import Bool, Float64, Int64
 from kit.boxes import CORNERS, area, clip, iou_matrix
 from kit.errors import KitError
 from kit.evaluation import MATCH_IOU
-from kit.fusion import CANDIDATE_COLUMNS
 
+JUDGED_COLUMNS = ["image_id", *CORNERS, "label", "confidence", "value"]
+SCORED_COLUMNS = ["image_id", *CORNERS, "score", "label"]
 ANSWER_COLUMNS = ["ID", "image_id", *CORNERS, "confidence", "label"]
 CORNER_DIGITS = 2
 CONFIDENCE_DIGITS = 8
@@ -103,21 +104,20 @@ def decide(
     mapping: pd.DataFrame,
     prior: Prior,
     sizes: Sizes,
-    threshold: float = 0.0,
     fallback_confidence: float = 1e-6,
 ) -> Decision:
     """Answer each row of ``mapping`` (ID, image_id) with one box; ``sizes`` names every image asked for.
 
-    An ID gets its image's best candidate (image_id, corners, score, label) by score, ties in the order of the
-    table; the k-th row of a repeated image the k-th best whose corners differ from the earlier ones.
-    Candidates without area inside the image, those scored below ``threshold`` and those of other images are
-    passed over. Where they run out, the prior answers with its best box that the image was not given before,
-    with ``fallback_confidence``. Corners are rounded to 2 decimals, confidences, clipped to 0..1, to 8.
+    An ID gets its image's best candidate (image_id, corners, label, confidence, value) by value, ties in the
+    order of the table; the k-th row of a repeated image the k-th best whose corners differ from the earlier
+    ones. Candidates without area inside the image and those of other images are passed over. Where they run
+    out, the prior answers with its best box that the image was not given before, with
+    ``fallback_confidence``. Corners are rounded to 2 decimals, confidences, clipped to 0..1, to 8.
     Raises KitError where an image is asked more often than the prior has different boxes.
     """
     asked, image_of_row = np.unique(mapping["image_id"].to_numpy(dtype=object), return_inverse=True)
     pixels = np.array([sizes[image_id] for image_id in asked], dtype=np.float64).reshape(-1, 2)
-    best = _ranked(candidates, pd.Index(asked), pixels, threshold)
+    best = _ranked(candidates, pd.Index(asked), pixels)
     start, stop = (np.searchsorted(best.images, image_of_row, side=side) for side in ("left", "right"))
     choice = start + mapping.groupby("image_id").cumcount().to_numpy(np.int64)
     answered = choice < stop
@@ -125,7 +125,7 @@ def decide(
     corners = np.zeros((len(mapping), 4), dtype=np.int64)
     corners[answered] = best.corners[choice[answered]]
     confidence = np.full(len(mapping), fallback_confidence)
-    confidence[answered] = best.scores[choice[answered]]
+    confidence[answered] = best.confidences[choice[answered]]
     labels = np.full(len(mapping), "", dtype=object)
     labels[answered] = best.labels[choice[answered]]
 
@@ -143,7 +143,7 @@ def decide(
 
 def prior_answers(prior: Prior, mapping: pd.DataFrame, sizes: Sizes, confidence: float) -> pd.DataFrame:
     """The floor: every ID answered by the prior alone, a repeated image's k-th ID with its k-th box."""
-    nothing = pd.DataFrame(columns=CANDIDATE_COLUMNS)
+    nothing = pd.DataFrame(columns=JUDGED_COLUMNS)
     return decide(nothing, mapping, prior, sizes, fallback_confidence=confidence).table
 
 
@@ -166,7 +166,7 @@ def one_box_truth(truth: pd.DataFrame, mapping: pd.DataFrame) -> pd.DataFrame:
 
 def answers_to_detections(table: pd.DataFrame) -> pd.DataFrame:
     """Answers as the table that ``evaluation.score`` judges: the confidence is the score."""
-    return table.rename(columns={"confidence": "score"})[CANDIDATE_COLUMNS]
+    return table.rename(columns={"confidence": "score"})[SCORED_COLUMNS]
 
 
 def submission_text(table: pd.DataFrame) -> str:
@@ -184,21 +184,20 @@ class _Ranked:
 
     images: Int64[np.ndarray, "n"]
     corners: Int64[np.ndarray, "n 4"]
-    scores: Float64[np.ndarray, "n"]
+    confidences: Float64[np.ndarray, "n"]
     labels: np.ndarray
 
 
-def _ranked(
-    candidates: pd.DataFrame, asked: pd.Index, pixels: Float64[np.ndarray, "i 2"], threshold: float
-) -> _Ranked:
+def _ranked(candidates: pd.DataFrame, asked: pd.Index, pixels: Float64[np.ndarray, "i 2"]) -> _Ranked:
     image = asked.get_indexer(pd.Index(candidates["image_id"])).astype(np.int64)
-    score = candidates["score"].to_numpy(np.float64)
-    rows = np.flatnonzero((image >= 0) & (score >= threshold))
-    rows = rows[np.lexsort((-score[rows], image[rows]))]
+    value = candidates["value"].to_numpy(np.float64)
+    rows = np.flatnonzero(image >= 0)
+    rows = rows[np.lexsort((-value[rows], image[rows]))]
     corners = _written(candidates[CORNERS].to_numpy(np.float64)[rows], *pixels[image[rows]].T)
     fresh = _has_area(corners) & ~pd.DataFrame(corners).assign(image=image[rows]).duplicated().to_numpy()
     rows = rows[fresh]
-    return _Ranked(image[rows], corners[fresh], score[rows], candidates["label"].to_numpy(dtype=object)[rows])
+    confidence, label = candidates["confidence"].to_numpy(np.float64), candidates["label"].to_numpy(dtype=object)
+    return _Ranked(image[rows], corners[fresh], confidence[rows], label[rows])
 
 
 def _menu(prior: Prior, width_px: float, height_px: float) -> dict[Corners, str]:

@@ -71,7 +71,8 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     from kit import decision, evaluation, verbs
     from kit.config import preset
     from kit.data import load_test
-    from kit.report import current_report, image_sizes
+    from kit.report import current_report
+    from kit.scoring import image_sizes
 
     started = clock()
     if not (workspace / "data" / "train.csv").exists():

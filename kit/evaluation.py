@@ -25,7 +25,6 @@ RECALL_POINTS = {"coco101": np.linspace(0, 1, 101), "voc11": np.linspace(0, 1, 1
 COCO_IOUS = tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))
 # pycocotools compares with this where a threshold of 1 is asked for.
 _HIGHEST_IOU = 1 - 1e-10
-_RESAMPLES, _LOW_QUANTILE = 1000, 0.025
 
 
 @dataclass(frozen=True)
@@ -36,6 +35,7 @@ class ClassMatches:
     hits: Bool[np.ndarray, "n"]
     images: Int64[np.ndarray, "n"]  # index into Matches.image_ids
     rows: Int64[np.ndarray, "n"]  # row of the detections table, counted from 0
+    truths: Int64[np.ndarray, "n"]  # row of the truth table that a hit found, -1 where it is none
     positives: Int64[np.ndarray, "images"]  # true boxes of the class on each image
 
 
@@ -137,28 +137,6 @@ def mean_average_precision(matches: Matches, threshold: float = -math.inf, varia
     return _mean([_class_ap(found, variant, threshold) for found in _with_truth(matches).values()])
 
 
-def gain_low(before: Matches, after: Matches, seed: int) -> float:
-    """The lower end of the 95% bootstrap interval of the gain in mAP, the same images drawn for both.
-
-    Above 0: measurably better. The images must be the same; none give NaN.
-    """
-    images = len(before.image_ids)
-    if not images:
-        return math.nan
-    draws = np.random.default_rng(seed).multinomial(images, [1 / images] * images, _RESAMPLES)
-    gains = [_drawn_map(after, counts) - _drawn_map(before, counts) for counts in draws]
-    return float(np.nanquantile(gains, _LOW_QUANTILE))
-
-
-def _drawn_map(matches: Matches, counts: Int64[np.ndarray, "i"]) -> float:
-    """mAP where each image stands ``counts`` times."""
-    parts = [
-        average_precision(np.repeat(found.hits, counts[found.images]), int(found.positives @ counts))
-        for found in _with_truth(matches).values()
-    ]
-    return _mean([part for part in parts if not math.isnan(part)])
-
-
 def average_precision(hits: Bool[np.ndarray, "n"], positives: int, variant: Variant = "coco101") -> float:
     """Average precision of one class from its hits by falling score; NaN without positives.
 
@@ -221,9 +199,12 @@ def _matchings(
     slices = [falling[start:stop] for start, stop in itertools.pairwise(bounds)]
 
     def matches(iou: float) -> Matches:
-        hits = _greedy_hits(pairs, keys, min(iou, _HIGHEST_IOU))
+        taken = _greedily_taken(pairs, keys, min(iou, _HIGHEST_IOU))
+        hits = taken >= 0
         classes = {
-            label: ClassMatches(scores[part], hits[part], of_image[part], rows[part], positives[number])
+            label: ClassMatches(
+                scores[part], hits[part], of_image[part], rows[part], taken[part], positives[number]
+            )
             for number, (label, part) in enumerate(zip(labels, slices, strict=True))
         }
         return Matches(tuple(images), classes)
@@ -257,20 +238,20 @@ def _overlaps(
     return _Pairs(detection[near], found[near], iou[near])
 
 
-def _greedy_hits(pairs: _Pairs, keys: Int64[np.ndarray, "n"], iou: float) -> Bool[np.ndarray, "n"]:
+def _greedily_taken(pairs: _Pairs, keys: Int64[np.ndarray, "n"], iou: float) -> Int64[np.ndarray, "n"]:
     """All images and classes at once: in each, the first pair left is a match and removes its rivals.
 
-    As many rounds as an image has true boxes of one class, at most.
+    As many rounds as an image has true boxes of one class, at most. -1 for a detection that takes none.
     """
-    hits = np.zeros(len(keys), dtype=bool)
+    taken = np.full(len(keys), -1)
     left = np.flatnonzero(pairs.iou >= iou)
     while len(left):
         leader = _first_of_run(keys[pairs.detection[left]])
-        hits[pairs.detection[left[leader]]] = True
+        taken[pairs.detection[left[leader]]] = pairs.truth[left[leader]]
         won = left[leader][np.cumsum(leader) - 1]
         rival = (pairs.detection[left] == pairs.detection[won]) | (pairs.truth[left] == pairs.truth[won])
         left = left[~rival]
-    return hits
+    return taken
 
 
 def _keys(table: pd.DataFrame, images: pd.Index, labels: pd.Index, name: str) -> Int64[np.ndarray, "n"]:

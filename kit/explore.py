@@ -14,12 +14,13 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit import canvas, charts
+from kit import canvas, charts, score_charts
 from kit.boxes import CORNERS
 from kit.canvas import PREDICTION, TRUTH, Figure, Mark
 from kit.evaluation import precision_recall
-from kit.pages import dataset_page, run_page
+from kit.pages import dataset_page
 from kit.progress import Track, silent
+from kit.run_page import run_page
 from kit.schemas import ImageFacts
 
 _SAMPLES_PER_CLASS = 2
@@ -120,6 +121,8 @@ def run_report(
 
     drawings: Drawings = {
         "per-class": lambda: charts.per_class(report["per_class"]),
+        "rules": lambda: score_charts.rules(report["decision"]),
+        "losses": lambda: score_charts.losses(report["losses"]),
         "threshold": lambda: charts.threshold(report["threshold"]),
         "precision-recall": lambda: charts.precision_recall(precision_recall(truth, candidates, drawn)),
         "confidences": lambda: charts.confidences(candidates, answers),

@@ -10,7 +10,7 @@ import pandas as pd
 
 from kit.config import FusionConfig, load
 from kit.errors import KitError
-from kit.fusion import suppress, weighted_boxes_fusion
+from kit.fusion import fuse
 from kit.records import read_record
 from kit.runs import Run, read_split
 
@@ -81,10 +81,7 @@ def require_trainable(run: Run) -> None:
 def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) -> pd.DataFrame:
     """Candidates from one fold of each member; every view of every member counts as having looked."""
     sources = [(member.run, view) for member in of for view in member.views]
-    used = detections[pd.MultiIndex.from_frame(detections[["run", "view"]]).isin(sources)]
-    if config.method == "suppress":
-        return suppress(used, config.iou)
-    return weighted_boxes_fusion(used, sources, config.iou, [member.weight for member in of for _ in member.views])
+    return fuse(detections, config, sources, [member.weight for member in of for _ in member.views])
 
 
 def by_fold(detections: pd.DataFrame, of: Sequence[Member]) -> list[pd.DataFrame]:

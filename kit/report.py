@@ -9,24 +9,24 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 import kit
-from kit import decision, evaluation, explore
-from kit.config import DecisionConfig, load
-from kit.data import MAPPING, TrainingData, asks_twice, has_test, load_training, patients
+from kit import decision, evaluation, explore, intervals
+from kit.choice import RULES, fit_rules, preferred
+from kit.config import Config, load
+from kit.data import MAPPING, has_test, patients
 from kit.ensemble import held_out_detections, refresh
 from kit.errors import KitError
-from kit.files import read_json, sha256, write_json
-from kit.inference import read_detections
-from kit.members import fused, members
+from kit.files import read_json, sha256, without_nan, write_json
+from kit.losses import losses
+from kit.members import members
 from kit.progress import Track, silent
-from kit.runs import Run, Split, read_history, read_split, require_finished
-from kit.schemas import ImageFacts, mapped_images
+from kit.runs import Run, Split, read_history, require_finished
+from kit.schemas import mapped_images
+from kit.scoring import HeldOut, ceiling, floor_of_choice, held_out
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # those that the notebook tried, and none
 _LATE_EPOCHS = 10
@@ -35,42 +35,37 @@ log = logging.getLogger("kit")
 
 def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
-    refresh(run)
-    finished = require_finished(run)
-    config, split, of = load(run.config), read_split(run), members(run)
-    data = load_training(run.workspace, config, track)
-    require_same_data(run, split, data)
-    stored = held_out_detections(run)
-    candidates = fused(read_detections(stored), of, config.fusion)
-    sizes = image_sizes(data.pixels.facts)
-    truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
-    priors = out_of_fold_priors(data.annotations, split, sizes)
+    held = held_out(run, track)
+    finished, of = require_finished(run), members(run)
+    config, split, truth, seed = held.config, held.split, held.truth, held.config.training.seed
     histories = [read_history(fold) for fold in run.in_folds(len(finished.epoch))] if finished.epoch else []
-    mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
-    many = evaluation.score(truth, candidates, split.validation)
-    asked = decision.one_box_truth(truth, mapping)
+    rules, chosen = _rules(held)
+    judged = held.judged[chosen]
 
-    def answer(threshold: float, found: pd.DataFrame = candidates) -> decision.Decision:
-        return _answers_by_fold(found, mapping, split, priors, sizes, threshold, config.decision)
+    def one_box(answers: decision.Decision) -> evaluation.Scores:
+        found = decision.answers_to_detections(answers.table)
+        return evaluation.score(held.asked, found, set(held.mapping["image_id"]))
 
-    def one_box(answers: pd.DataFrame) -> evaluation.Scores:
-        return evaluation.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
-
+    many_curve = evaluation.threshold_curve(truth, held.candidates, split.validation, THRESHOLDS)
     curve = [
-        {"threshold": threshold, "map50": many_map50, "one_box_map50": one_box(answer(threshold).table).map50}
-        for threshold, many_map50 in evaluation.threshold_curve(truth, candidates, split.validation, THRESHOLDS)
+        {"threshold": at, "map50": many_map50, "one_box_map50": one_box(held.answers(judged, at)).map50}
+        for at, many_map50 in many_curve
     ]
-    wanted = config.decision.threshold
-    applied = wanted if wanted and _gains(asked, answer(0.0), answer(wanted), config.training.seed) else 0.0
-    chosen = answer(applied)
-    one = one_box(chosen.table)
-    floor = one_box(answer(0.0, candidates.iloc[:0]).table)
+    applied = _applied_threshold(held, chosen)
+    answers = held.answers(judged, applied)
+    one, many = one_box(answers), evaluation.score(truth, held.candidates, split.validation)
+    floor = one_box(held.answers(judged.iloc[:0]))
+    one_matches, many_matches = held.one_box(answers), held.many_box()
+    one_interval = intervals.level(one_matches, held.patients, seed)
+    many_interval = intervals.level(many_matches, held.patients, seed)
+    expected = intervals.expected_on(one_matches, _test_images(run.workspace, config), seed)
+    detections = decision.answers_to_detections(answers.table)
     report = {
         "run": run.name,
         "kit_version": kit.__version__,
         "weights": {"kept": finished.kept, "sha256": dict(finished.weights)},
         "training": [in_loop(*fold) for fold in zip(histories, finished.epoch, strict=True)],
-        "detections_sha256": sha256(stored),
+        "detections_sha256": sha256(held_out_detections(run)),
         "images": {
             "folds": len(split.folds),
             "training": min(len(split.training(fold)) for fold in range(len(split.folds))) if histories else None,
@@ -79,12 +74,29 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
             "boxes": len(truth),
             "test_patients_in_train_share": _shared_patients(run.workspace, split, config.data.patient_pattern),
         },
-        "many_box": _aggregate(many) | {"boxes": len(truth)},
-        "one_box": _aggregate(one) | {"prior_map50": floor.map50, "fallbacks": len(chosen.fallback_ids)},
+        "many_box": _aggregate(many) | _ends(many_interval.overall) | {"boxes": len(truth)},
+        "one_box": _aggregate(one)
+        | _ends(one_interval.overall)
+        | {"prior_map50": floor.map50, "fallbacks": len(answers.fallback_ids)},
+        "expected_on_leaderboard": dataclasses.asdict(expected),
+        "decision": {
+            "chosen": chosen,
+            "rules": rules,
+            "oracle": {"map50": ceiling(held)},
+            "random": {"map50": floor_of_choice(held, chosen)},
+            "prior": {"map50": floor.map50},
+            "rule": fit_rules(held.candidates, held.asked, held.sizes)[chosen].to_dict(),
+            "knobs": dataclasses.asdict(config.decision),
+        },
         "per_class": {
             label: dataclasses.asdict(part)
-            | {"one_box_ap50": one.per_class[label].ap50 if label in one.per_class else None}
+            | _ends(many_interval.per_class[label])
+            | _one_box_class(one, one_interval, label)
             for label, part in many.per_class.items()
+        },
+        "losses": {
+            "many_box": dataclasses.asdict(losses(truth, held.candidates, split.validation)),
+            "one_box": dataclasses.asdict(losses(held.asked, detections, set(held.mapping["image_id"]))),
         },
         "threshold": {
             "best": _best(curve, "map50"),
@@ -93,13 +105,12 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
             "curve": curve,
         },
         "fusion": dataclasses.asdict(config.fusion),
-        "decision": dataclasses.asdict(config.decision),
         "members": [dataclasses.asdict(member) for member in of],
-        "prior": decision.fit_prior(data.annotations, sizes).to_dict(),
+        "prior": decision.fit_prior(held.data.annotations, held.sizes).to_dict(),
     }
-    report = _without_nan(report)
-    paths = {image_id: data.pixels.facts[image_id].path for image_id in split.validation}
-    explore.run_report(report, truth, candidates, chosen.table, histories, paths, run.folder, config.training.seed)
+    report = without_nan(report)
+    paths = {image_id: held.data.pixels.facts[image_id].path for image_id in split.validation}
+    explore.run_report(report, truth, held.candidates, answers.table, histories, paths, run.folder, seed)
     write_json(run.report, report)
     return report
 
@@ -108,28 +119,17 @@ def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
     """The run's report, evaluated first where it is missing, broken, or older than detections or knobs."""
     refresh(run)
     config = load(run.config)
-    expected = {
-        "detections_sha256": sha256(held_out_detections(run)),
-        "fusion": dataclasses.asdict(config.fusion),
-        "decision": dataclasses.asdict(config.decision),
-    }
-    with contextlib.suppress(KitError):
+    expected = [
+        sha256(held_out_detections(run)),
+        dataclasses.asdict(config.fusion),
+        dataclasses.asdict(config.decision),
+    ]
+    with contextlib.suppress(KitError, AttributeError):  # a report of another shape is an old one
         report = read_json(run.report, "")
-        if isinstance(report, dict) and all(report.get(key) == value for key, value in expected.items()):
+        if [report.get("detections_sha256"), report.get("fusion"), report["decision"].get("knobs")] == expected:
             return report
     log.info("run %s: evaluating first", run.name)
     return evaluate(run, track)
-
-
-def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
-    """Width and height in pixels by image_id."""
-    return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}
-
-
-def out_of_fold_priors(annotations: pd.DataFrame, split: Split, sizes: decision.Sizes) -> list[decision.Prior]:
-    """By fold, the location prior of the images that the fold was trained on: never of those it answers for."""
-    rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
-    return [decision.fit_prior(annotations[learned], sizes) for learned in rows]
 
 
 def in_loop(history: pd.DataFrame, epoch: int) -> dict[str, Any]:
@@ -150,16 +150,38 @@ def in_loop(history: pd.DataFrame, epoch: int) -> dict[str, Any]:
     }
 
 
-def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
-    """Raise KitError where train.csv or the images are not those that the run was started with."""
-    changed = sorted(set(split.images) ^ set(data.image_ids))
-    if split.table_sha256 != data.table_sha256 or changed:
-        images = f", {len(changed)} images added or gone, such as {changed[0]}" if changed else ""
-        raise KitError(
-            f"the train.csv and images that run {run.name!r} was started with ({split.table_sha256[:12]}...)",
-            f"train.csv {data.table_sha256[:12]}...{images}",
-            "put the old files back, or train under another --run name",
-        )
+def _rules(held: HeldOut) -> tuple[dict[str, Any], str]:
+    """Every rule's one-box mAP with its interval and its paired differences, and the rule to use."""
+    seed, wanted = held.config.training.seed, held.config.decision.rule
+    matched = {rule: held.one_box(held.answers(held.judged[rule])) for rule in RULES}
+    best, differences = preferred(matched, held.patients, seed)
+    table: dict[str, Any] = {}
+    for rule, matches in matched.items():
+        overall = intervals.level(matches, held.patients, seed).overall
+        against = {
+            other: {"difference": found.overall.value} | _ends(found.overall)
+            for (one, other), found in differences.items()
+            if one == rule
+        }
+        table[rule] = {"map50": overall.value} | _ends(overall) | {"against": against}
+    return table, best if wanted == "auto" else wanted
+
+
+def _applied_threshold(held: HeldOut, rule: str) -> float:
+    """The threshold of the knobs where the interval of its paired gain lies above 0, else 0."""
+    wanted = held.config.decision.threshold
+    if not wanted:
+        return 0.0
+    before, after = (held.one_box(held.answers(held.judged[rule], at)) for at in (0.0, wanted))
+    gain = intervals.difference(after, before, held.patients, held.config.training.seed)
+    return wanted if gain.overall.low > 0 else 0.0
+
+
+def _test_images(workspace: Path, config: Config) -> int:
+    """How many different images the test asks for; as many as it has IDs where there is no mapping."""
+    if not has_test(workspace):
+        return config.competition.expected_ids
+    return int(mapped_images(workspace / "data" / MAPPING).nunique())
 
 
 def _shared_patients(workspace: Path, split: Split, pattern: str) -> float | None:
@@ -171,31 +193,15 @@ def _shared_patients(workspace: Path, split: Split, pattern: str) -> float | Non
     return sum(patient in known for patient in patients(sorted(tested), pattern).values()) / max(1, len(tested))
 
 
-def _answers_by_fold(
-    candidates: pd.DataFrame,
-    mapping: pd.DataFrame,
-    split: Split,
-    priors: Sequence[decision.Prior],
-    sizes: decision.Sizes,
-    threshold: float,
-    config: DecisionConfig,
-) -> decision.Decision:
-    """Each held-out image's answers with the prior that never saw it; in the order of the mapping."""
-    parts = [
-        decision.decide(
-            candidates, mapping[mapping["image_id"].isin(held)], prior, sizes, threshold, config.fallback_confidence
-        )
-        for held, prior in zip(split.folds, priors, strict=True)
-    ]
-    table = pd.concat([part.table for part in parts]).set_index("ID").loc[mapping["ID"]].reset_index()
-    return decision.Decision(table, tuple(sorted(each for part in parts for each in part.fallback_ids)))
+def _ends(interval: intervals.Interval) -> dict[str, float]:
+    return {"low": interval.low, "high": interval.high}
 
 
-def _gains(truth: pd.DataFrame, before: decision.Decision, after: decision.Decision, seed: int) -> bool:
-    """Whether the later answers are measurably better on the same images."""
-    tables = [decision.answers_to_detections(answers.table) for answers in (before, after)]
-    matched = [evaluation.match(truth, table, set(truth["image_id"])) for table in tables]
-    return evaluation.gain_low(matched[0], matched[1], seed) > 0
+def _one_box_class(one: evaluation.Scores, interval: intervals.Intervals, label: str) -> dict[str, float | None]:
+    if label not in one.per_class:
+        return {"one_box_ap50": None, "one_box_low": None, "one_box_high": None}
+    ends = interval.per_class[label]
+    return {"one_box_ap50": one.per_class[label].ap50, "one_box_low": ends.low, "one_box_high": ends.high}
 
 
 def _aggregate(scores: evaluation.Scores) -> dict[str, Any]:
@@ -205,12 +211,3 @@ def _aggregate(scores: evaluation.Scores) -> dict[str, Any]:
 def _best(curve: Sequence[dict[str, float]], name: str) -> float:
     """The lowest threshold with the highest score."""
     return max(curve, key=lambda point: (point[name], -point["threshold"]))["threshold"]
-
-
-def _without_nan(value: Any) -> Any:
-    """The same nested values with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _without_nan(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value

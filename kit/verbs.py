@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import torch
 from torch import nn
 
 from kit import decision, explore, model
 from kit import report as reports
 from kit.audit_report import audit_workspace, require_sound
+from kit.choice import Rule
 from kit.config import (
     DEFAULT_PRESET,
     DEFAULT_PRESET_WITHOUT_GPU,
@@ -45,16 +45,17 @@ from kit.data import (
 from kit.ensemble import detections, refresh
 from kit.errors import KitError
 from kit.files import sha256
-from kit.fusion import weighted_boxes_fusion
 from kit.inference import kept_weights
 from kit.locks import holding, rank, turn, working
 from kit.machine import devices
-from kit.members import by_fold, fused, members, require_trainable
+from kit.members import members, require_trainable
+from kit.path import candidates_for_test
 from kit.progress import Track, silent
-from kit.report import current_report, image_sizes, require_same_data
+from kit.report import current_report
 from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
 from kit.schedule import accumulation
 from kit.schemas import read_submission
+from kit.scoring import image_sizes, require_same_data
 from kit.splits import held_out
 from kit.store import bare_detector, stored, stored_fold
 from kit.submission import Origin, Submission, write_submission
@@ -145,25 +146,30 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     require_same_data(run, split, load_training(run.workspace, config, track))
     report = current_report(run, track)
     data = load_test(run.workspace, config, track)
-    candidates = _test_candidates(detections(run, data, track), run, config)
-    answers = decision.decide(
-        candidates,
-        data.mapping,
-        decision.Prior.from_dict(report["prior"]),
-        image_sizes(data.pixels.facts),
+    sizes = image_sizes(data.pixels.facts)
+    candidates = candidates_for_test(
+        detections(run, data, track),
+        members(run),
+        config.fusion,
+        Rule.from_dict(report["decision"]["rule"]),
+        sizes,
         report["threshold"]["applied"],
-        config.decision.fallback_confidence,
     )
+    prior = decision.Prior.from_dict(report["prior"])
+    answers = decision.decide(candidates, data.mapping, prior, sizes, config.decision.fallback_confidence)
     if answers.fallback_ids:
         log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))
+    one, expected = report["one_box"], report["expected_on_leaderboard"]
     origin = Origin(
         message=message or f"run {run.name}",
         run=run.name,
-        local_score=report["one_box"]["map50"],
+        local_score=one["map50"],
         weights=finished.weights,
         config=config.as_dict(),
         git=_git_state(),
         fallbacks=len(answers.fallback_ids),
+        local_interval=None if one["low"] is None else (one["low"], one["high"]),
+        expected={} if expected["mean"] is None else {name: expected[name] for name in ("mean", "low", "high")},
     )
     return write_submission(
         run.workspace / "submissions",
@@ -285,17 +291,6 @@ def _split(run: Run, config: Config, data: TrainingData) -> Split:
         return split
     held = held_out(data, config.data, config.training.seed)
     return Split(data.labels, data.image_ids, held, data.table_sha256)
-
-
-def _test_candidates(found: pd.DataFrame, run: Run, config: Config) -> pd.DataFrame:
-    """Each fold's candidates, then those of all folds fused as equals: a fold that saw nothing counts 0."""
-    of = members(run)
-    folds = [fused(rows, of, config.fusion) for rows in by_fold(found, of)]
-    if len(folds) == 1:
-        return folds[0]
-    named = [rows.assign(run=f"fold-{fold}", view="fused") for fold, rows in enumerate(folds)]
-    sources = [(f"fold-{fold}", "fused") for fold in range(len(folds))]
-    return weighted_boxes_fusion(pd.concat(named, ignore_index=True), sources, config.fusion.iou)
 
 
 def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:

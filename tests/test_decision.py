@@ -36,8 +36,8 @@ A, B, C = (10, 10, 50, 50), (20, 20, 60, 60), (0, 0, 30, 40)
 def candidates(*rows):
     """Rows of (image_id, box, score, label)."""
     return pd.DataFrame(
-        [(image, *box, value, label) for image, box, value, label in rows],
-        columns=["image_id", *CORNERS, "score", "label"],
+        [(image, *box, value, value, label) for image, box, value, label in rows],
+        columns=["image_id", *CORNERS, "confidence", "value", "label"],
     )
 
 
@@ -60,7 +60,7 @@ def random_case(seed, images=12, rows=60):
     low = rng.uniform(-60, 220, (rows, 2)).round(int(rng.integers(0, 4)))
     table = pd.DataFrame(np.hstack([low, low + rng.uniform(-5, 90, (rows, 2))]), columns=CORNERS)
     table["image_id"] = rng.choice(names[: images - 3], rows)
-    table["score"] = rng.choice(np.round(rng.random(8), 9), rows)
+    table["confidence"] = table["value"] = rng.choice(np.round(rng.random(8), 9), rows)
     table["label"] = rng.choice(["Mass", "Nodule", "Effusion"], rows)
     again = table.sample(rows // 3, replace=True, random_state=seed).assign(label="Pneumonia")
     asked = rng.choice(names, images + 6)
@@ -125,12 +125,11 @@ def test_more_ids_than_different_boxes_are_an_error_that_names_the_image():
         decide(candidates(), mapping(*["1.png"] * 11), PRIOR, SIZES)
 
 
-def test_a_threshold_lets_the_prior_answer_and_is_itself_enough():
-    found = candidates(("1.png", A, 0.30, "Mass"), ("2.png", A, 0.29, "Mass"))
-    decision = decide(found, mapping("1.png", "2.png"), PRIOR, SIZES, threshold=0.30)
-    assert decision.table["confidence"].tolist() == [0.30, 1e-6]
-    assert decision.fallback_ids == (12,)
-    assert decide(found, mapping("1.png", "2.png"), PRIOR, SIZES).fallback_ids == ()
+def test_the_value_chooses_and_the_confidence_is_written():
+    found = candidates(("1.png", A, 0.9, "Mass"), ("1.png", B, 0.3, "Nodule"))
+    found["value"] = [1.0, 2.0]
+    table = decide(found, mapping("1.png", "1.png"), PRIOR, SIZES).table
+    assert table[["label", "confidence"]].values.tolist() == [["Nodule", 0.3], ["Mass", 0.9]]
 
 
 def test_boxes_are_clipped_to_the_image_and_those_without_area_there_are_passed_over():
@@ -156,11 +155,11 @@ def test_of_equal_scores_the_first_candidate_answers():
 
 
 @settings(deadline=None, max_examples=40)
-@given(st.integers(0, 10**6), st.sampled_from([0.0, 0.3, 2.0]))
-def test_every_answer_lies_inside_its_image_and_no_image_gets_a_box_twice(seed, threshold):
+@given(st.integers(0, 10**6))
+def test_every_answer_lies_inside_its_image_and_no_image_gets_a_box_twice(seed):
     found, asked, sizes = random_case(seed)
     before = found.copy()
-    decision = decide(found, asked, PRIOR, sizes, threshold)
+    decision = decide(found, asked, PRIOR, sizes)
     table = decision.table
     assert_frame_equal(table[["ID", "image_id"]], asked, check_dtype=False)
     width, height = np.array([sizes[name] for name in table["image_id"]]).T
@@ -170,7 +169,6 @@ def test_every_answer_lies_inside_its_image_and_no_image_gets_a_box_twice(seed, 
     assert not table.duplicated(["image_id", *CORNERS]).any()
     fallen = table["ID"].isin(decision.fallback_ids)
     assert (table.loc[fallen, "confidence"] == 1e-6).all()
-    assert (table.loc[~fallen, "confidence"] >= min(threshold, 1) - 1e-8).all()
     assert_frame_equal(found, before)
 
 
@@ -269,7 +267,7 @@ def test_what_is_validated_is_what_is_submitted():
         ("2.png", B, 0.7, "Nodule"), ("2.png", C, 0.6, "Mass"),
     )  # fmt: skip
     truth = truth_of(("1.png", A, "Mass"), ("2.png", C, "Mass"))
-    many_boxes = score(truth, found, ["1.png", "2.png"])
+    many_boxes = score(truth, found.rename(columns={"confidence": "score"}), ["1.png", "2.png"])
     asked = pseudo_mapping(truth, repeats=False)
     validated = decide(found, asked, PRIOR, SIZES).table
     one_box = score(one_box_truth(truth, asked), answers_to_detections(validated), asked["image_id"])
@@ -287,7 +285,8 @@ def test_twenty_thousand_images_are_decided_in_one_go():
     names = [f"{number:05d}.png" for number in range(20_000)]
     low = rng.uniform(0, 90, (100_000, 2))
     found = pd.DataFrame(np.hstack([low, low + 5]), columns=CORNERS)
-    found = found.assign(image_id=np.repeat(names, 5), score=rng.random(100_000), label="Mass")
+    found = found.assign(image_id=np.repeat(names, 5), value=rng.random(100_000), label="Mass")
+    found["confidence"] = found["value"]
     decision = decide(found, mapping(*names), PRIOR, dict.fromkeys(names, (100, 100)))
-    best = found.groupby("image_id")["score"].max()
+    best = found.groupby("image_id")["value"].max()
     assert decision.table["confidence"].to_numpy() == pytest.approx(best.to_numpy(), abs=1e-8)

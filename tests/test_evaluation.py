@@ -16,7 +16,6 @@ from kit.boxes import CORNERS
 from kit.evaluation import (
     MOST_PER_IMAGE_AND_CLASS,
     average_precision,
-    gain_low,
     match,
     mean_average_precision,
     precision_recall,
@@ -272,6 +271,10 @@ def test_matches_hold_what_the_scores_are_made_of():
         assert rows["image_id"].tolist() == [names[number] for number in part.images]
         assert part.positives.sum() == (truth["label"] == label).sum()
         assert part.hits.sum() <= part.positives.sum()
+        assert ((part.truths >= 0) == part.hits).all()
+        found_boxes = truth.iloc[part.truths[part.hits]]
+        assert found_boxes.index.is_unique
+        assert found_boxes["image_id"].tolist() == rows["image_id"][part.hits].tolist()
     assert mean_average_precision(matches) == score(truth, found, names).map50
 
 
@@ -307,31 +310,3 @@ def test_classes_and_mean_equal_torchmetrics():
     assert [part.ap50 for part in scores.per_class.values()] == pytest.approx(
         result["map_per_class"].tolist(), abs=1e-6
     )
-
-
-class TestGain:
-    """The lower end of the interval of a paired gain, images drawn alike for both sides."""
-
-    def table(self, hits, images=60):
-        box = [0.0, 0.0, 10.0, 10.0]
-        rows = [(f"{i:03d}", *(box if i < hits else [50.0, 50.0, 60.0, 60.0]), 0.5, "Mass") for i in range(images)]
-        return pd.DataFrame(rows, columns=["image_id", "x_min", "y_min", "x_max", "y_max", "score", "label"])
-
-    def low(self, before, after, images=60):
-        tables = [self.table(before, images), self.table(after, images)]
-        truth = self.table(images, images).drop(columns="score")
-        matched = [match(truth, table, set(truth["image_id"])) for table in tables]
-        return gain_low(matched[0], matched[1], 0)
-
-    def test_no_images_gain_nothing_that_can_be_said(self):
-        assert math.isnan(self.low(0, 0, images=0))
-
-    def test_the_same_answers_gain_nothing(self):
-        assert self.low(30, 30) == 0
-
-    def test_a_large_gain_lies_above_zero_and_a_small_one_does_not(self):
-        assert self.low(10, 50) > 0
-        assert self.low(30, 31) <= 0
-
-    def test_a_loss_lies_below(self):
-        assert self.low(50, 10) < 0

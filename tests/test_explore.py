@@ -74,7 +74,10 @@ def described(train, test, tmp_path_factory):
 
 
 def report_content(per_class, curve):
-    scores = {"map50": 0.25, "map50_area": 0.2, "map50_11": 0.3}
+    scores = {"map50": 0.25, "map50_area": 0.2, "map50_11": 0.3, "low": 0.1, "high": 0.4}
+    rule = {"map50": 0.25, "low": None, "high": None, "against": {}}
+    gap = {"difference": 0.01, "low": -0.1, "high": 0.2}
+    lost = {"map50": 0.25, "boxes": 7, "found": 3, "causes": {"missed": {"count": 4, "gain": None}}}
     return {
         "run": SCRIPT, "kit_version": "0.1.0", "weights": {"kept": "best", "sha256": {SCRIPT: "ab" * 32}},
         "training": [{"epoch": 1, "epochs": 2, "chosen_map50": 0.2, "last_map50": 0.2, "last_ten_low": None,
@@ -83,6 +86,11 @@ def report_content(per_class, curve):
                    "test_patients_in_train_share": 0.25},
         "many_box": {**scores, "map50_95": 0.1, "images": 6, "boxes": 7},
         "one_box": {**scores, "prior_map50": 0.019, "images": 5, "fallbacks": 2},
+        "expected_on_leaderboard": {"mean": 0.2, "low": 0.1, "high": 0.3, "images": 170, "draws": 400,
+                                    "replacement": True},
+        "decision": {"chosen": "score", "rules": {"calibrated": rule | {"against": {"score": gap}}, "score": rule},
+                     "oracle": {"map50": 0.9}, "random": {"map50": 0.01}, "prior": {"map50": None}},
+        "losses": {"many_box": lost, "one_box": lost},
         "per_class": per_class, "threshold": {"best": 0.0, "applied": 0.0, "curve": curve},
         "fusion": {"method": "nms", "iou": 0.3},
         "members": [{"run": "a", "views": ["plain", SCRIPT], "weight": 1.0, "folds": 1}],
@@ -90,7 +98,8 @@ def report_content(per_class, curve):
 
 
 def class_scores(ap50):
-    return {"ap50": ap50, "ap50_area": ap50, "ap50_11": ap50, "one_box_ap50": None, "boxes": 2, "detections": 3}
+    return {"ap50": ap50, "ap50_area": ap50, "ap50_11": ap50, "one_box_ap50": None, "boxes": 2, "detections": 3,
+            "low": ap50, "high": ap50, "one_box_low": None, "one_box_high": None}  # fmt: skip
 
 
 def history_table(rows):
@@ -143,8 +152,8 @@ def test_a_run_without_truth_detections_or_history_still_makes_a_report(images, 
     paths = {image_id: facts.path for image_id, facts in list(train.items())[:images]}
     report = report_content({"Mass": class_scores(None)}, [])
     found = explore.run_report(report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], paths, tmp_path, 1)
-    # Six charts, the grid, and a pair for each image.
-    assert len(found.figures) == 6 + 1 + images
+    # Eight charts, the grid, and a pair for each image.
+    assert len(found.figures) == 8 + 1 + images
     for path in found.figures:
         assert_png(path)
     assert found.page.is_file()
@@ -211,8 +220,8 @@ def test_the_figures_are_png_files_in_their_folders(described, reported):
     ]  # fmt: skip
     assert {path.parent for path in described.figures} == {described.page.parent}
     assert [path.stem for path in reported.figures] == [
-        "per-class", "threshold", "precision-recall", "confidences", "detections-per-image", "history", "grid",
-        *(f"image-{number}" for number in range(1, 7)),
+        "per-class", "rules", "losses", "threshold", "precision-recall", "confidences", "detections-per-image",
+        "history", "grid", *(f"image-{number}" for number in range(1, 7)),
     ]  # fmt: skip
     assert {path.parent for path in reported.figures} == {reported.page.parent / "figures"}
     for path in (*described.figures, *reported.figures):
@@ -242,7 +251,7 @@ def test_tables_show_three_decimals_thousands_and_dashes(reported):
     assert "trained on 1,234 images" in page
     assert "Of the test images 25% show a patient who is also in train" in page
     # One-box AP is unknown (null) and drawn as a dash.
-    assert '<td>Mass</td><td class="n">–</td><td class="n">0.500</td>' in page
+    assert '<td>Mass</td><td class="n">–</td><td>–</td><td class="n">0.500</td><td>0.500 to 0.500</td>' in page
 
 
 @given(st.text(max_size=40))

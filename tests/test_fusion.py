@@ -21,6 +21,7 @@ with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     import ensemble_boxes
 
+COMPARED = ["image_id", *CORNERS, "score", "label"]
 COLUMNS = ["run", "fold", "view", "image_id", *CORNERS, "score", "label"]
 SIDE = 1024  # a power of two: dividing by it, as the reference wants, loses no digit
 SOURCES = [("a", "plain"), ("a", "flip"), ("b", "plain")]
@@ -59,7 +60,7 @@ def random_detections(seed, boxes=120, images=3, classes=3, coarse=False):
 def sorted_values(table):
     """Comparable rows: by image, label, score and corners, whatever the order of ties."""
     by = ["image_id", "label", "score", *CORNERS]
-    return table.assign(score=table["score"].round(6)).sort_values(by)[CANDIDATE_COLUMNS].reset_index(drop=True)
+    return table.assign(score=table["score"].round(6)).sort_values(by)[COMPARED].reset_index(drop=True)
 
 
 def reference_fusion(table, sources, iou, weights=None):
@@ -78,7 +79,7 @@ def reference_fusion(table, sources, iou, weights=None):
         part = pd.DataFrame(boxes * SIDE, columns=CORNERS)
         names = [labels[int(number)] for number in numbers]
         parts.append(part.assign(image_id=image_id, score=scores, label=names))
-    return pd.concat(parts)[CANDIDATE_COLUMNS]
+    return pd.concat(parts)[COMPARED]
 
 
 def assert_equal_to_the_reference(table, iou, weights=None, sources=SOURCES):
@@ -92,7 +93,7 @@ def assert_equal_to_the_reference(table, iou, weights=None, sources=SOURCES):
 @pytest.mark.parametrize("method", ["suppress", "wbf"])
 def test_no_detections_give_no_candidates(method):
     empty = detections()
-    fused = fuse(empty, FusionConfig(method=method), ["plain", "flip"])
+    fused = fuse(empty, FusionConfig(method=method), SOURCES)
     assert fused.columns.tolist() == CANDIDATE_COLUMNS
     assert len(fused) == 0
 
@@ -104,10 +105,10 @@ def test_suppression_by_hand_pools_the_views_and_keeps_the_best_of_overlapping()
         ("a", "plain", "1.png", RIGHT, 0.2, "Mass"),  # far away: stays
         ("a", "plain", "2.png", NEAR_LEFT, 0.5, "Mass"),  # another image: stays
     )
-    assert suppress(table, 0.3).values.tolist() == [
-        ["1.png", *LEFT, 0.9, "Mass"],
-        ["1.png", *RIGHT, 0.2, "Mass"],
-        ["2.png", *NEAR_LEFT, 0.5, "Mass"],
+    assert suppress(table, SOURCES, 0.3).values.tolist() == [
+        ["1.png", *LEFT, 0.9, "Mass", 2 / 3],
+        ["1.png", *RIGHT, 0.2, "Mass", 1 / 3],
+        ["2.png", *NEAR_LEFT, 0.5, "Mass", 1 / 3],
     ]
 
 
@@ -118,7 +119,7 @@ def test_two_overlapping_boxes_of_two_classes_survive_although_suppression_acros
     )
     boxes, scores = torch.tensor([LEFT, NEAR_LEFT]).float(), torch.tensor([0.9, 0.5])
     assert torchvision.ops.nms(boxes, scores, 0.3).tolist() == [0]
-    assert suppress(table, 0.3)["label"].tolist() == ["Cardiomegaly", "Effusion"]
+    assert suppress(table, SOURCES, 0.3)["label"].tolist() == ["Cardiomegaly", "Effusion"]
     assert weighted_boxes_fusion(table, SOURCES, 0.3)["label"].tolist() == ["Cardiomegaly", "Effusion"]
 
 
@@ -127,20 +128,20 @@ def test_an_overlap_of_exactly_the_limit_keeps_both_boxes():
         ("a", "plain", "1.png", LEFT, 0.9, "Mass"),
         ("a", "plain", "1.png", (0, 0, 10, 5), 0.5, "Mass"),  # IoU 50 / 100
     )
-    assert len(suppress(table, 0.5)) == len(weighted_boxes_fusion(table, SOURCES, 0.5)) == 2
-    assert len(suppress(table, 0.499)) == len(weighted_boxes_fusion(table, SOURCES, 0.499)) == 1
+    assert len(suppress(table, SOURCES, 0.5)) == len(weighted_boxes_fusion(table, SOURCES, 0.5)) == 2
+    assert len(suppress(table, SOURCES, 0.499)) == len(weighted_boxes_fusion(table, SOURCES, 0.499)) == 1
 
 
 def test_of_equal_scores_the_first_row_stays():
     rows = [("a", "plain", "1.png", box, 0.5, "Mass") for box in (NEAR_LEFT, LEFT)]
-    assert suppress(detections(*rows), 0.3)["y_max"].tolist() == [8]
-    assert suppress(detections(*rows[::-1]), 0.3)["y_max"].tolist() == [10]
+    assert suppress(detections(*rows), SOURCES, 0.3)["y_max"].tolist() == [8]
+    assert suppress(detections(*rows[::-1]), SOURCES, 0.3)["y_max"].tolist() == [10]
 
 
 def test_suppression_does_not_need_fresh_row_labels_and_leaves_its_input_alone():
     table = random_detections(0).sample(frac=0.5, random_state=0)
     before = table.copy()
-    assert_frame_equal(suppress(table, 0.3), suppress(table.reset_index(drop=True), 0.3))
+    assert_frame_equal(suppress(table, SOURCES, 0.3), suppress(table.reset_index(drop=True), SOURCES, 0.3))
     assert_frame_equal(table, before)
 
 
@@ -148,7 +149,7 @@ def test_suppression_does_not_need_fresh_row_labels_and_leaves_its_input_alone()
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.5, 0.7]), st.integers(0, 150))
 def test_suppression_equals_torchvision_per_image_and_class(seed, iou, boxes):
     table = random_detections(seed, boxes)
-    kept = suppress(table, iou)
+    kept = suppress(table, SOURCES, iou)
     expected = []
     for _, rows in table.groupby(["image_id", "label"]):
         found = torchvision.ops.nms(
@@ -241,22 +242,47 @@ def test_weighted_fusion_equals_ensemble_boxes_with_empty_sources_and_long_group
 
 @pytest.mark.parametrize("method", ["suppress", "wbf"])
 def test_candidates_are_sorted_by_image_and_falling_score(method):
-    fused = fuse(random_detections(3), FusionConfig(method=method, iou=0.5), ["plain", "flip"])
+    fused = fuse(random_detections(3), FusionConfig(method=method, iou=0.5), SOURCES)
     expected = fused.sort_values(["image_id", "score"], ascending=[True, False], kind="stable")
     assert fused.index.tolist() == list(range(len(fused)))
     assert_frame_equal(fused, expected.reset_index(drop=True))
 
 
 @pytest.mark.parametrize("method", ["suppress", "wbf"])
-def test_only_the_named_views_are_fused(method):
+def test_only_the_named_sources_are_fused(method):
     table = random_detections(4)
-    config = FusionConfig(method=method)
-    plain = table[table["view"] == "plain"]
-    assert_frame_equal(fuse(table, config, ["plain"]), fuse(plain, config, ["plain"]))
+    config, plain = FusionConfig(method=method), [("a", "plain"), ("b", "plain")]
+    assert_frame_equal(fuse(table, config, plain), fuse(table[table["view"] == "plain"], config, plain))
 
 
-def test_fusing_counts_every_view_of_every_run_as_a_source():
+def test_fusing_counts_every_source_also_one_that_saw_nothing():
     table = detections(("a", "plain", "1.png", LEFT, 0.6, "Mass"), ("b", "plain", "1.png", LEFT, 0.6, "Mass"))
-    # Two runs through two views are four sources, of which two saw the box.
-    fused = fuse(table, FusionConfig(method="wbf"), ["plain", "flip"])
+    four = [(run, view) for run in "ab" for view in ("plain", "flip")]
+    fused = fuse(table, FusionConfig(method="wbf"), four)
     assert fused["score"].tolist() == pytest.approx([0.6 * 2 / 4])
+    assert fused["agreement"].tolist() == [2 / 4]
+    # Three times the weight: weighted scores 1.8 and .6, mean 1.2 x 2 members / (3 + 3 + 1 + 1).
+    weighted = fuse(table, FusionConfig(method="wbf"), four, [3, 3, 1, 1])
+    assert weighted["score"].tolist() == pytest.approx([1.2 * 2 / 8])
+
+
+@settings(deadline=None, max_examples=20)
+@given(st.integers(0, 10**6), st.sampled_from([0.1, 0.4, 0.7]))
+def test_agreement_counts_each_source_of_a_candidate_once(seed, iou):
+    table = random_detections(seed, boxes=60)
+    for method in ("suppress", "wbf"):
+        fused = fuse(table, FusionConfig(method=method, iou=iou), SOURCES)
+        alone = fuse(table, FusionConfig(method=method, iou=0.999), SOURCES)
+        assert fused["agreement"].isin([1 / 3, 2 / 3, 1]).all()
+        assert (alone["agreement"] == 1 / 3).all()
+        one_source = table.assign(run="a", view="plain")
+        assert (fuse(one_source, FusionConfig(method=method, iou=iou), SOURCES[:1])["agreement"] == 1).all()
+
+
+def test_suppression_counts_the_sources_of_what_it_removed_and_of_nothing_else():
+    table = detections(
+        ("a", "plain", "1.png", LEFT, 0.9, "Mass"), ("a", "plain", "1.png", NEAR_LEFT, 0.8, "Mass"),
+        ("b", "plain", "1.png", NEAR_LEFT, 0.7, "Mass"), ("a", "flip", "1.png", RIGHT, 0.6, "Mass"),
+        ("a", "flip", "1.png", LEFT, 0.5, "Nodule"),
+    )  # fmt: skip
+    assert suppress(table, SOURCES, 0.3)["agreement"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])

@@ -16,17 +16,31 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 # A module imports only from lower levels.
 LEVELS = (
     ("errors", "progress", "deadlines", "boxes", "images", "radiographs", "loss_check", "memory"),
-    ("files", "credentials", "duplicates", "timm_detectors"),
+    ("files", "credentials", "duplicates", "timm_detectors", "overlaps", "calibration"),
     ("records", "refusals", "archive"),
     ("config", "cells", "submission", "download_record"),
     ("rules", "runs", "kaggle_api", "machine"),
     ("schemas", "locks"),
     ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation", "preview", "coco"),
-    ("decision", "data", "phantoms", "charts", "pages", "attempts", "download"),
-    ("inference", "training", "explore", "splits", "upload", "scores", "members"),
-    ("audit", "store", "adoption"),
+    (
+        "intervals",
+        "losses",
+        "decision",
+        "data",
+        "phantoms",
+        "charts",
+        "score_charts",
+        "pages",
+        "attempts",
+        "download",
+    ),
+    ("run_page",),
+    ("choice", "inference", "training", "explore", "splits", "upload", "scores", "members"),
+    ("audit", "store", "adoption", "path"),
     ("audit_report", "ensemble"),
+    ("scoring",),
     ("report",),
+    ("comparison",),
     ("verbs",),
     ("demo",),
 )
@@ -38,6 +52,7 @@ ONLY_IN = {
     "albumentations": {"transforms"},
     "timm": {"timm_detectors"},
     "kaggle": {"kaggle_api"},
+    "sklearn": {"calibration"},
 }
 WITHOUT_TORCH = (
     "config", "schemas", "submission", "runs", "files", "errors", "progress", "kaggle_api", "preview", "upload",

@@ -15,12 +15,12 @@ from kit import decision, evaluation, verbs
 from kit.config import load
 from kit.data import load_training
 from kit.errors import KitError
-from kit.fusion import fuse
 from kit.inference import read_detections
 from kit.locks import holding
-from kit.report import current_report, evaluate, image_sizes, out_of_fold_priors
+from kit.report import current_report, evaluate
 from kit.runs import Run, existing, newest_finished, read_split
 from kit.schemas import validate_submission
+from kit.scoring import held_out, image_sizes, out_of_fold_priors
 from kit.submission import read_submissions
 
 
@@ -63,21 +63,16 @@ class TestValidationOfTheSeedNotebook:
 
     def test_the_reported_score_is_that_of_the_submissions_own_path_and_file_format(self, scored, tmp_path):
         report = json.loads(scored.report.read_text())
-        config, split = load(scored.config), read_split(scored)
-        data = load_training(scored.workspace, config)
-        held = data.annotations["image_id"].isin(split.validation)
-        detections = read_detections(scored.detections("validation"))
-        assert set(detections["view"]) == set(config.inference.views)
-        candidates = fuse(detections, config.fusion, config.inference.views)
-        mapping = decision.pseudo_mapping(data.annotations[held], repeats=False)
-        answers = decision.decide(
-            candidates, mapping, decision.Prior.from_dict(report["prior"]), image_sizes(data.pixels.facts)
-        )
+        views = set(read_detections(scored.detections("validation"))["view"])
+        assert views == set(load(scored.config).inference.views)
+        held = held_out(scored)
+        answers = held.answers(held.judged[report["decision"]["chosen"]])
         (tmp_path / "submission.csv").write_text(decision.submission_text(answers.table))
         written = pd.read_csv(tmp_path / "submission.csv")
-        truth = decision.one_box_truth(data.annotations[held], mapping)
-        scored = evaluation.score(truth, decision.answers_to_detections(written), mapping["image_id"])
-        assert scored.map50 == report["one_box"]["map50"]
+        truth = decision.one_box_truth(held.truth, held.mapping)
+        scores = evaluation.score(truth, decision.answers_to_detections(written), held.mapping["image_id"])
+        assert scores.map50 == report["one_box"]["map50"]
+        assert scores.images == report["one_box"]["images"]
 
     def test_the_prior_that_is_judged_never_saw_the_images_and_the_submissions_saw_all(self, scored):
         report = json.loads(scored.report.read_text())
@@ -104,7 +99,7 @@ class TestThresholdOfTheSeedNotebook:
     def test_a_threshold_that_is_not_measurably_better_is_not_applied(self, scored):
         verbs.adjust(scored, ("decision.threshold=1",))
         report = evaluate(scored)
-        assert report["decision"]["threshold"] == 1
+        assert report["decision"]["knobs"]["threshold"] == 1
         assert report["threshold"]["applied"] == 0
         assert report["one_box"]["map50"] == report["threshold"]["curve"][0]["one_box_map50"]
 

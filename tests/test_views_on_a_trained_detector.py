@@ -58,7 +58,7 @@ def test_each_view_alone_nearly_reaches_the_plain_one_and_a_wrong_inverse_does_n
     detections = read_detections(run.detections("validation"))
 
     def map50(table, view):
-        candidates = fuse(table[table["view"] == view], FusionConfig(), [view])
+        candidates = fuse(table, FusionConfig(), [("shapes", view)])
         return evaluation.score(truth, candidates, held).map50
 
     plain = map50(detections, "plain")

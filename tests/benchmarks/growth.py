@@ -16,12 +16,14 @@ from PIL import Image
 
 from kit import decision, evaluation
 from kit.boxes import CORNERS
+from kit.choice import SCORE
 from kit.config import AugmentationConfig, Config, FusionConfig
 from kit.data import DetectionDataset, TrainingData, load_training
 from kit.fusion import fuse
 from kit.pixels import open_cache
-from kit.report import THRESHOLDS, image_sizes
+from kit.report import THRESHOLDS
 from kit.schemas import read_submission
+from kit.scoring import image_sizes
 from kit.splits import held_out
 from kit.submission import Origin, write_submission
 
@@ -74,9 +76,9 @@ class _Work:
             **{name: lambda t, n=name: t[n] * (PX / SIDE_PX) for name in CORNERS}
         )
         mapping = pd.DataFrame({"ID": np.arange(count), "image_id": image_ids})
-        candidates = fuse(found, FusionConfig(), ("plain",))
-        prior = decision.fit_prior(data.annotations, image_sizes(data.pixels.facts))
-        answers = decision.decide(candidates, mapping, prior, image_sizes(data.pixels.facts)).table
+        sizes = image_sizes(data.pixels.facts)
+        candidates = SCORE.judge(fuse(found, FusionConfig(), sources_of(found)), sizes)
+        answers = decision.decide(candidates, mapping, decision.fit_prior(data.annotations, sizes), sizes).table
         return cls(folder, config, data, found, candidates, answers, mapping)
 
     def steps(self) -> dict[str, Step]:
@@ -86,8 +88,10 @@ class _Work:
             "cache, opened, and tables read": lambda: load_training(self.folder, self.config),
             "split by patient": lambda: held_out(self.data, self.config.data, 0),
             "loader, one epoch": self.load,
-            "fusion, suppressed": lambda: fuse(self.detections, FusionConfig(), ("plain",)),
-            "fusion, weighted": lambda: fuse(self.detections, FusionConfig("wbf", 0.4), ("plain",)),
+            "fusion, suppressed": lambda: fuse(self.detections, FusionConfig(), sources_of(self.detections)),
+            "fusion, weighted": lambda: fuse(
+                self.detections, FusionConfig("wbf", 0.4), sources_of(self.detections)
+            ),
             "evaluation and curve": self.evaluate,
             "decision": self.decide,
             "submission, written and checked": self.submit,
@@ -120,6 +124,11 @@ class _Work:
             Origin("bench", "bench", None),
             lambda path: read_submission(path, self.mapping, LABELS, facts),
         )
+
+
+def sources_of(table: pd.DataFrame) -> list[tuple[str, str]]:
+    """The (run, view) pairs that a table of detections has rows of."""
+    return sorted(set(zip(table["run"], table["view"], strict=True)))
 
 
 def write_images(folder: Path, count: int) -> Sequence[str]:

@@ -14,13 +14,15 @@ import torch
 from torch import Tensor
 
 from kit import decision, evaluation
+from kit.choice import SCORE
 from kit.config import Config
 from kit.data import DetectionDataset, TrainingData, load_training
 from kit.fusion import fuse
 from kit.inference import Source, detect
 from kit.model import network_input
 from kit.phantoms import write_competition
-from kit.report import THRESHOLDS, image_sizes
+from kit.report import THRESHOLDS
+from kit.scoring import image_sizes
 
 from . import seed_way
 from .detectors import config_of, detector_of
@@ -58,13 +60,14 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
 def evaluated(detections: pd.DataFrame, config: Config, data: TrainingData) -> dict[str, Any]:
     """The scores of a run's report, from raw detections."""
     truth, sizes = data.annotations, image_sizes(data.pixels.facts)
-    candidates = fuse(detections, config.fusion, config.inference.views)
+    sources = [("bench", view) for view in config.inference.views]
+    candidates = SCORE.judge(fuse(detections, config.fusion, sources), sizes)
     mapping = decision.pseudo_mapping(truth, repeats=False)
     prior = decision.fit_prior(truth, sizes)
     asked = decision.one_box_truth(truth, mapping)
 
     def one_box(threshold: float) -> evaluation.Scores:
-        answers = decision.decide(candidates, mapping, prior, sizes, threshold).table
+        answers = decision.decide(candidates[candidates["score"] >= threshold], mapping, prior, sizes).table
         return evaluation.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
 
     return {

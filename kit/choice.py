@@ -1,0 +1,169 @@
+"""The rules by which an image's one box is chosen, how each is judged on images it never saw, and which wins.
+
+A rule gives every candidate a confidence, which is written, and a value, by which the best one is chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from kit import calibration
+from kit.boxes import CORNERS
+from kit.calibration import Calibration, Sizes
+from kit.config import RULE_NAMES
+from kit.evaluation import MATCH_IOU, Matches, match
+from kit.intervals import Intervals, difference
+from kit.overlaps import hits_alone
+
+RULES = RULE_NAMES
+CROSS_FITS = 5
+
+
+@dataclass(frozen=True)
+class Rule:
+    """``score``: the highest score. ``calibrated``: the highest p(true positive). ``calibrated-frequency``: the
+    highest p over the class's share of the true boxes, since the score is a mean over classes and a hit in a
+    rare one counts more. The confidence is the score, or p.
+    """  # fmt: skip
+
+    name: str
+    calibration: Calibration | None  # None: the score as it is
+    frequency: Mapping[str, float]
+
+    def __post_init__(self) -> None:
+        if self.name not in RULES:
+            raise ValueError(f"a rule is one of {', '.join(RULES)}, not {self.name!r}")
+
+    def judge(self, candidates: pd.DataFrame, sizes: Sizes) -> pd.DataFrame:
+        """The candidates (image_id, corners, score, label, agreement) with their confidence and value."""
+        if self.calibration is None:
+            confidence = np.clip(candidates["score"].to_numpy(np.float64), 0, 1)
+        else:
+            confidence = calibration.probability(self.calibration, candidates, sizes)
+        return self.valued(candidates.assign(confidence=confidence))
+
+    def valued(self, judged: pd.DataFrame) -> pd.DataFrame:
+        """The same candidates with their value made anew from confidence and label."""
+        value = judged["confidence"].to_numpy(np.float64)
+        if self.name == "calibrated-frequency" and self.frequency:
+            rarest = min(self.frequency.values())  # for a class that no true box has
+            value = value / np.array([self.frequency.get(label, rarest) for label in judged["label"]])
+        return judged.assign(value=value)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for JSON."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Rule:
+        """The inverse of ``to_dict``, exactly."""
+        learned = content["calibration"]
+        return cls(content["name"], learned and Calibration.from_dict(learned), dict(content["frequency"]))
+
+
+SCORE = Rule("score", None, {})
+
+
+def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> dict[str, Rule]:
+    """All rules, learned from the images that ``truth`` (image_id, corners, label) has boxes on.
+
+    A candidate is right if it would be a hit as the only box of its image. Candidates of other images are
+    left out; without a right and a wrong one there is nothing to learn, and all rules are the score's.
+    """
+    seen = candidates[candidates["image_id"].isin(truth["image_id"])]
+    learned = calibration.fit(seen, hits_alone(truth, seen, MATCH_IOU), sizes)
+    shares = truth["label"].value_counts(normalize=True).sort_index()
+    frequency = {str(label): float(share) for label, share in shares.items()} if learned else {}
+    return {
+        "calibrated-frequency": Rule("calibrated-frequency", learned, frequency),
+        "calibrated": Rule("calibrated", learned, {}),
+        "score": SCORE,
+    }
+
+
+def cross_judged(
+    candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes, groups: Mapping[str, int]
+) -> dict[str, pd.DataFrame]:
+    """By rule, the candidates as rules judge them that never saw their group; ``groups`` numbers every image."""
+    of_candidate = candidates["image_id"].map(groups).to_numpy(np.int64)
+    of_truth = truth["image_id"].map(groups).to_numpy(np.int64)
+    parts = []
+    for group in sorted(set(groups.values())) or [0]:
+        rules = fit_rules(candidates[of_candidate != group], truth[of_truth != group], sizes)
+        own = candidates[of_candidate == group]
+        parts.append({name: rule.judge(own, sizes) for name, rule in rules.items()})
+    return {name: pd.concat([part[name] for part in parts]).sort_index() for name in RULES}
+
+
+def patient_groups(
+    truth: pd.DataFrame, image_ids: Iterable[str], patients: Mapping[str, str], seed: int, count: int = CROSS_FITS
+) -> dict[str, int]:
+    """Each image's group, 0 to ``count`` - 1: whole patients, classes and images spread evenly.
+
+    The patients with most images come first, equals in an order drawn by the seed, each to the group that adds
+    least to the sum of squared shares. Uneven classes would bias the cross-fit: a group with more of a class
+    would be judged by images that have less of it. Fewer patients than groups leave groups empty.
+    """
+    people: dict[str, list[str]] = {}
+    for image_id in sorted(image_ids):
+        people.setdefault(patients[image_id], []).append(image_id)
+    boxes = pd.crosstab(truth["image_id"].map(patients), truth["label"]).reindex(sorted(people), fill_value=0)
+    images = np.array([len(people[patient]) for patient in boxes.index])
+    counts = np.hstack([boxes.to_numpy(np.float64), images[:, None]])
+    counts /= np.maximum(counts.sum(axis=0), 1)
+    order = np.random.default_rng(seed).permutation(len(people))
+    filled = np.zeros((count, counts.shape[1]))
+    groups = {}
+    for place in order[np.argsort(-images[order], kind="stable")]:
+        smallest = int((filled @ counts[place]).argmin())
+        filled[smallest] += counts[place]
+        groups.update(dict.fromkeys(people[boxes.index[place]], smallest))
+    return groups
+
+
+def preferred(
+    answered: Mapping[str, Matches], patients: Mapping[str, str], seed: int
+) -> tuple[str, dict[tuple[str, str], Intervals]]:
+    """The rule to use, and the paired differences (first rule minus second) that decided it.
+
+    In the order calibrated-frequency, calibrated, score: the first that is not measurably worse than any that
+    comes after it, that is, no paired 95% interval of it against them lies wholly below 0. So dividing by the
+    frequency is the default unless it loses against p alone, and neither is used where it loses against the
+    plain score. Where nothing can be measured (fewer than two patients), the score. ``answered`` holds each
+    rule's matched answers on the same images.
+    """
+    differences = {
+        (rule, other): difference(answered[rule], answered[other], patients, seed)
+        for place, rule in enumerate(RULES)
+        for other in RULES[place + 1 :]
+    }
+    highs = {pair: found.overall.high for pair, found in differences.items()}
+    if any(np.isnan(high) for high in highs.values()):
+        return "score", differences
+    lost = {rule for (rule, _), high in highs.items() if high < 0}
+    return next(rule for rule in RULES if rule not in lost), differences
+
+
+def oracle(judged: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
+    """The ceiling: right candidates first, with confidence 1, all others after them with confidence 0.
+
+    No rule scores higher with these candidates, however it chooses and whatever confidence it gives.
+    """
+    images = {*judged["image_id"], *truth["image_id"]}
+    found = match(truth, judged[["image_id", *CORNERS, "score", "label"]], images)
+    right = np.zeros(len(judged))
+    for part in found.classes.values():
+        right[part.rows[part.hits]] = 1.0
+    return judged.assign(confidence=right, value=right)
+
+
+def shuffled(judged: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
+    """The floor of choosing: any candidate as likely as another, with the confidence that it has."""
+    value: Float64[np.ndarray, "n"] = rng.random(len(judged))
+    return judged.assign(value=value)

@@ -1,0 +1,129 @@
+"""A run's held-out images on the scored path: candidates, how each rule judges them, and the answers given.
+
+Everything that a report shows and a comparison compares is made here, from stored detections alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from kit import decision, evaluation
+from kit.choice import cross_judged, oracle, patient_groups, shuffled
+from kit.config import Config, load
+from kit.data import TrainingData, asks_twice, load_training, patients
+from kit.ensemble import held_out_detections, refresh
+from kit.errors import KitError
+from kit.inference import read_detections
+from kit.members import fused, members
+from kit.progress import Track, silent
+from kit.runs import Run, Split, read_split, require_finished
+from kit.schemas import ImageFacts
+
+RANDOM_CHOICES = 20
+
+
+@dataclass(frozen=True)
+class HeldOut:
+    """What a run's scores are made of; ``asked`` is the truth of the images that have one box to be found."""
+
+    run: Run
+    config: Config
+    split: Split
+    data: TrainingData
+    truth: pd.DataFrame
+    candidates: pd.DataFrame
+    mapping: pd.DataFrame
+    asked: pd.DataFrame
+    judged: Mapping[str, pd.DataFrame]  # by rule, each image by a rule that never saw it
+    priors: Sequence[decision.Prior]  # by fold, likewise
+    sizes: decision.Sizes
+    patients: Mapping[str, str]
+
+    def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> decision.Decision:
+        """One box per asked image, each with the prior that never saw it; candidates below ``threshold`` go."""
+        kept = judged[judged["score"] >= threshold]
+        fallback = self.config.decision.fallback_confidence
+        parts = [
+            decision.decide(kept, self.mapping[self.mapping["image_id"].isin(held)], prior, self.sizes, fallback)
+            for held, prior in zip(self.split.folds, self.priors, strict=True)
+        ]
+        table = pd.concat([part.table for part in parts]).set_index("ID").loc[self.mapping["ID"]].reset_index()
+        return decision.Decision(table, tuple(sorted(each for part in parts for each in part.fallback_ids)))
+
+    def many_box(self) -> evaluation.Matches:
+        """All candidates of all held-out images, matched."""
+        return evaluation.match(self.truth, self.candidates, self.split.validation)
+
+    def one_box(self, answers: decision.Decision) -> evaluation.Matches:
+        """The answers to the asked images, matched."""
+        found = decision.answers_to_detections(answers.table)
+        return evaluation.match(self.asked, found, set(self.mapping["image_id"]))
+
+
+def held_out(run: Run, track: Track = silent) -> HeldOut:
+    """Put a finished run's stored detections on the scored path. Raises KitError where they or the data changed.
+
+    Rules are cross-fitted by fold; where there is one fold, by groups of patients inside the held-out images.
+    """
+    refresh(run)
+    require_finished(run)
+    config, split = load(run.config), read_split(run)
+    data = load_training(run.workspace, config, track)
+    require_same_data(run, split, data)
+    candidates = fused(read_detections(held_out_detections(run)), members(run), config.fusion)
+    truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
+    mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
+    asked = decision.one_box_truth(truth, mapping)
+    people = patients(split.validation, config.data.patient_pattern)
+    groups = split.fold_of
+    if len(split.folds) == 1:
+        groups = patient_groups(asked, split.validation, people, config.training.seed)
+    sizes = image_sizes(data.pixels.facts)
+    judged = cross_judged(candidates, asked, sizes, groups)
+    priors = out_of_fold_priors(data.annotations, split, sizes)
+    return HeldOut(
+        run, config, split, data, truth, candidates, mapping, asked, judged, priors, sizes, people
+    )  # fmt: skip
+
+
+def ceiling(held: HeldOut) -> float:
+    """The one-box mAP of the oracle, which chooses and ranks with the truth known."""
+    return _map50(held, oracle(held.judged["score"], held.asked))
+
+
+def floor_of_choice(held: HeldOut, rule: str) -> float:
+    """The one-box mAP of a random candidate with its confidence by ``rule``, the mean of several choices."""
+    rng = np.random.default_rng(held.config.training.seed)
+    drawn = [_map50(held, shuffled(held.judged[rule], rng)) for _ in range(RANDOM_CHOICES)]
+    return float(np.mean(drawn))
+
+
+def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
+    """Width and height in pixels by image_id."""
+    return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}
+
+
+def out_of_fold_priors(annotations: pd.DataFrame, split: Split, sizes: decision.Sizes) -> list[decision.Prior]:
+    """By fold, the location prior of the images that the fold was trained on: never of those it answers for."""
+    rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
+    return [decision.fit_prior(annotations[learned], sizes) for learned in rows]
+
+
+def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
+    """Raise KitError where train.csv or the images are not those that the run was started with."""
+    changed = sorted(set(split.images) ^ set(data.image_ids))
+    if split.table_sha256 != data.table_sha256 or changed:
+        images = f", {len(changed)} images added or gone, such as {changed[0]}" if changed else ""
+        raise KitError(
+            f"the train.csv and images that run {run.name!r} was started with ({split.table_sha256[:12]}...)",
+            f"train.csv {data.table_sha256[:12]}...{images}",
+            "put the old files back, or train under another --run name",
+        )
+
+
+def _map50(held: HeldOut, judged: pd.DataFrame) -> float:
+    return evaluation.mean_average_precision(held.one_box(held.answers(judged)))

@@ -1,0 +1,163 @@
+"""p(true positive): nothing to learn, equal to scikit-learn, rising with the score, known probabilities."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.isotonic import IsotonicRegression
+from sklearn.linear_model import LogisticRegression
+from stores import detector, one_box_images
+
+from kit.boxes import CORNERS
+from kit.calibration import (
+    LEAST_HITS,
+    TIE_SHARE,
+    Calibration,
+    ClassTerms,
+    Curve,
+    evidence,
+    fit,
+    probability,
+)
+from kit.overlaps import hits_alone
+
+SIZES = {"1.png": (100, 100)}
+HALF_SIDE = (0, 0, 25, 100)  # a quarter of the image: its side is a half
+
+
+def case(seed, images=300, shift=(0.0,) * 4):
+    """Candidates of many sizes whose scores also depend on the agreement, whether right, and the image sizes."""
+    truth, _, sizes = one_box_images(seed, images)
+    table = detector(truth, seed + 1, shift=shift)
+    right = hits_alone(truth, table, 0.5)
+    rng = np.random.default_rng(seed + 2)
+    shrink = rng.uniform(0.1, 1, len(table)) ** (1 + right)
+    table["x_max"] = table["x_min"] + shrink * (table["x_max"] - table["x_min"])
+    table["agreement"] = rng.integers(1, 6, len(table)) / 5
+    return table, right, sizes
+
+
+def one(score, label="Mass", agreement=1.0, box=HALF_SIDE):
+    columns = ["image_id", *CORNERS, "score", "label", "agreement"]
+    return pd.DataFrame([("1.png", *box, score, label, agreement)], columns=columns)
+
+
+def test_without_a_right_and_a_wrong_candidate_there_is_nothing_to_learn():
+    table, right, sizes = case(0, 20)
+    assert fit(table.iloc[:0], right[:0], sizes) is None
+    assert fit(table[right], right[right], sizes) is None
+    assert fit(table[~right], right[~right], sizes) is None
+
+
+def test_no_candidates_have_no_probability():
+    learned = fit(*case(0, 40))
+    assert probability(learned, case(0, 40)[0].iloc[:0], {}).shape == (0,)
+
+
+def test_the_arithmetic_by_hand():
+    learned = Calibration(
+        score=2.0, agreement=0.5, terms={"Mass": ClassTerms(offset=1.0, size=3.0, square=0.25)},
+        pooled=Curve((0.0, 10.0), (0.0, 1.0)), curves={"Nodule": Curve((-1.0, 1.0), (0.2, 0.4))},
+    )  # fmt: skip
+    size = np.log(0.5) + 1.5
+    expected = 2 * np.log(0.6 / 0.4) + 0.5 * 0.8 + 1 + 3 * size + 0.25 * size**2
+    assert evidence(learned, one(0.6, agreement=0.8), SIZES)[0] == pytest.approx(expected)
+    assert probability(learned, one(0.6, agreement=0.8), SIZES)[0] == pytest.approx(
+        (1 - TIE_SHARE) * expected / 10 + TIE_SHARE * 0.6
+    )
+    # A class without terms has the score and the agreement alone; its own curve is flat past its ends.
+    far = evidence(learned, one(0.9, "Nodule"), SIZES)[0]
+    assert far == pytest.approx(2 * np.log(9) + 0.5)
+    assert probability(learned, one(0.9, "Nodule"), SIZES)[0] == pytest.approx(
+        (1 - TIE_SHARE) * 0.4 + TIE_SHARE * 0.9
+    )
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_our_lines_of_numpy_equal_scikit_learn(seed):
+    table, right, sizes = case(seed)
+    learned = fit(table, right, sizes)
+    labels = sorted(table["label"].unique())
+    own = np.array([[label == each for each in labels] for label in table["label"]], dtype=float)
+    score = table["score"].to_numpy()
+    sides = (table["x_max"] - table["x_min"]) * (table["y_max"] - table["y_min"])
+    size = np.log(np.sqrt(sides.to_numpy()) / 1000)[:, None] + 1.5
+    columns = [np.log(score / (1 - score))[:, None], table[["agreement"]], own, own * size, own * size**2]
+    theirs = LogisticRegression(max_iter=1000).fit(np.hstack(columns), right)
+    seen = evidence(learned, table, sizes)
+    expected = theirs.decision_function(np.hstack(columns)) - theirs.intercept_[0]
+    assert seen == pytest.approx(expected, abs=1e-9)
+    modelled = theirs.predict_proba(np.hstack(columns))[:, 1]
+
+    p = (probability(learned, table, sizes) - TIE_SHARE * score) / (1 - TIE_SHARE)
+    for label in labels:
+        rows = (table["label"] == label).to_numpy()
+        few = right[rows].sum() < LEAST_HITS
+        assert (label in learned.curves) != few
+        pool = np.ones(len(table), dtype=bool) if few else rows
+        steps = IsotonicRegression().fit_transform(seen[pool], right[pool])
+        blocks = pd.DataFrame({"p": steps, "at": seen[pool], "modelled": modelled[pool]}).groupby("p").mean()
+        trust = 50 / (50 + right[pool].sum())
+        heights = (1 - trust) * blocks.index.to_numpy() + trust * blocks["modelled"].to_numpy()
+        between = IsotonicRegression(out_of_bounds="clip").fit(blocks["at"].to_numpy(), heights)
+        assert p[rows] == pytest.approx(between.predict(seen[rows]), abs=1e-9)
+
+
+def test_a_class_with_few_hits_is_read_off_the_curve_of_all():
+    table, right, sizes = case(3, images=60)
+    hits = table["label"][right].value_counts()
+    learned = fit(table, right, sizes)
+    assert set(learned.curves) == set(hits[hits >= LEAST_HITS].index) < set(hits.index)
+
+
+@settings(deadline=None, max_examples=15)
+@given(st.integers(0, 10**6), st.sampled_from([10, 40, 300]))
+def test_within_a_class_p_rises_strictly_with_the_score_where_all_else_is_equal(seed, images):
+    table, right, sizes = case(seed, images)
+    learned = fit(table, right, sizes)
+    scores = np.sort(np.random.default_rng(seed).random(200))
+    for label in ("Mass", "Nodule", "never seen"):
+        row = one(0.5, label).iloc[[0] * 200].assign(score=scores).reset_index(drop=True)
+        p = probability(learned, row, SIZES)
+        assert (np.diff(p) > 0).all()
+        assert ((p >= 0) & (p <= 1)).all()
+
+
+def test_scores_of_exactly_0_and_1_are_no_harm():
+    learned = fit(*case(4, 100))
+    low, high = (probability(learned, one(score), SIZES)[0] for score in (0.0, 1.0))
+    assert 0 <= low < high <= 1
+
+
+def test_scores_that_mislead_still_order_the_candidates():
+    table, right, sizes = case(5, 200)
+    table["score"] = 1 - table["score"]
+    learned = fit(table, right, sizes)
+    assert (learned.score, learned.terms) == (1, {})
+    assert (np.diff(probability(learned, pd.concat([one(0.2), one(0.4), one(0.9)]), SIZES)) > 0).all()
+
+
+def test_the_numbers_survive_json_exactly():
+    table, right, sizes = case(6, 100)
+    learned = fit(table, right, sizes)
+    again = Calibration.from_dict(json.loads(json.dumps(learned.to_dict(), allow_nan=False)))
+    assert again == learned
+    assert (probability(again, table, sizes) == probability(learned, table, sizes)).all()
+
+
+def test_scores_moved_apart_by_class_come_back_together():
+    # One class's log-odds are 3 too high, another's 2 too low: on new images p is right on average, class by
+    # class, in the upper and in the lower half of its candidates.
+    shift = (3.0, 0.0, -2.0, 0.0)
+    table, right, sizes = case(7, 2000, shift)
+    learned = fit(table, right, sizes)
+    new, right, sizes = case(1007, 2000, shift)
+    p = probability(learned, new, sizes)
+    for label in ("Effusion", "Mass", "Nodule"):
+        rows = (new["label"] == label).to_numpy()
+        high = p[rows] > np.median(p[rows])
+        assert p[rows][high].mean() == pytest.approx(right[rows][high].mean(), abs=0.03)
+        assert p[rows][~high].mean() == pytest.approx(right[rows][~high].mean(), abs=0.03)

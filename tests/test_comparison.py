@@ -1,0 +1,120 @@
+"""Comparing two runs: what is refused, what is written, and verdicts on stores whose answer is known."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from stores import detector, one_box_images
+
+from kit import score_charts
+from kit.comparison import compare, comparison_folder, verdict
+from kit.errors import KitError
+from kit.evaluation import match
+from kit.files import read_json, write_json
+from kit.intervals import Interval, difference
+from kit.runs import Run, read_split
+
+
+@pytest.fixture
+def runs(evaluated):
+    """The toy run 'demo', and 'half', which lost every second detection."""
+    demo, half = Run(evaluated, "demo"), Run(evaluated, "half")
+    shutil.copytree(demo.folder, half.folder)
+    stored = half.detections("validation")
+    table = pd.read_parquet(stored).assign(run="half")
+    table.iloc[::2].to_parquet(stored, index=False)
+    return demo, half
+
+
+def test_the_verdict_is_the_side_of_0_on_which_the_whole_interval_lies():
+    assert verdict(Interval(0.1, 0.01, 0.2)) == "better"
+    assert verdict(Interval(-0.1, -0.2, -0.01)) == "worse"
+    for low, high in ((-0.1, 0.2), (0.0, 0.2), (-0.2, 0.0), (np.nan, np.nan)):
+        assert verdict(Interval(0.05, low, high)) == "noise"
+
+
+def test_a_run_is_not_compared_with_itself(evaluated):
+    with pytest.raises(KitError, match="two different runs"):
+        compare(Run(evaluated, "demo"), Run(evaluated, "demo"))
+
+
+def test_runs_without_a_common_image_are_refused_with_their_numbers(runs):
+    demo, half = runs
+    held = read_split(demo).validation
+    for run, images in ((demo, held[::2]), (half, held[1::2])):
+        write_json(run.split, read_json(run.split, "") | {"folds": [list(images)]})
+        stored = run.detections("validation")
+        table = pd.read_parquet(stored)
+        table[table["image_id"].isin(images)].to_parquet(stored, index=False)
+    with pytest.raises(KitError, match=f"none in common among {len(held[::2])}"):
+        compare(demo, half)
+
+
+@pytest.mark.slow
+def test_two_runs_are_compared_both_ways_through_their_own_rules(runs):
+    demo, half = runs
+    there, back = compare(demo, half), compare(half, demo)
+    folder = comparison_folder(demo, half)
+    assert folder == demo.workspace / "comparisons" / "demo-vs-half"
+    assert json.loads((folder / "comparison.json").read_text()) == there
+    assert (folder / "comparison.png").stat().st_size > 0
+    scores = {run.name: json.loads(run.report.read_text()) for run in runs}
+    held = len(read_split(demo).validation)
+    assert there["images"]["many_box"] == held
+    for key in ("many_box", "one_box"):
+        assert there[key]["map50"] == {name: report[key]["map50"] for name, report in scores.items()}
+        assert there[key]["difference"] == pytest.approx(-back[key]["difference"])
+        opposite = {"better": "worse", "worse": "better", "noise": "noise"}
+        assert there[key]["verdict"] == opposite[back[key]["verdict"]]
+        assert set(there[key]["per_class"]) <= set(scores["demo"]["per_class"])
+
+
+@pytest.mark.parametrize("ends", [(None, None), (-0.1, 0.3)])
+def test_the_figure_draws_what_is_known(ends):
+    row = {"difference": 0.1, "low": ends[0], "high": ends[1], "verdict": "noise"}
+    part = row | {"per_class": {"Mass": row, "Nodule": row | {"difference": None}}}
+    result = {"runs": ["a", "b$"], "images": {"many_box": 5, "one_box": 4}, "many_box": part,
+              "one_box": row | {"per_class": {}}}  # fmt: skip
+    first, second = score_charts.differences(result).axes
+    lines = len(first.lines)
+    assert lines == 1 + 2 * (1 if ends[0] is None else 2)  # the line at 0; the mean and one class
+    assert len(second.lines) == 1 + (1 if ends[0] is None else 2)
+
+
+class TestVerdictsOnKnownStores:
+    """A test of the test: detectors drawn from the same model, and from a better one."""
+
+    def verdicts(self, count, images, strengths, seed=0):
+        found = []
+        for number in range(seed, seed + count):
+            truth, patients, _ = one_box_images(number, images)
+            first, second = (
+                match(truth, detector(truth, 10_000 * side + number, strength), truth["image_id"])
+                for side, strength in zip((1, 2), strengths, strict=True)
+            )
+            found.append(verdict(difference(first, second, patients, number).overall))
+        return [found.count(word) for word in ("better", "worse", "noise")]
+
+    def test_a_clearly_better_detector_is_better_and_the_other_way_round_worse(self):
+        assert self.verdicts(5, 150, (3.0, 1.0)) == [5, 0, 0]
+        assert self.verdicts(5, 150, (1.0, 3.0)) == [0, 5, 0]
+
+    def test_two_of_a_kind_are_mostly_noise(self):
+        # Of 40 repeats at 95% fewer than 33 are noise in one of a thousand series.
+        assert self.verdicts(40, 60, (2.0, 2.0))[2] >= 33
+
+    @pytest.mark.slow
+    def test_two_of_a_kind_are_noise_in_about_95_of_100_repeats(self):
+        # Binomial: 95% of 400 is 380 with a deviation of 4.4. Measured over detectors and numbers of images: 92.3%
+        # to 95.3%; percentile intervals are a little narrow.
+        better, worse, noise = self.verdicts(400, 107, (2.0, 2.0), seed=1000)
+        assert 360 <= noise <= 393
+        assert abs(better - worse) <= 20
+
+    @pytest.mark.slow
+    def test_a_known_difference_is_found_more_often_on_more_images(self):
+        few, many = (self.verdicts(40, images, (2.0, 1.6))[0] for images in (60, 400))
+        assert few < many
+        assert many >= 36
