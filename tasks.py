@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from invoke import Context, Exit, task
+from invoke import Collection, Context, Exit, Task, task
 
 from kit.errors import KitError
 
@@ -364,6 +364,92 @@ def bench(context: Context, json: str | None = None, only: str | None = None, wo
     )
 
 
+@verb(
+    iterable=["set_"],
+    help=WORKSPACE
+    | SET
+    | {
+        "run": "name of the run that shall be trained there",
+        "preset": "recipe: seed, laptop or demo (default: seed)",
+        "folds": "folds that are trained, each held out once",
+        "dry_run": "write the script that would be pushed, and stop",
+        "yes": "do not ask",
+    },
+)
+def push(
+    context: Context,
+    run: str,
+    preset: str | None = None,
+    set_: Iterable[str] | None = None,
+    folds: int | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    workspace: str = ".",
+) -> None:
+    """Train a run on Kaggle's GPUs: the kit and the run's knobs as one private script."""
+    from kit import kernel
+    from kit.files import write_text
+
+    planned = kernel.plan(Path(workspace), run, preset, tuple(set_ or ()), folds)
+    if dry_run:
+        path = Path(workspace) / "kernels" / f"{planned.run.name}.py"
+        write_text(path, kernel.script(planned, "dry-run"))
+        print("\n".join([*planned.lines(None), f"script:      {path}", "dry run: nothing was sent"]))
+        return
+    wire = _kernels(planned.config.kaggle)
+    kernel.require_idle(wire, planned)
+    hours = wire.gpu_hours()
+    print("\n".join(planned.lines(hours)))
+    kernel.require_hours(hours)
+    _ask("push it?", yes)
+    made = kernel.push(wire, planned, secrets.token_hex(ID_BYTES))
+    print(f"version {made.version}: {made.url}\n`invoke kernel.status --run {run} --wait`, then kernel.pull")
+
+
+@verb(
+    iterable=["set_"],
+    help=WORKSPACE | SET | {"run": "name of a run that was pushed", "wait": "look again until the session ends"},
+)
+def status(
+    context: Context, run: str, wait: bool = False, set_: Iterable[str] | None = None, workspace: str = "."
+) -> None:
+    """What became of a pushed run: its state, its last metrics, the tail of its log."""
+    from kit import kernel
+    from kit.config import Config, override
+    from kit.runs import Run
+
+    knobs = override(Config(), set_ or ())
+    pushed = kernel.read_push(Run(Path(workspace), run))
+    wire, before = _kernels(knobs.kaggle), ""
+    for session in kernel.looks(wire, pushed, knobs.kernel.poll_seconds):
+        if not wait:
+            break
+        said = "\n".join(kernel.lines(session, tail=0))
+        if said != before:
+            print(said, flush=True)
+        before = said
+    print("\n".join(kernel.lines(session)))
+    if session.status not in (kernel.QUEUED, kernel.RUNNING, kernel.COMPLETE):
+        raise Exit(code=1)
+
+
+@verb(iterable=["set_"], help=WORKSPACE | SET | {"run": "name of a run that was pushed"})
+def pull(context: Context, run: str, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
+    """Bring a pushed run home as runs/NAME, every file as the kernel's manifest says."""
+    from kit import kernel
+    from kit.config import Config, override
+    from kit.runs import Run
+
+    knobs = override(Config(), set_ or ())
+    home = Run(Path(workspace), run)
+    manifest = kernel.pull(_kernels(knobs.kaggle), home, print)
+    ends = {
+        kernel.FINISHED: "it is finished: `invoke evaluate`, `invoke predict`, `invoke submit`",
+        kernel.STOPPED: f"it stopped itself in time: `invoke kernel.push --run {run}` goes on with it",
+    }
+    print(f"run {run}: {len(manifest.files)} files in {home.folder}; {ends[manifest.ended]}")
+
+
 @task(help={"slow": "run the slow tests instead of the fast ones"})
 def test(context: Context, slow: bool = False) -> None:
     """Run the fast test suite (under three minutes), or the slow rest."""
@@ -430,18 +516,28 @@ def _clock() -> Any:
     return Clock(time.time, time.sleep)
 
 
-def _asked_and_sent(wire: Any, plan: Any, knobs: Any, yes: bool) -> Any:
-    """Show the plan, ask on standard input unless told not to, send."""
-    from kit import preview, upload
-
-    print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
+def _ask(question: str, yes: bool) -> None:
     if not yes:
-        print("send it? [y/N] ", end="", flush=True)
+        print(f"{question} [y/N] ", end="", flush=True)
         answer = sys.stdin.readline().strip()
         if not sys.stdin.isatty():
             print(answer)  # as a terminal does
         if answer.lower() not in ("y", "yes"):
             raise KitError("y on standard input", "another answer, or none", "nothing was sent; --yes does not ask")
+
+
+def _kernels(knobs: Any) -> Any:
+    from kit.kaggle_kernels import connect_kernels
+
+    return connect_kernels(knobs)
+
+
+def _asked_and_sent(wire: Any, plan: Any, knobs: Any, yes: bool) -> Any:
+    """Show the plan, ask on standard input unless told not to, send."""
+    from kit import preview, upload
+
+    print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
+    _ask("send it?", yes)
     return upload.send(wire, plan, knobs, lambda: secrets.token_hex(ID_BYTES), _clock())
 
 
@@ -583,3 +679,10 @@ def _show_comparison(result: dict[str, Any]) -> None:
 def _ends(part: dict[str, Any], prefix: str = "") -> str:
     low, high = part[f"{prefix}low"], part[f"{prefix}high"]
     return "" if low is None else f"{low:.3f} to {high:.3f}"
+
+
+_OF_KERNELS = (push, status, pull)
+namespace = Collection(
+    *(one for one in list(globals().values()) if isinstance(one, Task) and one not in _OF_KERNELS)
+)
+namespace.add_collection(Collection("kernel", *_OF_KERNELS))

@@ -201,6 +201,17 @@ class KaggleConfig:
 
 
 @dataclass(frozen=True)
+class KernelConfig:
+    """A training on Kaggle's own machines."""
+
+    machine: str = knob("NvidiaTeslaT4", "the machine in Kaggle's words; this one has two T4s")
+    devices: int = knob(2, "GPUs of that machine: as many folds are trained at the same time", low=1, high=8)
+    internet: str = knob("on", "whether the kernel may fetch packages and weights", choices=("on", "off"))
+    max_hours: float = knob(11.0, "the kernel stops itself at an epoch's end after so long, hours", low=0, high=12)
+    poll_seconds: float = knob(30.0, "pause between two looks at a kernel that runs, seconds", low=0.1)
+
+
+@dataclass(frozen=True)
 class Config:
     """All knobs of a run; the file ``runs/NAME/config.json`` is this, section by section."""
 
@@ -214,6 +225,7 @@ class Config:
     decision: DecisionConfig = field(default_factory=DecisionConfig)
     trainer: TrainerConfig = field(default_factory=TrainerConfig)
     kaggle: KaggleConfig = field(default_factory=KaggleConfig)
+    kernel: KernelConfig = field(default_factory=KernelConfig)
 
     def __post_init__(self) -> None:
         for key, spec in knobs().items():
@@ -304,7 +316,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU = "seed", "laptop"
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib")
-_FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle")
+_FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle", "kernel")
 
 
 def knobs() -> dict[str, dataclasses.Field[Any]]:

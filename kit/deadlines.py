@@ -6,10 +6,12 @@ The call runs in a thread of its own, which ends with the process where it is gi
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
+_GLANCE_SECONDS = 0.1
 
 
 class Work(Generic[T]):
@@ -41,3 +43,16 @@ class Work(Generic[T]):
             self._error = error
         finally:
             self._done.set()
+
+
+def wait_while_growing(
+    work: Work[Any], size: Callable[[], int], stall_seconds: float, reached: Callable[[], bool] = lambda: False
+) -> None:
+    """Return once the work has ended or ``reached`` is true. Raises TimeoutError where ``size`` stands still."""
+    last, since = size(), time.monotonic()
+    while not reached() and not work.wait(_GLANCE_SECONDS):
+        now = size()
+        if now != last:
+            last, since = now, time.monotonic()
+        elif time.monotonic() - since > stall_seconds:
+            raise TimeoutError(f"no byte within {stall_seconds:g} s")

@@ -1,39 +1,32 @@
-"""The wire to Kaggle: its own client, guarded where it does badly (no deadlines, no retries, prints, exits).
+"""A competition on Kaggle: its files, its limits, submissions and scores, as plain values.
 
-Every method raises KitError with the server's reason. A read is tried again; what changes something is asked once.
+Every method raises KitError with the server's reason. A read is tried again; a submission is sent once.
 """
 
 from __future__ import annotations
 
 import base64
-import contextlib
 import datetime
 import hashlib
-import io
-import logging
 import math
 import re
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from kit.archive import Corrupt
 from kit.config import KaggleConfig
-from kit.credentials import Credentials, find_credentials
-from kit.deadlines import Work
+from kit.deadlines import Work, wait_while_growing
 from kit.errors import KitError
+from kit.kaggle_client import Connection, log_in
 from kit.progress import Track, silent
-from kit.refusals import Refused, answer_of, is_passing, kit_error
+from kit.refusals import Refused
 
 T = TypeVar("T")
 _PAGE_SIZE = 200  # as many as the server likes to give: it may give fewer
 _LENGTH = "content-length"
 _MIB = 1 << 20
-_GLANCE_SECONDS = 0.1
-log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -79,18 +72,14 @@ class LeaderboardRow:
 
 def connect(settings: KaggleConfig) -> Kaggle:
     """Find credentials and show them to Kaggle. Raises KitError where there are none or they are refused."""
-    credentials = find_credentials()
-    headers: dict[str, str] = {}
-    guard = _Guard(settings, credentials)
-    client = guard.read("to log in to Kaggle", "", lambda: _client(headers))
-    return Kaggle(client, headers, guard)
+    return Kaggle(log_in(settings))
 
 
 class Kaggle:
     """A connection; ``connect`` makes one."""
 
-    def __init__(self, client: Any, headers: dict[str, str], guard: _Guard) -> None:
-        self._client, self._headers, self._guard = client, headers, guard
+    def __init__(self, connection: Connection) -> None:
+        self._client, self._headers, self._guard = connection.client, connection.headers, connection.guard
 
     def files(self, slug: str) -> list[RemoteFile]:
         """Every file of a competition, in the server's order."""
@@ -171,12 +160,12 @@ class Kaggle:
     def _watch(self, work: Work[None], path: Path, track: Track) -> None:
         """Wait for a download as long as it brings bytes, with a step of the bar for every MiB."""
         stall = self._guard.settings.stall_seconds
-        _wait_for(lambda: _LENGTH in self._headers, work, path, stall)
+        wait_while_growing(work, lambda: _size(path), stall, lambda: _LENGTH in self._headers)
         mib = math.ceil(int(self._headers.get(_LENGTH, 0)) / _MIB)
         for number in track(range(mib), "download", mib):
             least_bytes = (number + 1) * _MIB
-            _wait_for(lambda: _size(path) >= least_bytes, work, path, stall)  # noqa: B023 (called at once)
-        _wait_for(lambda: False, work, path, stall)
+            wait_while_growing(work, lambda: _size(path), stall, lambda: _size(path) >= least_bytes)  # noqa: B023
+        wait_while_growing(work, lambda: _size(path), stall)
         work.result()
 
     def _compare_md5(self, path: Path) -> None:
@@ -200,88 +189,6 @@ class Kaggle:
 
     def _read(self, action: str, slug: str, call: Callable[[], T]) -> T:
         return self._guard.read(action, slug, call)
-
-
-@dataclass(frozen=True)
-class _Guard:
-    """Deadlines, pauses, captured output and words for what goes wrong."""
-
-    settings: KaggleConfig
-    credentials: Credentials
-
-    def once(self, action: str, slug: str, call: Callable[[], T]) -> T:
-        """The call's value, asked for a single time within the deadline."""
-        try:
-            with captured():
-                return Work(call).result(self.settings.deadline_seconds)
-        except (Exception, SystemExit) as error:
-            raise kit_error(error, action, slug, self.credentials) from None
-
-    def read(self, action: str, slug: str, call: Callable[[], T], wait: Callable[[Work[T]], T] | None = None) -> T:
-        """The call's value; where Kaggle is busy or the line drops it is asked again, after growing pauses.
-
-        ``wait`` is another way to wait for it than until the deadline; it may show a bar.
-        """
-        for pause in self._pauses():
-            try:
-                with captured(errors=wait is None):
-                    work = Work(call)
-                    return work.result(self.settings.deadline_seconds) if wait is None else wait(work)
-            except (Exception, SystemExit) as error:
-                answer = answer_of(error)
-                asked = 0.0 if answer is None else answer.retry_after_seconds
-                if pause is None or not is_passing(error) or asked > self.settings.longest_pause_seconds:
-                    raise kit_error(error, action, slug, self.credentials) from None
-                seconds = max(pause, asked)
-                what = f"answered {answer.status}" if answer else "did not answer"
-                log.info("Kaggle %s; trying again in %.3g s", what, seconds)
-            time.sleep(seconds)
-        raise AssertionError("the last pause is None, which returns or raises")
-
-    def _pauses(self) -> Iterator[float | None]:
-        for number in range(self.settings.attempts - 1):
-            yield min(self.settings.pause_seconds * 2**number, self.settings.longest_pause_seconds)
-        yield None
-
-
-@contextlib.contextmanager
-def captured(errors: bool = True) -> Iterator[None]:
-    """Keep what the client prints from the user: it may show headers, and the kit says it better."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said if errors else sys.stderr):
-        yield
-
-
-def _client(headers: dict[str, str]) -> Any:
-    """The library's client, logged in; ``headers`` takes those of its last answer (its methods drop them)."""
-    from kaggle.api.kaggle_api_extended import KaggleApi
-
-    class Client(KaggleApi):
-        """The client, with an ear for headers."""
-
-        def get_response_processor(self) -> Callable[[Any], None]:
-            """What the client calls with every answer that is no error."""
-
-            def keep(response: Any) -> None:
-                headers.clear()
-                headers.update({name.lower(): value for name, value in response.headers.items()})
-
-            return keep
-
-    client = Client()
-    client.authenticate()
-    return client
-
-
-def _wait_for(reached: Callable[[], bool], work: Work[Any], path: Path, stall_seconds: float) -> None:
-    """Return once ``reached`` is true or the work has ended. Raises TimeoutError where the file stops growing."""
-    size, since = _size(path), time.monotonic()
-    while not reached() and not work.wait(_GLANCE_SECONDS):
-        now = _size(path)
-        if now != size:
-            size, since = now, time.monotonic()
-        elif time.monotonic() - since > stall_seconds:
-            raise TimeoutError(f"no byte within {stall_seconds:g} s")
 
 
 def _size(path: Path) -> int:

@@ -81,6 +81,8 @@ def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credent
     if answer.status == 401:
         expected, found = "credentials that Kaggle accepts", f"those of {credentials.source}; {found}"
         do = HOW_TO_GET
+    elif answer.status in (403, 404) and not slug:
+        do = "check the name, and that this account may do it"
     elif answer.status == 403:
         expected += ": the competition is joined, its rules accepted, its name right"
         do = (

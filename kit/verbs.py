@@ -10,11 +10,9 @@ import contextlib
 import dataclasses
 import itertools
 import logging
-import subprocess
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
@@ -22,6 +20,7 @@ from torch import nn
 from kit import decision, explore, model
 from kit import report as reports
 from kit.audit_report import audit_workspace, require_sound
+from kit.checkout import git_state
 from kit.choice import Rule
 from kit.config import (
     DEFAULT_PRESET,
@@ -166,7 +165,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
         local_score=one["map50"],
         weights=finished.weights,
         config=config.as_dict(),
-        git=_git_state(),
+        git=git_state(),
         fallbacks=len(answers.fallback_ids),
         local_interval=None if one["low"] is None else (one["low"], one["high"]),
         expected={} if expected["mean"] is None else {name: expected[name] for name in ("mean", "low", "high")},
@@ -303,18 +302,3 @@ def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:
             if random:
                 log.info("%d tensors have no weights there and start at random", len(random))
     return detector
-
-
-def _git_state() -> dict[str, Any]:
-    """Commit of the kit's own checkout and whether it was clean; empty where it is none or git is missing."""
-
-    def git(*words: str) -> str:
-        done = subprocess.run(
-            ["git", *words], cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        )
-        return done.stdout.strip()
-
-    try:
-        return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
-    except (OSError, subprocess.CalledProcessError):
-        return {}

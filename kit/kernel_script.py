@@ -1,0 +1,98 @@
+"""The one file that is pushed to Kaggle: what it is, the knobs in clear, how it starts, the package below.
+
+Kaggle takes a single code file; this one unpacks the kit beside its output and hands over to ``kit.session``.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import textwrap
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from kit import __version__
+from kit.config import Config
+
+_TEMPLATE = '''\
+"""kit {version}: trains the run {run} of the competition {slug} on Kaggle's GPUs.
+
+Pushed by `invoke kernel.push --run {run}`, from {origin}.
+In this order: the knobs of the run, the facts of this push, how it starts, and the kit's package (a zip in base64).
+`invoke kernel.pull --run {run}` brings the result home.
+"""
+
+import base64
+import importlib.metadata
+import io
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+CONFIG = r"""
+{config}
+"""
+
+PUSH = {push}
+
+REQUIREMENTS = {requirements}
+
+
+def missing():
+    """The requirements that Kaggle's image does not fulfil."""
+    from packaging.requirements import Requirement
+
+    for text in REQUIREMENTS:
+        wanted = Requirement(text)
+        try:
+            fits = importlib.metadata.version(wanted.name) in wanted.specifier
+        except importlib.metadata.PackageNotFoundError:
+            fits = False
+        if not fits:
+            yield text
+
+
+def main():
+    wanted = list(missing())
+    if wanted:
+        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], check=True)
+    package = Path(tempfile.mkdtemp()) / "package"
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(PACKAGE))) as archive:
+        archive.extractall(package)
+    sys.path.insert(0, str(package))
+    from kit.session import main as session
+
+    session(CONFIG, PUSH, package)
+
+
+PACKAGE = """
+{package}
+"""
+
+main()
+'''
+_WIDTH = 110
+
+
+def kernel_script(
+    config: Config,
+    push: Mapping[str, str],
+    requirements: Sequence[str],
+    package: bytes,
+    git: Mapping[str, Any],
+) -> str:
+    """The script of a push; ``push`` has its id, the run's name and the preset."""
+    state = "the commit " + str(git["commit"]) if git else "files that are under no version control"
+    changed = "" if not git or git["clean"] else " with changes that are not committed"
+    return _TEMPLATE.format(
+        version=__version__,
+        run=push["run"],
+        slug=config.competition.slug,
+        origin=state + changed,
+        config=json.dumps(config.as_dict(), indent=2),
+        push=json.dumps(dict(push), indent=4),
+        requirements=json.dumps(list(requirements), indent=4),
+        package="\n".join(textwrap.wrap(base64.b64encode(package).decode(), _WIDTH)),
+    )
