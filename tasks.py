@@ -422,14 +422,15 @@ def status(
     pushed = kernel.read_push(Run(Path(workspace), run))
     wire, before = _kernels(knobs.kaggle), ""
     for session in kernel.looks(wire, pushed, knobs.kernel.poll_seconds):
-        if not wait:
+        works = session.status in (kernel.QUEUED, kernel.RUNNING)
+        if not (wait and works):
             break
         said = "\n".join(kernel.lines(session, tail=0))
         if said != before:
             print(said, flush=True)
         before = said
     print("\n".join(kernel.lines(session)))
-    if session.status not in (kernel.QUEUED, kernel.RUNNING, kernel.COMPLETE):
+    if not works and session.status != kernel.COMPLETE:
         raise Exit(code=1)
 
 

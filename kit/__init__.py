@@ -23,10 +23,12 @@ The map of the package, top down (a module imports only what stands below its ow
     schemas        the tables as pandera schemas                   schedule the arithmetic of the recipe
     upload         exactly once: prepare, send, wait               scores   local against public
     attempts       what became of uploads                          preview  what would be sent
-    kaggle_api     the wire to Kaggle                              refusals what Kaggle answers, in our words
+    kernel         push, status, pull                              session  what a kernel does on Kaggle
+    kaggle_api     a competition on Kaggle                         kaggle_kernels  kernels there; kernel_script
+    kaggle_client  Kaggle's client, guarded                        refusals what Kaggle answers, in our words
     config         every knob                                      images   files to grey pixels
     boxes          pure geometry                                   cells, rules, pixels, canvas, charts, pages
-    errors, files, progress, deadlines, credentials                duplicates, radiographs, memory, loss_check
+    errors, files, progress, deadlines, credentials, checkout      duplicates, radiographs, memory, loss_check
     score_charts, run_page
 """
 

@@ -27,10 +27,9 @@ from kit.kaggle_kernels import Kernels, Session
 from kit.kernel_script import kernel_script
 from kit.records import read_record
 from kit.runs import Run
-from kit.session import FINISHED, MANIFEST, RUN_ARCHIVE, STOPPED, Manifest
+from kit.session import FINISHED, MANIFEST, ORIGIN, RUN_ARCHIVE, STOPPED, Manifest
 
 QUEUED, RUNNING, COMPLETE, CANCELLED = "queued", "running", "complete", "cancelled"
-_ORIGIN = "kernel.json"  # in a run that was pulled: the manifest of its push
 _TAIL_LINES = 15
 _SLUG_LETTERS = 40
 _SHOWN = 3
@@ -197,9 +196,9 @@ def lines(session: Session, tail: int = _TAIL_LINES) -> list[str]:
 def pull(wire: Kernels, run: Run, note: Callable[[str], None]) -> Manifest:
     """Bring the last push's output to ``runs/NAME``. Raises KitError while there is none, or it is not whole."""
     pushed = read_push(run)
-    if (run.folder / _ORIGIN).exists() and _manifest(run.folder / _ORIGIN).push_id == pushed.id:
+    if (run.folder / ORIGIN).exists() and _manifest(run.folder / ORIGIN).push_id == pushed.id:
         note("it is there already")
-        return _manifest(run.folder / _ORIGIN)
+        return _manifest(run.folder / ORIGIN)
     session = status(wire, pushed)
     if session.status != COMPLETE:
         raise KitError(
@@ -254,7 +253,7 @@ def _manifest(path: Path) -> Manifest:
 def _place(run: Run, staging: Path, manifest: Manifest) -> None:
     """One rename; what the push went on from moves into the staging folder first, which is deleted at the end."""
     fetched = make_folder(staging / "runs" / run.name)
-    write_json(fetched / _ORIGIN, asdict(manifest))
+    write_json(fetched / ORIGIN, asdict(manifest))
     make_folder(run.folder.parent)
     with writing(run.folder):
         if run.folder.exists():

@@ -23,6 +23,7 @@ from kit.files import make_folder, sha256, write_json
 from kit.runs import Run
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
+ORIGIN = "kernel.json"  # in a run that was pulled: the manifest of its push
 FINISHED, STOPPED = "finished", "stopped"
 _INTERRUPTED = 130
 _GLANCE_SECONDS = 0.5
@@ -147,7 +148,9 @@ def _has_checkpoints(run: Run, running: int) -> bool:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    """The files of a run, without locks and without what an earlier pull left."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path != folder / ORIGIN)
+    return sorted(path for path in files if not path.name.startswith("."))
 
 
 def _text(value: object) -> str:

@@ -50,6 +50,7 @@ class Fault:
     status: int | None = None  # answer with this status instead
     message: str = ""  # the reason, in Kaggle's JSON form
     body: bytes | None = None  # the whole body instead, as it is (an HTML page)
+    answer: Mapping[str, Any] | None = None  # what is answered instead, as if all were well
     headers: Mapping[str, str] = field(default_factory=dict)
     drop: Literal["before", "after", None] = None  # close the line: before doing anything, or after doing it
     cut_after: int | None = None  # bytes of the body that are sent before the line is closed
@@ -256,6 +257,8 @@ class KaggleServer:
         time.sleep(fault.slow_seconds)
         if fault.drop == "before":
             return name, fault, Answer(0)
+        if fault.answer is not None:
+            return name, fault, _json(200, fault.answer)
         if fault.status is not None and fault.drop is None:
             return name, fault, _broken(fault)
         try:

@@ -1,0 +1,258 @@
+"""Training on Kaggle's machines: the test server runs what is pushed, and the result is a run like any other.
+
+The road is gone once, with a session that stops itself on the way; what may go wrong is tried on its remains.
+"""
+
+import ast
+import json
+import re
+import shutil
+
+import pytest
+from conftest import TOY, TOY_TEST_IMAGES
+from kaggle_server import FOREVER, USERNAME, KaggleServer
+from kaggle_user import User
+
+from kit.checkout import git_state, packed, requirements
+from kit.config import override, preset
+from kit.errors import KitError
+from kit.files import sha256
+from kit.kaggle_kernels import _plain_log
+from kit.kernel import plan, script
+from kit.model import load_checkpoint
+from kit.runs import Run
+from kit.session import assignments
+from kit.submission import read_submissions
+
+SLUG, KERNEL = "toy-competition", f"{USERNAME}/kit-mine"
+KNOBS = (*TOY, "training.max_epochs=3", f"competition.slug={SLUG}")
+INPUT = ("--set", "kaggle.input_root=../input")  # beside the folder that the server runs a kernel in
+QUICK = ("--set", "kaggle.pause_seconds=0.05", "--set", "kaggle.attempts=2")
+LOOK = ("--set", "kernel.poll_seconds=0.5", *QUICK)
+NEW = ("--preset", "demo", "--folds", "2", *(word for knob in KNOBS for word in ("--set", knob)), *INPUT, *QUICK)
+
+
+def planned(workspace, *knobs, folds=None):
+    return plan(workspace, "mine", "demo", (*KNOBS, *knobs), folds)
+
+
+def test_every_knob_of_a_training_can_be_said_again_as_text():
+    config = override(preset("demo"), [*TOY, "training.learning_rate=3e-4", "decision.threshold=0.05"])
+    assert override(preset("seed"), assignments(config)) == config
+
+
+def test_the_script_says_what_it_is_has_the_knobs_in_clear_and_the_package_below(tmp_path):
+    text = script(planned(tmp_path, folds=2), "abcd")
+    tree = ast.parse(text)
+    names = [node.targets[0].id for node in tree.body if isinstance(node, ast.Assign)]
+    assert names == ["CONFIG", "PUSH", "REQUIREMENTS", "PACKAGE"]
+    assert "run mine" in ast.get_docstring(tree)
+    assert not git_state() or git_state()["commit"] in ast.get_docstring(tree)
+    values = {
+        node.targets[0].id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
+    }
+    assert json.loads(values["CONFIG"])["data"]["folds"] == 2
+    assert values["PUSH"] == {"id": "abcd", "run": "mine", "preset": "demo"}
+    assert values["REQUIREMENTS"] == requirements()
+    assert len(packed()) < len(text) < 1_000_000  # Kaggle's limit for a script
+
+
+def test_a_run_that_has_finished_is_not_pushed(trained):
+    with pytest.raises(KitError, match="has not finished"):
+        plan(trained, "demo", None, (), None)
+
+
+def test_a_run_is_pushed_with_the_knobs_that_it_was_started_with(trained):
+    Run(trained, "demo").finished.unlink()
+    assert plan(trained, "demo", None, ("kernel.max_hours=2",), None).continues == Run(trained, "demo").last
+    with pytest.raises(KitError, match=r"training\.seed"):
+        plan(trained, "demo", None, ("training.seed=7",), None)
+
+
+def test_a_log_is_read_in_kaggles_form_and_as_plain_text():
+    assert _plain_log(json.dumps([{"stream_name": "stdout", "time": 1, "data": "a\n"}, {"data": "b"}])) == "a\nb"
+    assert _plain_log("plain") == "plain"
+    assert _plain_log("") == ""
+
+
+# The server runs what is pushed.
+
+
+class Scene:
+    """A user who has gone the whole road once, and what was said on it."""
+
+    def __init__(self, server, toy, folder):
+        self.server, self.said = server, {}
+        self.user = User(server, folder)
+        shutil.copytree(toy / "data", self.user.workspace / "data")
+        self.run = Run(self.user.workspace, "mine")
+        self.go("first push", "kernel.push", "--run", "mine", "--yes", "--set", "kernel.max_hours=0", *NEW)
+        self.go("first end", "kernel.status", "--run", "mine", "--wait", *LOOK)
+        self.go("first pull", "kernel.pull", "--run", "mine", *QUICK)
+        self.stopped = [(self.run.folder / f"fold-{fold}" / "history.csv").read_text() for fold in range(2)]
+        self.go("second push", "kernel.push", "--run", "mine", "--yes", *INPUT, *QUICK)
+        self.go("second end", "kernel.status", "--run", "mine", "--wait", *LOOK)
+        self.go("second pull", "kernel.pull", "--run", "mine", *QUICK)
+
+    def go(self, name, *words):
+        done = self.user.invoke(*words)
+        self.said[name] = done.stdout
+        assert done.returncode == 0, (name, done.stdout, done.stderr, self.logs())
+
+    def logs(self):
+        return [kernel.log()[-3000:] for kernel in self.server.kernels.get(KERNEL, [])]
+
+    def forget_the_run(self):
+        shutil.rmtree(self.run.folder, ignore_errors=True)
+        shutil.rmtree(self.user.workspace / "kernels" / "mine", ignore_errors=True)
+
+
+@pytest.fixture(scope="module")
+def scene(toy_source, tmp_path_factory):
+    with KaggleServer() as server:
+        server.add_competition(SLUG, toy_source / "data", toy_source / "test_truth.csv")
+        yield Scene(server, toy_source, tmp_path_factory.mktemp("kernel"))
+        assert server.errors == []
+
+
+@pytest.fixture
+def again(scene):
+    """The scene before its second pull, with a server that works."""
+    scene.server.forget()
+    scene.forget_the_run()
+    return scene
+
+
+@pytest.mark.slow
+def test_a_run_is_pushed_stops_itself_goes_on_and_comes_home_to_a_public_score(scene, toy_source, tmp_path):
+    first, second = scene.server.kernels[KERNEL]
+    for kernel in (first, second):
+        assert kernel.request["competitionDataSources"] == [SLUG]
+        assert kernel.request["machineShape"] == "NvidiaTeslaT4"
+        assert (
+            kernel.request["isPrivate"] is kernel.request["enableGpu"] is kernel.request["enableInternet"] is True
+        )
+    assert "datasetDataSources" not in first.request
+    assert second.request["datasetDataSources"] == [f"{KERNEL}-run"]
+    assert "30.0 left this week" in scene.said["first push"]
+    assert "last metrics: fold" in scene.said["first end"]
+    assert "stopped itself in time" in scene.said["first pull"]
+    assert all(len(text.splitlines()) < 4 for text in scene.stopped)  # the header and fewer than three epochs
+    assert "it is finished" in scene.said["second pull"]
+    assert "it is there already" in scene.user.invoke("kernel.pull", "--run", "mine", *QUICK).stdout
+
+    straight = User(scene.server, tmp_path / "straight")
+    shutil.copytree(toy_source / "data", straight.workspace / "data")
+    done = straight.invoke("train", "--run", "mine", *NEW[: -len(QUICK)])
+    assert done.returncode == 0, done.stderr
+    for fold in range(2):
+        one, other = (
+            load_checkpoint(run.folder / f"fold-{fold}" / "last.ckpt", "")["state_dict"]
+            for run in (scene.run, Run(straight.workspace, "mine"))
+        )
+        assert all(bool((one[name] == other[name]).all()) for name in other)
+
+    user = scene.user
+    assert user.invoke("evaluate", "--run", "mine").returncode == 0
+    assert user.invoke("predict", "--run", "mine", "--message", "from Kaggle").returncode == 0
+    sent = user.invoke("submit", "--message", "from Kaggle", "--yes", "--set", "kaggle.score_pause_seconds=0.1")
+    assert sent.returncode == 0, sent.stderr
+    assert re.search(r"public score \d", sent.stdout)
+    (remote,) = scene.server.competitions[SLUG].submissions
+    (filed,) = read_submissions(user.workspace / "submissions")
+    assert filed.public_score == round(remote["score"], 5)
+    assert len(filed.csv.read_text().splitlines()) == 1 + TOY_TEST_IMAGES
+
+
+@pytest.mark.slow
+def test_a_dry_run_needs_no_account_and_shows_the_script(scene, tmp_path):
+    stranger = User(scene.server, tmp_path, token=None)
+    done = stranger.invoke("kernel.push", "--run", "mine", "--dry-run", *NEW)
+    assert done.returncode == 0, done.stderr
+    assert "nothing was sent" in done.stdout
+    assert ast.get_docstring(ast.parse((stranger.workspace / "kernels" / "mine.py").read_text()))
+
+
+@pytest.mark.slow
+def test_what_kaggle_refuses_is_refused_and_recorded_nowhere(scene, tmp_path):
+    server, user = scene.server, User(scene.server, tmp_path)
+    push = ("kernel.push", "--run", "other", "--yes", *NEW)
+    server.fail("SaveKernel", answer={"error": "Your account is not verified by phone"})
+    user.refused(*push, says=["not verified by phone"])
+    server.fail("SaveKernel", answer={"invalidCompetitionSources": [SLUG], "versionNumber": 1})
+    user.refused(*push, says=["mounts no toy-competition", f"competitions/{SLUG}/rules"])
+    server.fail("SaveKernel", status=503)
+    user.refused(*push, says=["503"])
+    server.gpu_seconds = 0
+    user.refused(*push, says=["none left this week"])
+    server.gpu_seconds = 30 * 3600
+    user.refused("kernel.push", "--run", "other", *NEW, says=["--yes"])
+    user.refused("kernel.pull", "--run", "other", says=["kernel.push --run other"])
+    assert not list(user.workspace.glob("kernels/*.json"))
+    assert f"{USERNAME}/kit-other" not in server.kernels
+
+
+@pytest.mark.slow
+def test_a_kernel_that_fails_shows_its_error(scene, tmp_path):
+    user = User(scene.server, tmp_path)
+    wrong = ("--set", "competition.expected_ids=9")
+    assert user.invoke("kernel.push", "--run", "broken", "--yes", *NEW, *wrong).returncode == 0
+    done = user.invoke("kernel.status", "--run", "broken", "--wait", *LOOK)
+    assert done.returncode == 1
+    assert "status: error (exit code 1)" in done.stdout
+    assert "9: competition.expected_ids" in done.stdout
+    user.refused("kernel.pull", "--run", "broken", says=["to be complete", "status: error"])
+
+
+@pytest.mark.slow
+def test_a_session_that_still_works_is_not_pushed_again_and_not_pulled(again):
+    kernel = again.server.kernels[KERNEL][-1]
+    again.server.fail("GetKernelSessionStatus", answer={"status": "RUNNING"}, times=3)
+    again.user.refused("kernel.push", "--run", "mine", "--yes", *NEW, says=["version 2 is running", "--wait"])
+    again.user.refused("kernel.pull", "--run", "mine", says=["status: running"])
+    assert again.server.kernels[KERNEL][-1] is kernel
+
+
+@pytest.mark.slow
+def test_an_older_sessions_state_is_not_taken_for_this_ones(again):
+    kernels = again.server.kernels[KERNEL]
+    first, second = kernels
+    kernels[:] = [first, first]  # a server that answers with the first session whatever is asked
+    try:
+        assert "status: queued" in again.user.invoke("kernel.status", "--run", "mine", *LOOK).stdout
+        again.user.refused("kernel.pull", "--run", "mine", *QUICK, says=["status: queued"])
+    finally:
+        kernels[:] = [first, second]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "fault",
+    [{"status": 200, "body": b"<html>Sign in</html>"}, {"wrong_byte": 5}, {"cut_after": 100}],
+    ids=["error page", "wrong byte", "cut"],
+)
+def test_output_that_is_not_whole_is_fetched_anew(fault, again):
+    again.server.fail("storage", **fault)
+    done = again.user.invoke("kernel.pull", "--run", "mine", *QUICK)
+    assert done.returncode == 0, done.stderr
+    manifest = json.loads((again.run.folder / "kernel.json").read_text())
+    home = again.user.workspace
+    assert all(sha256(home / name) == digest for name, digest in manifest["files"].items())
+    assert not (home / "kernels" / "mine").exists()
+
+
+@pytest.mark.slow
+def test_output_that_stays_broken_is_no_run(again):
+    again.server.fail("storage", status=200, body=b"<html>Sign in</html>", times=FOREVER)
+    again.user.refused("kernel.pull", "--run", "mine", *QUICK, says=["kit-manifest.json: missing or broken"])
+    assert not again.run.folder.exists()
+    again.server.forget()
+    assert again.user.invoke("kernel.pull", "--run", "mine", *QUICK).returncode == 0
+
+
+@pytest.mark.slow
+def test_a_local_run_of_that_name_is_not_overwritten(again):
+    again.run.folder.mkdir(parents=True)
+    (again.run.folder / "last.ckpt").write_text("mine")
+    again.user.refused("kernel.pull", "--run", "mine", *QUICK, says=["move that folder away"])
+    assert (again.run.folder / "last.ckpt").read_text() == "mine"
