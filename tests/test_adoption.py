@@ -82,6 +82,7 @@ class TestAdopted:
         assert list(read_finished(run).weights) == [run.name]
         assert existing(place, run.name) == run
 
+    @pytest.mark.slow
     def test_perfect_detections_score_one_and_predict_says_what_is_missing(self, toy, tmp_path):
         run = Run(toy, "theirs")
         bring_in(run, written(found_on(toy, test_rows=0), tmp_path / "theirs.csv"))
