@@ -23,7 +23,7 @@ from .sizes import FULL, TINY, Sizes
 
 _PRINTED_WIDTH = 180  # letters, where no terminal has its own
 # One module each, in the order of the table.
-BENCHMARKS = ("samples", "epoch", "scores", "views", "fusion", "startup", "growth", "memory")
+BENCHMARKS = ("samples", "epoch", "scores", "views", "fusion", "resamples", "startup", "growth", "memory")
 
 
 def measured(sizes: Sizes, names: Iterable[str]) -> Iterator[Row]:
