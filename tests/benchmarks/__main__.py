@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import importlib
+import json
 import sys
 import tempfile
 import time
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -54,6 +57,23 @@ def shown(rows: Iterable[Row], title: str) -> Table:
     return table
 
 
+def markdown(measured_before: Path) -> str:
+    """The README's table, from the JSON of an earlier measurement."""
+    found = json.loads(measured_before.read_text(encoding="utf-8"))
+    fields = {spec.name for spec in dataclasses.fields(Row)}
+    rows = [Row(**{name: value for name, value in row.items() if name in fields}) for row in found["rows"]]
+    lines = ["| what | against | ours | other | ratio | limit | |", "|---|---|---|---|---|---|---|"]
+    for row in rows:
+        ours, other = (f"{_figure(value)} {row.unit}" for value in (row.ours, row.other))
+        cells = (row.what, row.against, ours, other, _figure(row.ratio), row.limits, row.verdict)
+        lines.append(f"| {' | '.join(cells)} |")
+    return "\n".join((_about(found["machine"]), "", *lines))
+
+
+def _about(machine: dict[str, Any]) -> str:
+    return "{processor}, {cores} cores, torch {torch} with {torch_threads} threads".format(**machine)
+
+
 def _figure(value: float) -> str:
     return f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.3g}"
 
@@ -64,7 +84,11 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
     parser.add_argument("--only")
     parser.add_argument("--tiny", action="store_true", help="see that every row comes; its numbers mean nothing")
+    parser.add_argument("--markdown", type=Path, help="measure nothing: print this JSON as the README's table")
     arguments = parser.parse_args()
+    if arguments.markdown:
+        print(markdown(arguments.markdown))
+        return
     warnings.simplefilter("ignore")
     started = time.monotonic()
     on, console = machine(), Console(width=None if sys.stdout.isatty() else _PRINTED_WIDTH)
@@ -77,8 +101,7 @@ def main() -> None:
         raise SystemExit(str(error)) from None
     seconds = round(time.monotonic() - started)
     write_json(arguments.json, {"machine": on, "seconds": seconds, "rows": [row.as_dict() for row in rows]})
-    about = f"{on['processor']}, {on['cores']} cores, torch {on['torch']} with {on['torch_threads']} threads"
-    console.print(shown(rows, about))
+    console.print(shown(rows, _about(on)))
     console.print(Text(f"{seconds} s; written to {arguments.json}"))
 
 
