@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,6 +60,7 @@ from kit.splits import held_out
 from kit.store import bare_detector, stored, stored_fold
 from kit.submission import Origin, Submission, write_submission
 
+_FIRST_PROCESS_SECONDS = 1800  # in which the first process decodes and audits the images
 log = logging.getLogger("kit")
 
 
@@ -100,7 +102,8 @@ def train(
     accumulation(config.training, devices(config) * config.trainer.nodes)  # refuses what does not divide
     asked = _asked(run, config, fold)
     if rank() > 0:
-        data, split = load_training(workspace, config), read_split(run)
+        split = _awaited_split(run)
+        data = load_training(workspace, config)
         for each in asked:
             training.fit(each, config, split, data, _starting_detector(each, config, split))
         return None
@@ -280,6 +283,19 @@ def _finish(run: Run, config: Config, split: Split, data: TrainingData) -> Finis
             [len(read_history(fold)) for fold in folds],
             {fold.title: sha256(path) for fold, (path, _, _) in zip(folds, kept, strict=True)},
         )
+
+
+def _awaited_split(run: Run) -> Split:
+    """The split that the first process makes; under torchrun all processes start at once, on several machines."""
+    until = time.monotonic() + _FIRST_PROCESS_SECONDS
+    while not run.split.exists():
+        if time.monotonic() > until:
+            raise KitError(
+                f"{run.split} from the first process of this training", "no such file",
+                "start it, with the same --workspace on a disk that all machines share",
+            )  # fmt: skip
+        time.sleep(1)
+    return read_split(run)
 
 
 def _split(run: Run, config: Config, data: TrainingData) -> Split:
