@@ -160,10 +160,7 @@ class DetectionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of one batch, scaled for its place in the accumulation window."""
-        targets = [
-            {"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
-        ]
-        loss = torch.stack(list(self.detector(network_input(batch.images), targets).values())).sum()
+        loss = torch.stack(list(self.detector(network_input(batch.images), _targets(batch)).values())).sum()
         self._loss_check.add(loss, batch.indices)
         self._boxes_lost += batch.lost  # logged at the end: a number logged here is sent to the GPU and waited for
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
@@ -189,11 +186,12 @@ class DetectionModule(pl.LightningModule):
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect detections and truth of the plain view."""
         detections = self.detector(network_input(batch.images))
-        truth = [
-            {"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)
+        # An image that wrapped round is handed in empty: the metric gathers the processes' images pair by pair.
+        handed = [
+            [one if counted else {name: rows[:0] for name, rows in one.items()} for one, counted in pairs]
+            for pairs in (zip(each, batch.counted, strict=True) for each in (detections, _targets(batch)))
         ]
-        counted = [i for i, wanted in enumerate(batch.counted) if wanted]
-        self._score.update([detections[i] for i in counted], [truth[i] for i in counted])
+        self._score.update(*handed)
 
     def on_validation_epoch_end(self) -> None:
         """Log the in-loop mAP, which only picks the epoch."""
@@ -355,6 +353,10 @@ class _AtomicCheckpoints(TorchCheckpointIO):
     ) -> dict[str, Any]:
         """Read without running code from the file."""
         return load_checkpoint(Path(path), "restore it from a copy")
+
+
+def _targets(batch: Batch) -> list[dict[str, Tensor]]:
+    return [{"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)]
 
 
 # Lightning's advice that does not hold here, each with the reason.

@@ -43,7 +43,10 @@ def trained_by_two(workspace, assignments):
 
 
 def with_images_without_boxes(workspace):
-    """With one image per process and step, many steps then have a box in one process alone, or in none."""
+    """Many steps of one image per process then have a box in one process alone, or in none.
+
+    The images to validate on become 17, an odd number: one process has one less.
+    """
     drawn = np.random.default_rng(1)
     for number in range(24):
         noise = Image.fromarray(drawn.integers(0, 255, (96, 96), dtype=np.uint8))
@@ -68,8 +71,8 @@ def test_two_processes_take_the_steps_of_one_where_the_loss_is_a_mean_over_image
     steps = {name: (one[name] - start[name], other[name] - start[name]) for name in start}
     assert all(step.abs().max() > 0 for name, (step, _) in steps.items() if name.endswith("conv.weight"))
     for name, (step, same) in steps.items():
-        rounding = 2e-7 * start[name].abs().max()
-        assert (step - same).abs().max() <= 1e-2 * step.abs().max() + rounding, name
+        rounding = 1e-7 * start[name].norm()
+        assert (step - same).norm() <= 1e-2 * step.norm() + rounding, name
     assert last_loss(two) == pytest.approx(last_loss(Run(alone, "demo")), rel=1e-3)
 
 
