@@ -14,10 +14,12 @@ from stores import detector, one_box_images
 from kit.boxes import CORNERS
 from kit.calibration import (
     LEAST_HITS,
+    PRIOR_HITS,
     TIE_SHARE,
     Calibration,
     ClassTerms,
     Curve,
+    best_rivals,
     evidence,
     fit,
     probability,
@@ -59,21 +61,61 @@ def test_no_candidates_have_no_probability():
 
 def test_the_arithmetic_by_hand():
     learned = Calibration(
-        score=2.0, agreement=0.5, terms={"Mass": ClassTerms(offset=1.0, size=3.0, square=0.25)},
-        pooled=Curve((0.0, 10.0), (0.0, 1.0)), curves={"Nodule": Curve((-1.0, 1.0), (0.2, 0.4))},
+        constant=-0.5, score=2.0, rival=-0.3, agreement=0.5,
+        terms={"Mass": ClassTerms(offset=1.0, size=3.0, square=0.25)},
+        pooled=Curve((0.0, 10.0), (0.0, 1.0), 0.75), curves={"Nodule": Curve((-1.0, 1.0), (0.2, 0.4), 1.0)},
     )  # fmt: skip
     size = np.log(0.5) + 1.5
+    alone = -0.3 * np.log(0.001 / 0.999)
     expected = 2 * np.log(0.6 / 0.4) + 0.5 * 0.8 + 1 + 3 * size + 0.25 * size**2
-    assert evidence(learned, one(0.6, agreement=0.8), SIZES)[0] == pytest.approx(expected)
-    assert probability(learned, one(0.6, agreement=0.8), SIZES)[0] == pytest.approx(
-        (1 - TIE_SHARE) * expected / 10 + TIE_SHARE * 0.6
+    assert evidence(learned, one(0.6, agreement=0.8), SIZES)[0] == pytest.approx(expected + alone)
+    pair = pd.concat([one(0.6, agreement=0.8), one(0.9, "Nodule"), one(0.1, "Nodule")])
+    seen = expected - 0.3 * np.log(9)
+    assert evidence(learned, pair, SIZES)[0] == pytest.approx(seen)
+    assert probability(learned, pair, SIZES)[0] == pytest.approx(
+        (1 - TIE_SHARE) * (0.75 * seen / 10 + 0.25 / (1 + np.exp(0.5 - seen))) + TIE_SHARE * 0.6
     )
-    # A class without terms has the score and the agreement alone; its own curve is flat past its ends.
-    far = evidence(learned, one(0.9, "Nodule"), SIZES)[0]
-    assert far == pytest.approx(2 * np.log(9) + 0.5)
-    assert probability(learned, one(0.9, "Nodule"), SIZES)[0] == pytest.approx(
-        (1 - TIE_SHARE) * 0.4 + TIE_SHARE * 0.9
-    )
+    # A class without terms has the score, the rival and the agreement alone; its own curve is flat past its ends.
+    far = 2 * np.log(9) - 0.3 * np.log(0.6 / 0.4) + 0.5
+    assert evidence(learned, pair, SIZES)[1] == pytest.approx(far)
+    assert probability(learned, pair, SIZES)[1] == pytest.approx((1 - TIE_SHARE) * 0.4 + TIE_SHARE * 0.9)
+
+
+def test_the_best_rival_is_of_another_class_on_the_same_image():
+    table = pd.concat([one(0.9), one(0.5), one(0.3, "Nodule"), one(0.2, "Effusion"), one(0.8, "Nodule")])
+    table["image_id"] = ["1.png"] * 4 + ["2.png"]
+    odds = np.array([4.0, 1.0, -1.0, -2.0, 3.0])
+    none = np.log(0.001 / 0.999)
+    assert best_rivals(table, odds).tolist() == pytest.approx([-1.0, -1.0, 4.0, 4.0, none])
+    assert best_rivals(table.iloc[:2], odds[:2]).tolist() == pytest.approx([none, none])
+    assert best_rivals(table.iloc[:0], odds[:0]).shape == (0,)
+
+
+def test_of_two_classes_that_are_taken_for_each_other_p_knows_that_one_is_wrong():
+    # Each image has one box and two candidates on it, of the true class and of its double; only the difference
+    # of their scores says which is right, and many images are faint as a whole.
+    rng = np.random.default_rng(0)
+    images = 600
+    common = rng.normal(-2, 2, images)
+    apart = rng.normal(1, 1, images)
+    parts = []
+    for half, label in ((0.5, "Mass"), (-0.5, "Nodule")):
+        score = 1 / (1 + np.exp(-(common + half * apart)))
+        parts.append(pd.concat([one(0.5, label)] * images, ignore_index=True).assign(score=score))
+        parts[-1]["image_id"] = [f"{number}.png" for number in range(images)]
+    table = pd.concat(parts, ignore_index=True)
+    right = np.repeat([True, False], images)
+    swapped = rng.random(images) < 0.5  # so that neither class is the right one more often
+    table["label"] = np.where(np.tile(swapped, 2), table["label"].map({"Mass": "Nodule", "Nodule": "Mass"}),
+                              table["label"])  # fmt: skip
+    sizes = dict.fromkeys(table["image_id"], (100, 100))
+    learned = fit(table, right, sizes)
+    assert learned.rival < -0.5
+    p = probability(learned, table, sizes)
+    # Nothing but the difference counts: the best p of a faint image is as high as that of a bright one.
+    best = np.maximum(p[:images], p[images:])
+    assert abs(np.corrcoef(best, common)[0, 1]) < 0.2
+    assert best.mean() == pytest.approx((p[:images] > p[images:]).mean(), abs=0.05)
 
 
 @pytest.mark.parametrize("seed", [0, 1])
@@ -83,9 +125,11 @@ def test_our_lines_of_numpy_equal_scikit_learn(seed):
     labels = sorted(table["label"].unique())
     own = np.array([[label == each for each in labels] for label in table["label"]], dtype=float)
     score = table["score"].to_numpy()
+    odds = np.log(score / (1 - score))
     sides = (table["x_max"] - table["x_min"]) * (table["y_max"] - table["y_min"])
     size = np.log(np.sqrt(sides.to_numpy()) / 1000)[:, None] + 1.5
-    columns = [np.log(score / (1 - score))[:, None], table[["agreement"]], own, own * size, own * size**2]
+    rival = best_rivals(table, odds)
+    columns = [odds[:, None], rival[:, None], table[["agreement"]], own, own * size, own * size**2]
     theirs = LogisticRegression(max_iter=1000).fit(np.hstack(columns), right)
     seen = evidence(learned, table, sizes)
     expected = theirs.decision_function(np.hstack(columns)) - theirs.intercept_[0]
@@ -99,11 +143,11 @@ def test_our_lines_of_numpy_equal_scikit_learn(seed):
         assert (label in learned.curves) != few
         pool = np.ones(len(table), dtype=bool) if few else rows
         steps = IsotonicRegression().fit_transform(seen[pool], right[pool])
-        blocks = pd.DataFrame({"p": steps, "at": seen[pool], "modelled": modelled[pool]}).groupby("p").mean()
-        trust = 50 / (50 + right[pool].sum())
-        heights = (1 - trust) * blocks.index.to_numpy() + trust * blocks["modelled"].to_numpy()
-        between = IsotonicRegression(out_of_bounds="clip").fit(blocks["at"].to_numpy(), heights)
-        assert p[rows] == pytest.approx(between.predict(seen[rows]), abs=1e-9)
+        blocks = pd.DataFrame({"p": steps, "at": seen[pool]}).groupby("p").mean()
+        between = IsotonicRegression(out_of_bounds="clip").fit(blocks["at"].to_numpy(), blocks.index.to_numpy())
+        trust = right[pool].sum() / (right[pool].sum() + PRIOR_HITS)
+        wanted = trust * between.predict(seen[rows]) + (1 - trust) * modelled[rows]
+        assert p[rows] == pytest.approx(wanted, abs=1e-9)
 
 
 def test_a_class_with_few_hits_is_read_off_the_curve_of_all():
