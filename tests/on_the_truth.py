@@ -1,0 +1,40 @@
+"""Every submission of a demo's folder scored on the synthetic test's truth, and against the first one.
+
+python tests/on_the_truth.py demo
+"""
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from kit import decision, evaluation, intervals
+from kit.config import Config
+from kit.data import patients
+from kit.phantoms import TRUTH
+from kit.submission import read_submissions
+
+SEED = 0
+
+
+def main(workspace: Path) -> None:
+    """Print a line per submission: one-box mAP@0.5 with its 95% interval, and the paired difference."""
+    truth = pd.read_csv(workspace / TRUTH)
+    images = sorted(set(truth["image_id"]))
+    people = patients(images, Config().data.patient_pattern)
+    matched = {}
+    for submission in read_submissions(workspace / "submissions"):
+        answers = decision.answers_to_detections(pd.read_csv(submission.csv))
+        matched[f"{submission.number:04d} {submission.origin.message}"] = evaluation.match(truth, answers, images)
+    first = next(iter(matched.values()))
+    for name, matches in matched.items():
+        level = intervals.level(matches, people, SEED).overall
+        gain = intervals.difference(matches, first, people, SEED).overall
+        print(
+            f"{name:28} {level.value:.3f} ({level.low:.3f} to {level.high:.3f})   "
+            f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"
+        )
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
