@@ -221,6 +221,10 @@ def loader(
 
     ``pinned``: in memory from which a GPU copies while it computes.
     """
+    if workers:
+        # One thread each, set here: a forked worker that inherits a pool of OpenCV's waits for threads that it
+        # does not have, for ever, be it in a resize or in this very call.
+        cv2.setNumThreads(1)
     return DataLoader(
         dataset,
         batch_size=batch_size,
@@ -234,11 +238,10 @@ def loader(
 
 
 def _start_worker(number: int) -> None:
-    """One thread each, as torch does it for itself; and what was there before is never looked at by the collector.
+    """What was there before is never looked at by the collector.
 
     A look would write to every object's head, and every page of them would be copied into the worker.
     """
-    cv2.setNumThreads(1)
     gc.freeze()
 
 

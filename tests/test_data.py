@@ -3,6 +3,9 @@
 import json
 import os
 import pickle
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -176,3 +179,23 @@ class TestSampler:
         assert len({len(share) for share in shares}) == 1
         counted = [place for share in shares for _, place in share if place < count]
         assert sorted(counted) == list(range(count))
+
+
+@pytest.mark.slow
+def test_workers_start_after_opencv_has_used_its_threads(toy):
+    code = f"""
+import cv2, numpy as np
+from pathlib import Path
+from kit.config import Config
+from kit.data import DetectionDataset, EpochSampler, load_training, loader
+cv2.setNumThreads(4)
+cv2.warpAffine(np.zeros((2000, 2000), np.uint8), np.eye(2, 3), (2000, 2000))  # large enough for all of them
+data = load_training(Path({str(toy)!r}), Config())
+dataset = DetectionDataset(data, data.image_ids, 64, 0, Config().augmentation)
+print(sum(len(batch.images) for batch in loader(dataset, EpochSampler(len(dataset), 0), 4, 2, pinned=False)))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120,
+        cwd=Path(__file__).parent.parent,
+    )  # fmt: skip
+    assert done.stdout.split() == ["32"], done.stderr

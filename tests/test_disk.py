@@ -21,6 +21,7 @@ from conftest import TOY, copied, toy_config
 from mutations import snapshot
 
 from kit import verbs
+from kit.config import load, override, save
 from kit.errors import KitError
 from kit.files import replacing, write_json, write_text
 from kit.pixels import open_cache
@@ -203,18 +204,37 @@ def test_a_training_on_a_full_file_system_stops_in_words_and_goes_on_when_there_
 
 @pytest.mark.slow
 def test_a_batch_that_does_not_fit_gives_the_knob(toy):
-    """The memory of a process is limited to little more than it has when its training begins."""
     knobs = (*TOY, "model.image_size_px=1024", "training.batch_size=16", "training.effective_batch=16")
+    said = said_with_little_memory(f'kit.verbs.train(Path({str(toy)!r}), None, "demo", {knobs!r})')
+    assert "a batch of 16 images of 1024 px to fit the memory" in said
+    assert "lower training.batch_size" in said
+    assert not list(toy.rglob("*.partial"))
+
+
+@pytest.mark.slow
+def test_a_batch_that_does_not_fit_while_detecting_gives_its_own_knob(trained):
+    run = Run(trained, "demo")
+    save(override(load(run.config), ["model.image_size_px=4096", "inference.batch_size=8"]), run.config)
+    said = said_with_little_memory(f'kit.verbs.predict(Run(Path({str(trained)!r}), "demo"))')
+    assert "a batch of 8 images of 4096 px to fit the memory" in said
+    assert "lower inference.batch_size" in said
+    assert not list(trained.rglob("*.partial"))
+
+
+def said_with_little_memory(call):
+    """What a process says whose memory is limited to little more than it has when the call begins."""
     code = f"""
 import resource, sys
 from pathlib import Path
 import kit.training, kit.verbs, kit.audit_report
+from kit.config import load, override, save
 from kit.errors import KitError
+from kit.runs import Run
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + {600 * KIB * KIB}
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 try:
-    kit.verbs.train(Path({str(toy)!r}), None, "demo", {knobs!r})
+    {call}
 except KitError as error:
     sys.exit(str(error))
 """
@@ -223,10 +243,39 @@ except KitError as error:
         cwd=Path(__file__).parent.parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
     )  # fmt: skip
     assert done.returncode == 1, done.stderr
-    assert "a batch of 16 images of 1024 px to fit the memory" in done.stderr
-    assert "lower training.batch_size" in done.stderr
     assert "Traceback" not in done.stderr
-    assert not list(toy.rglob("*.partial"))
+    return done.stderr
+
+
+@pytest.mark.slow
+def test_two_hundred_epochs_need_no_more_memory_than_fifty(toy):
+    code = f"""
+import threading, time
+from pathlib import Path
+from kit import verbs
+from kit.runs import Run, read_history
+run, seen = Run(Path({str(toy)!r}), "demo"), []
+def watch():
+    while True:
+        if run.history.exists():
+            pages = int(Path("/proc/self/statm").read_text().split()[1])
+            seen.append((len(run.history.read_text().splitlines()) - 1, pages))
+        time.sleep(0.1)
+threading.Thread(target=watch, daemon=True).start()
+verbs.train(run.workspace, None, "demo", {(*TOY, "training.max_epochs=200", "training.effective_batch=4")!r})
+for epoch, pages in seen:
+    print(epoch, pages)
+"""
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False,
+        cwd=Path(__file__).parent.parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    rows = [tuple(map(int, line.split())) for line in done.stdout.splitlines()]
+    early = max(pages for epoch, pages in rows if 25 <= epoch < 50)
+    late = max(pages for epoch, pages in rows if 175 <= epoch < 200)
+    grown_mib = (late - early) * resource.getpagesize() / KIB**2
+    assert grown_mib < 30, f"{grown_mib:.0f} MiB in 150 epochs"
 
 
 def test_the_signal_of_a_file_limit_is_ignored_by_python():

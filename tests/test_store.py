@@ -14,7 +14,7 @@ import pytest
 from conftest import FOLDS, TOY, TOY_TEST_IMAGES, copied
 
 from kit import verbs
-from kit.config import load
+from kit.config import load, override, save
 from kit.data import load_training, patients
 from kit.errors import KitError
 from kit.inference import read_detections
@@ -111,6 +111,21 @@ class TestAgain:
         assert verbs.train(run.workspace, "folds").finished.epochs == (1, 1, 1)
         assert read_detections(run.detections("validation")).equals(before)
         assert {fold.detections("validation").stat().st_mtime_ns for fold in run.in_folds(3)} == kept
+
+    def test_a_checkpoint_that_was_changed_after_the_end_answers_no_test_image(self, run):
+        last, best = run.in_folds(3)[0].last, run.in_folds(3)[1].best
+        best.write_bytes(last.read_bytes())
+        with pytest.raises(KitError, match="as it was when the run was finished") as caught:
+            verbs.predict(run)
+        assert str(best) in str(caught.value)
+        assert not (run.workspace / "submissions").exists()
+
+    def test_weights_that_do_not_fit_their_config_are_named(self, run):
+        config = override(load(run.config), ["model.detector=fcos_resnet50_fpn"])
+        save(config, run.config)
+        with pytest.raises(KitError, match="to fit the detector of") as caught:
+            verbs.predict(run)
+        assert str(run.in_folds(3)[0].best) in str(caught.value)
 
     def test_the_images_that_folds_began_with_are_settled(self, run):
         run.finished.unlink()
