@@ -16,8 +16,8 @@ import pandas as pd
 from kit.boxes import CORNERS
 from kit.cells import LINE, Cells, Fault, TableError, read_cells
 from kit.coco import coco_cells
-from kit.config import Config, override, save
-from kit.data import TestData, TrainingData, has_test, load_test, load_training
+from kit.config import Config, load, override, save
+from kit.data import TestData, TrainingData, has_test, load_test, load_training, patients
 from kit.errors import KitError
 from kit.files import make_folder, sha256, write_json
 from kit.inference import write_detections
@@ -70,6 +70,11 @@ def adopt(
                       len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists())  # fmt: skip
     if run.config.exists():
         _require_this(run, digest, split)
+        if assignments and override(load(run.config), assignments) != load(run.config):
+            raise KitError(
+                f"run {run.name!r} with the knobs that it was adopted with", ", ".join(assignments),
+                f"`invoke evaluate --run {run.name} --set ...` changes them",
+            )  # fmt: skip
         return arrival
     make_folder(run.folder)
     table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]
@@ -180,6 +185,10 @@ def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fa
         faults.append(
             Fault(path, None, "no row of an image of train/", "out-of-fold detections, to score and calibrate")
         )
+    seen, asked = (sorted(set(part["view"])) for part in (table[trained], table[~trained]))
+    if seen and asked and seen != asked:
+        views = f"views {', '.join(seen)} of train images, {', '.join(asked)} of test images"
+        faults.append(Fault(path, None, views, "the same views of both: what is scored is what is submitted"))
     for words, part in (("train", table[trained]), ("test", table[~trained])):
         found = sorted(part["fold"].unique().tolist())
         if found != list(range(len(found))):
@@ -191,14 +200,16 @@ def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fa
 
 
 def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
-    """The held-out images by fold; one without a row stands in fold 0, whichever fold found nothing on it.
+    """The held-out images by fold; one without a row stands in its patient's, or in fold 0.
 
     Where there is one fold of all images, whose weights saw which is unknown, and folds of patients are made.
     """
     fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
     folds: list[list[str]] = [[] for _ in range(1 + max(fold_of.values(), default=0))]
+    people = patients(data.image_ids, config.data.patient_pattern)
+    of_patient = {people[image_id]: fold for image_id, fold in fold_of.items()}
     for image_id in held:
-        folds[fold_of.get(image_id, 0)].append(image_id)
+        folds[fold_of.get(image_id, of_patient.get(people[image_id], 0))].append(image_id)
     parts = tuple(map(tuple, folds))
     if parts == (data.image_ids,):
         parts = cross_fits(data, config.data, config.training.seed)

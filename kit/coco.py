@@ -45,7 +45,7 @@ def coco_cells(path: Path, labels: Sequence[str], do: str) -> Cells:
             faults.append(Fault(path, number, repr(entry), _ENTRY))
             continue
         image, category = entry["image_id"], entry["category_id"]
-        name = image if isinstance(image, str) else images.get(image)
+        name = images.get(image, image if isinstance(image, str) else None)
         label = category if category in known else categories.get(category)
         if name is None:
             faults.append(
@@ -55,7 +55,11 @@ def coco_cells(path: Path, labels: Sequence[str], do: str) -> Cells:
             expected = f"a label, or an id of {dict(categories)}"
             faults.append(Fault(path, number, f"category_id {category!r}", expected))
         if name is not None and label is not None:
-            rows.append(_row(entry, name, label))
+            try:
+                rows.append(_row(entry, name, label))
+            except OverflowError:  # an integer beyond every float
+                faults.append(Fault(path, number, f"bbox {entry['bbox']!r}", _ENTRY))
+                continue
             lines.append(number)
     optional = [column for column in _OPTIONAL if any(column in row for row in rows)]
     header = (*_COLUMNS, *optional)

@@ -84,8 +84,9 @@ def weighted_boxes_fusion(
     to its order of ties and its float32 sums, and far faster: all images and classes advance together.
     """
     factors = np.ones(len(sources)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(factors) != len(sources) or not (factors > 0).all():
+    if len(factors) != len(sources) or not (factors > 0).all() or not np.isfinite(factors).all():
         raise ValueError(f"one positive weight per source ({len(sources)}), not {weights}")
+    factors = factors / factors.max()  # only their ratios count, and large ones would overflow
     detections = detections[area(_boxes(detections)) > 0]
     source = _known_sources(detections, sources)
     boxes, scores = _boxes(detections), np.maximum(_scores(detections) * factors[source], _LEAST_SCORE)

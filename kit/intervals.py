@@ -86,6 +86,9 @@ def expected_on(matches: Matches, images: int, seed: int, draws: int = DRAWS) ->
 
     Without replacement where there are at least twice as many, else with. The level itself moves with the
     number of images, so this and not the score on all of them is what another set of that size should show.
+    These images are a sample themselves, and another set shares none with them: n new images next to a pool
+    of N vary by 1/n + 1/N, the draws by 1/n - 1/N (without replacement) or 1/n, so they are spread about
+    their mean by the root of the ratio.
     """
     pool = len(matches.image_ids)
     replacement = pool < _ENOUGH * images
@@ -99,8 +102,10 @@ def expected_on(matches: Matches, images: int, seed: int, draws: int = DRAWS) ->
     known = found[~np.isnan(found)]
     if not len(known):
         return Expected(math.nan, math.nan, math.nan, images, draws, replacement)
-    low, high = np.quantile(known, _QUANTILES)
-    return Expected(float(known.mean()), float(low), float(high), images, draws, replacement)
+    mean, share = float(known.mean()), images / pool
+    spread = math.sqrt((1 + share) / (1 if replacement else 1 - share))
+    low, high = np.quantile(np.clip(mean + (known - mean) * spread, 0, 1), _QUANTILES)
+    return Expected(mean, float(low), float(high), images, draws, replacement)
 
 
 def resampled(

@@ -14,6 +14,9 @@ from kit.fusion import fuse
 from kit.records import read_record
 from kit.runs import Run, read_split
 
+_LEAST_MEMBERS = 2
+_SHOWN = 3
+
 
 @dataclass(frozen=True)
 class Member:
@@ -37,6 +40,10 @@ class Ensemble:
     weights: Mapping[str, str]
     detections: Mapping[str, str]
 
+    def __post_init__(self) -> None:
+        if len(self.members) < _LEAST_MEMBERS:
+            raise ValueError(f"an ensemble has at least {_LEAST_MEMBERS} members, not {len(self.members)}")
+
 
 @dataclass(frozen=True)
 class Adopted:
@@ -46,6 +53,10 @@ class Adopted:
     sha256: str
     views: tuple[str, ...]
     folds: int  # that saw the test images
+
+    def __post_init__(self) -> None:
+        if not self.views or self.folds < 1:
+            raise ValueError(f"adopted detections have a view and a fold, not {self}")
 
 
 def members(run: Run) -> tuple[Member, ...]:
@@ -81,6 +92,13 @@ def require_trainable(run: Run) -> None:
 def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) -> pd.DataFrame:
     """Candidates from one fold of each member; every view of every member counts as having looked."""
     sources = [(member.run, view) for member in of for view in member.views]
+    strangers = set(zip(detections["run"], detections["view"], strict=True)) - set(sources)
+    if strangers:
+        raise KitError(
+            f"detections of {', '.join(' '.join(each) for each in sources)}",
+            f"rows of {', '.join(' '.join(each) for each in sorted(strangers)[:_SHOWN])}",
+            "a run keeps its folder's name: rename the folder back, or restore its files",
+        )
     return fuse(detections, config, sources, [member.weight for member in of for _ in member.views])
 
 

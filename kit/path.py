@@ -30,7 +30,8 @@ def candidates_for_test(
     Fused candidates scored below ``threshold`` are left out, as on the held-out images.
     """
     tables = [fused(rows, members, config) for rows in by_fold(detections, members)]
-    judged = [rule.judge(table[table["score"] >= threshold], sizes) for table in tables]
+    # Judged before any is left out, as on the held-out images: each is the others' rival.
+    judged = [part[part["score"] >= threshold] for part in (rule.judge(table, sizes) for table in tables)]
     return joined(judged, rule, config.iou)
 
 

@@ -9,13 +9,13 @@ import contextlib
 import dataclasses
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import kit
 from kit import decision, evaluation, explore, intervals
-from kit.choice import RULES, fit_rules, preferred
+from kit.choice import RULES, Rule, fit_rules, preferred
 from kit.config import Config, load
 from kit.data import MAPPING, has_test, patients
 from kit.ensemble import held_out_detections, refresh
@@ -66,6 +66,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
         "weights": {"kept": finished.kept, "sha256": dict(finished.weights)},
         "training": [in_loop(*fold) for fold in zip(histories, finished.epoch, strict=True)],
         "detections_sha256": sha256(held_out_detections(run)),
+        "made_from": _made_from(run, config),
         "images": {
             "folds": len(split.folds),
             "training": min(len(split.training(fold)) for fold in range(len(split.folds))) if histories else None,
@@ -118,18 +119,36 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
 def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
     """The run's report, evaluated first where it is missing, broken, or older than detections or knobs."""
     refresh(run)
-    config = load(run.config)
-    expected = [
-        sha256(held_out_detections(run)),
-        dataclasses.asdict(config.fusion),
-        dataclasses.asdict(config.decision),
-    ]
-    with contextlib.suppress(KitError, AttributeError):  # a report of another shape is an old one
+    expected = _made_from(run, load(run.config))
+    # A report of another shape, such as one of an earlier version, is an old one.
+    with contextlib.suppress(KitError, AttributeError, KeyError, TypeError, ValueError):
         report = read_json(run.report, "")
-        if [report.get("detections_sha256"), report.get("fusion"), report["decision"].get("knobs")] == expected:
+        if report["made_from"] == expected and _is_usable(report):
             return report
     log.info("run %s: evaluating first", run.name)
     return evaluate(run, track)
+
+
+def _made_from(run: Run, config: Config) -> dict[str, Any]:
+    """What a report is a function of, besides the training data, which may not change."""
+    mapping = run.workspace / "data" / MAPPING
+    return {
+        "detections_sha256": sha256(held_out_detections(run)),
+        "mapping_sha256": sha256(mapping) if has_test(run.workspace) else None,
+        "members": [{**dataclasses.asdict(each), "views": list(each.views)} for each in members(run)],
+        "expected_ids": config.competition.expected_ids,
+        "fusion": dataclasses.asdict(config.fusion),
+        "decision": dataclasses.asdict(config.decision),
+    }
+
+
+def _is_usable(report: Mapping[str, Any]) -> bool:
+    """Whether ``predict`` finds what it wants; what is missing raises KeyError and the like."""
+    Rule.from_dict(report["decision"]["rule"])
+    decision.Prior.from_dict(report["prior"])
+    found = [report["one_box"][name] for name in ("map50", "low", "high")]
+    found += [report["expected_on_leaderboard"][name] for name in ("mean", "low", "high")]
+    return all(isinstance(one, (float, type(None))) for one in [*found, report["threshold"]["applied"]])
 
 
 def in_loop(history: pd.DataFrame, epoch: int) -> dict[str, Any]:

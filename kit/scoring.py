@@ -22,6 +22,7 @@ from kit.members import fused, members
 from kit.progress import Track, silent
 from kit.runs import Run, Split, read_split, require_finished
 from kit.schemas import ImageFacts
+from kit.splits import kin
 
 RANDOM_CHOICES = 20
 
@@ -74,14 +75,23 @@ def held_out(run: Run, track: Track = silent) -> HeldOut:
     config, split = load(run.config), read_split(run)
     data = load_training(run.workspace, config, track)
     require_same_data(run, split, data)
-    candidates = fused(read_detections(held_out_detections(run)), members(run), config.fusion)
+    stored = held_out_detections(run)
+    candidates = fused(read_detections(stored), members(run), config.fusion)
+    strangers = sorted(set(candidates["image_id"]) - set(split.validation))
+    if strangers:
+        raise KitError(
+            f"{stored} to hold detections of the {len(split.validation)} held-out images",
+            f"{len(strangers)} other image(s), such as {strangers[0]}",
+            "restore the file, or delete it: `invoke train` makes it anew",
+        )
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
     asked = decision.one_box_truth(truth, mapping)
     people = patients(split.validation, config.data.patient_pattern)
     groups = split.fold_of
     if len(split.folds) == 1:
-        groups = patient_groups(asked, split.validation, people, config.training.seed)
+        together = kin(data, split.validation, config.data)
+        groups = patient_groups(asked, split.validation, together, config.training.seed)
     sizes = image_sizes(data.pixels.facts)
     judged = cross_judged(candidates, asked, sizes, groups)
     priors = out_of_fold_priors(data.annotations, split, sizes)

@@ -96,6 +96,12 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     return tuple(fold for fold in folds if fold)
 
 
+def kin(data: TrainingData, image_ids: Sequence[str], config: DataConfig) -> dict[str, str]:
+    """Images that must be judged together have one name: those of a patient, and those with equal pixels."""
+    looks = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in image_ids}
+    return {image_id: group[0] for group in _groups(image_ids, config, looks) for image_id in group}
+
+
 def _balanced(
     groups: Sequence[Sequence[str]], boxes: Int64[np.ndarray, "g l"], config: DataConfig, seed: int, folds: int
 ) -> tuple[Folds, Int64[np.ndarray, "f l1"]]:

@@ -1,6 +1,7 @@
 """Detections from elsewhere: three formats, one run, and every fault of the file at once."""
 
 import json
+from collections import Counter
 
 import pandas as pd
 import pytest
@@ -12,7 +13,7 @@ from kit.adoption import adopt
 from kit.boxes import CORNERS
 from kit.cells import TableError
 from kit.config import load
-from kit.data import load_test, load_training
+from kit.data import load_test, load_training, patients
 from kit.ensemble import detections, ensemble
 from kit.errors import KitError
 from kit.inference import read_detections
@@ -94,20 +95,21 @@ class TestAdopted:
         with pytest.raises(KitError, match="which is adopted"):
             verbs.train(toy, "theirs")
 
-    def test_a_data_set_brings_its_own_ids(self, place, tmp_path):
+    @pytest.mark.parametrize("own_id", [int, str])
+    def test_a_data_set_brings_its_own_ids(self, own_id, place, tmp_path):
         table = found_on(place)
         images, labels = sorted(set(table["image_id"])), sorted(set(table["label"]))
         content = {
-            "images": [{"id": 100 + i, "file_name": name} for i, name in enumerate(images)],
+            "images": [{"id": own_id(100 + i), "file_name": name} for i, name in enumerate(images)],
             "categories": [{"id": 7 * i, "name": label} for i, label in enumerate(labels)],
             "annotations": [
-                {"image_id": 100 + images.index(row.image_id), "category_id": 7 * labels.index(row.label),
+                {"image_id": own_id(100 + images.index(row.image_id)), "category_id": 7 * labels.index(row.label),
                  "bbox": [row.x_min, row.y_min, row.x_max - row.x_min, row.y_max - row.y_min], "score": 0.5}
                 for row in table.itertuples()
             ],
         }  # fmt: skip
         (tmp_path / "set.json").write_text(json.dumps(content))
-        run = Run(place, "set")
+        run = Run(place, f"set-{own_id.__name__}")
         bring_in(run, tmp_path / "set.json")
         stored = read_detections(run.detections("validation"))
         assert stored[["image_id", "label"]].equals(table[["image_id", "label"]].iloc[:-2])
@@ -167,6 +169,24 @@ class TestAdopted:
         assert run.finished.read_bytes() == before
         with pytest.raises(KitError, match="choose another --run NAME"):
             bring_in(run, written(found_on(place, test_rows=1), path))
+        with pytest.raises(KitError, match="evaluate --run twice --set"):
+            adopt(
+                run,
+                written(found_on(place), path),
+                None,
+                (f"competition.expected_ids={TOY_TEST_IMAGES}", "decision.rule=score"),
+            )
+
+    def test_an_image_without_a_row_stands_in_its_patients_fold(self, place, tmp_path):
+        table, data = found_on(place), load_training(place, toy_config())
+        patient = patients(data.image_ids, toy_config().data.patient_pattern)
+        several = [name for name, count in Counter(patient.values()).items() if count > 1]
+        fold = {name: int(place_ in several[:1]) for name, place_ in patient.items()}
+        table["fold"] = table["image_id"].map(fold).fillna(0).astype(int)
+        lost = next(name for name, place_ in patient.items() if place_ == several[0])
+        run = Run(place, "patient")
+        bring_in(run, written(table[table["image_id"] != lost], tmp_path / "theirs.csv"))
+        assert lost in read_split(run).folds[1]
 
     def test_stored_detections_are_those_of_the_file(self, place, tmp_path):
         run = Run(place, "stored")
@@ -208,6 +228,17 @@ class TestRefused:
     def test_test_images_alone_cannot_be_scored(self, place, tmp_path):
         (fault,) = faults_of(place, written(found_on(place).iloc[-2:], tmp_path / "theirs.csv"))
         assert "no row of an image of train/" in fault
+
+    def test_views_of_train_images_alone(self, place, tmp_path):
+        one = found_on(place).assign(view="plain")
+        table = pd.concat([one, one[:5].assign(view="flip")], ignore_index=True)
+        (fault,) = faults_of(place, written(table, tmp_path / "theirs.csv"))
+        assert "views flip, plain of train images, plain of test images" in fault
+
+    def test_a_coco_box_beyond_every_number(self, place, tmp_path):
+        entry = {"image_id": found_on(place)["image_id"][0], "category_id": "Mass", "score": 0.5}
+        (tmp_path / "theirs.json").write_text(json.dumps([{**entry, "bbox": [1.5, 1, 10**400, 2]}]))
+        assert "bbox" in faults_of(place, tmp_path / "theirs.json")[0]
 
     def test_an_image_that_was_not_held_out(self, place, tmp_path):
         images = read_images(place)

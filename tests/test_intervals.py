@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from stores import detector, one_box_images
 from test_evaluation import random_case, truth_of
 
-from kit.evaluation import average_precision, match, score
+from kit.evaluation import average_precision, match, mean_average_precision, score
 from kit.intervals import difference, expected_on, level, resampled
 
 
@@ -130,6 +130,19 @@ def test_the_expected_score_draws_without_putting_back_from_a_pool_that_is_large
     whole = score(truth, detector(truth, 1), truth["image_id"]).map50
     assert half.low < whole < half.high
     assert half.mean > whole  # fewer images, higher level: why only equal numbers are compared
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("pool", [107, 348, 710])
+def test_the_expected_range_holds_the_score_of_another_set_of_that_size(pool):
+    held = 0
+    for seed in range(200):
+        truth, _, _ = one_box_images(2 * seed, pool)
+        expected = expected_on(match(truth, detector(truth, seed), truth["image_id"]), 170, seed)
+        other, _, _ = one_box_images(2 * seed + 1, 170)
+        found = match(other, detector(other, 10**6 + seed), other["image_id"])
+        held += expected.low <= mean_average_precision(found) <= expected.high
+    assert 0.88 <= held / 200 <= 0.99  # .95 but for the chance of 200 repeats, and the level's bias
 
 
 @pytest.mark.slow

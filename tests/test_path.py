@@ -12,6 +12,7 @@ from test_fusion import LEFT, NEAR_LEFT, RIGHT, random_detections
 from kit.boxes import CORNERS
 from kit.choice import SCORE, Rule, fit_rules
 from kit.config import FusionConfig
+from kit.errors import KitError
 from kit.members import Member, by_fold, fused
 from kit.path import candidates_for_test, joined
 
@@ -87,10 +88,22 @@ def test_a_members_weight_is_that_of_its_views():
     assert alone["score"].tolist() == pytest.approx([0.6 * 3 / (3 + 1)])
 
 
-def test_rows_of_a_run_that_is_no_member_are_left_out():
+def test_rows_of_a_run_that_is_no_member_are_refused():
+    # Left out in silence they would score 0, as those of a run whose folder was renamed did.
     table = rows(("a", 0, LEFT, 0.6), ("stranger", 0, LEFT, 0.9))
-    found = fused(table, [Member("a", ("plain",))], SUPPRESS)
-    assert found["score"].tolist() == [0.6]
+    with pytest.raises(KitError, match="rows of stranger plain"):
+        fused(table, [Member("a", ("plain",))], SUPPRESS)
+
+
+def test_a_rival_below_the_threshold_counts_as_it_does_on_held_out_images():
+    truth, _, sizes = one_box_images(3, 300)
+    found = detector(truth, 4)
+    rule = fit_rules(found, truth, sizes)["calibrated"]
+    table = found.assign(run="a", view="plain", fold=0)
+    whole = candidates_for_test(table, [Member("a", ("plain",))], SUPPRESS, rule, sizes)
+    cut = candidates_for_test(table, [Member("a", ("plain",))], SUPPRESS, rule, sizes, threshold=0.3)
+    assert 0 < len(cut) < len(whole)
+    assert_frame_equal(cut.reset_index(drop=True), whole[whole["score"] >= 0.3].reset_index(drop=True))
 
 
 def test_a_threshold_leaves_out_candidates_by_their_score_before_the_folds_are_joined():

@@ -174,6 +174,44 @@ def test_a_report_older_than_its_detections_is_made_anew(scored):
     assert current_report(scored)["detections_sha256"] != old["detections_sha256"]
 
 
+def test_a_report_older_than_the_mapping_is_made_anew(scored):
+    path = scored.workspace / "data" / "ID_to_Image_Mapping.csv"
+    lines = path.read_text().splitlines()
+    lines[-1] = lines[-1].split(",")[0] + "," + lines[1].split(",")[1]  # an image is asked for twice from now on
+    path.write_text("\n".join(lines) + "\n")
+    report = current_report(scored)
+    assert report["one_box"]["images"] == held_out(scored).mapping["image_id"].nunique()
+    assert report["expected_on_leaderboard"]["images"] == len(lines) - 2
+
+
+@pytest.mark.parametrize("lost", ["decision.rule", "prior", "threshold.applied", "expected_on_leaderboard.low"])
+def test_a_report_of_another_version_is_made_anew(lost, scored):
+    report = json.loads(scored.report.read_text())
+    *path, name = lost.split(".")
+    part = report
+    for key in path:
+        part = part[key]
+    part.pop(name)
+    scored.report.write_text(json.dumps(report))
+    assert current_report(scored)["kit_version"]
+    assert json.loads(scored.report.read_text()).keys() >= {"prior", "decision"}
+
+
+def test_a_run_whose_folder_was_renamed_says_so(scored):
+    scored.folder.rename(scored.folder.with_name("other"))
+    with pytest.raises(KitError, match="rename the folder back"):
+        evaluate(Run(scored.workspace, "other"))
+
+
+def test_detections_of_an_image_that_was_not_held_out_are_refused(scored):
+    path = scored.detections("validation")
+    table = read_detections(path)
+    table.loc[0, "image_id"] = read_split(scored).training(0)[0]
+    table.to_parquet(path, index=False)
+    with pytest.raises(KitError, match="1 other image"):
+        held_out(scored)
+
+
 @pytest.mark.slow
 class TestKnobsAfterTheTraining:
     def test_those_that_act_on_stored_detections_may_change_and_are_reported(self, scored):
