@@ -78,6 +78,8 @@ def _download(data: Path, config: Config, slug: str, force: bool, track: Track) 
     if record is not None and not force:
         _require_as_marked(data, record, slug)
         return record, True
+    if record is not None and record.origin == KAGGLE:
+        _require_untouched(data, record.files, record.table_sha256)
     mounted = _mount(Path(config.kaggle.input_root), slug)
     if mounted is not None:
         return _link(data, mounted, config, slug), False
@@ -197,10 +199,23 @@ def _require_as_marked(data: Path, record: DownloadRecord, slug: str) -> None:
     if not faults and sha256(data / TABLE) != record.table_sha256:
         faults = [f"{TABLE}: other content"]
     if faults:
-        do = "`invoke download --force` fetches them anew"
+        do = "move away what was changed or added; then `invoke download --force` fetches all anew"
         if record.origin != KAGGLE:
             do = f"put them back; or, if the change is yours, delete {data / NAME} and call again"
         raise KitError(f"the files in {data} as `invoke download` left them", _few(faults), do)
+
+
+def _require_untouched(data: Path, files: Mapping[str, int], table_sha256: str) -> None:
+    """Whether all that would be replaced is as it came: what the user added or changed is never deleted."""
+    found = _sizes(data, _tops(files), with_hidden=True)
+    mine = [name for name, size in sorted(found.items()) if files.get(name) != size]
+    if TABLE in found and TABLE not in mine and sha256(data / TABLE) != table_sha256:
+        mine.append(TABLE)
+    if mine:
+        raise KitError(
+            f"nothing in {data} that `invoke download` did not bring, or that was changed since", _few(mine),
+            "move these away, then call again: --force would delete them",
+        )  # fmt: skip
 
 
 def _require_room(work: Path, listed: Mapping[str, int]) -> None:
@@ -272,7 +287,7 @@ def _tops(files: Iterable[str]) -> list[str]:
     return sorted(tops, key=lambda name: PIECES.index(name) if name in PIECES else -1)
 
 
-def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
+def _sizes(folder: Path, names: Iterable[str], with_hidden: bool = False) -> dict[str, int]:
     """The files under these names of a folder by their paths in it; links are followed."""
     found = {}
     for name in names:
@@ -282,8 +297,9 @@ def _sizes(folder: Path, names: Iterable[str]) -> dict[str, int]:
         for parent, _, files in os.walk(path):
             for file in files:
                 inner = Path(parent) / file
-                if not file.startswith("."):  # what desktops leave in folders
-                    found[inner.relative_to(folder).as_posix()] = inner.stat().st_size
+                if with_hidden or not file.startswith("."):  # what desktops leave in folders
+                    size = inner.stat().st_size if inner.exists() else -1  # a link that leads nowhere
+                    found[inner.relative_to(folder).as_posix()] = size
     return found
 
 

@@ -262,8 +262,9 @@ def _place(run: Run, staging: Path, manifest: Manifest) -> None:
 
 
 def _require_replaceable(run: Run, pushed: Push) -> None:
-    """The local run may give way only to what was made from it."""
-    if run.folder.exists() and _state_sha256(run) != pushed.continues_sha256:
+    """The local run may give way only to what was made from it; one without a state was made otherwise."""
+    state = _state_sha256(run)
+    if run.folder.exists() and (not state or run.finished.exists() or state != pushed.continues_sha256):
         raise KitError(
             f"{run.folder} to be what version {pushed.version} went on from", "another state of the run",
             "move that folder away, then pull again",

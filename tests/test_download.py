@@ -189,6 +189,27 @@ def test_force_fetches_anew_and_follows_the_server(user, server, toy_source, toy
 
 
 @pytest.mark.slow
+def test_force_refuses_to_delete_what_the_user_added_or_changed(user, server, toy_source):
+    data = user.workspace / "data"
+    assert user.invoke(*WORDS).returncode == 0
+    server.forget()
+    for name in ("train/mine.txt", "test/.mine"):
+        (data / name).write_text("mine")
+        user.refused(*WORDS, "--force", says=[name, "move these away"])
+        assert (data / name).read_text() == "mine"
+        (data / name).unlink()
+    text = (data / "train.csv").read_text()
+    for changed in (text + "\n", text[::-1]):  # another size, and the same size
+        (data / "train.csv").write_text(changed)
+        user.refused(*WORDS, "--force", says=["train.csv", "move these away"])
+        assert (data / "train.csv").read_text() == changed
+    assert "storage" not in server.names()
+    (data / "train.csv").unlink()
+    assert user.invoke(*WORDS, "--force").returncode == 0
+    assert_whole(user, toy_source)
+
+
+@pytest.mark.slow
 def test_refused_credentials_name_their_source(server, tmp_path):
     stranger = User(server, tmp_path / "1", token="KGAT_unknown")
     said = stranger.refused(*WORDS, says=["the variable KAGGLE_API_TOKEN", "kaggle auth login"])

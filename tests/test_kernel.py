@@ -7,6 +7,7 @@ import ast
 import json
 import re
 import shutil
+from dataclasses import asdict
 
 import pytest
 from conftest import TOY, TOY_TEST_IMAGES
@@ -17,11 +18,11 @@ from kit.checkout import git_state, packed, requirements
 from kit.config import override, preset
 from kit.errors import KitError
 from kit.files import sha256
-from kit.kaggle_kernels import _plain_log
-from kit.kernel import plan, script
+from kit.kaggle_kernels import Kernels, Session, _plain_log
+from kit.kernel import Push, plan, pull, script
 from kit.model import load_checkpoint
 from kit.runs import Run
-from kit.session import assignments
+from kit.session import Manifest, assignments
 from kit.submission import read_submissions
 
 SLUG, KERNEL = "toy-competition", f"{USERNAME}/kit-mine"
@@ -73,6 +74,50 @@ def test_a_log_is_read_in_kaggles_form_and_as_plain_text():
     assert _plain_log(json.dumps([{"stream_name": "stdout", "time": 1, "data": "a\n"}, {"data": "b"}])) == "a\nb"
     assert _plain_log("plain") == "plain"
     assert _plain_log("") == ""
+
+
+class Complete(Kernels):
+    """A connection whose only kernel is complete, with an output of these names."""
+
+    def __init__(self, *names):
+        self.names = names
+
+    def session(self, kernel, version):
+        return Session("complete", "", "")
+
+    def output(self, kernel, version, folder):
+        manifest = Manifest("abcd", "mine", "finished", dict.fromkeys(self.names, "0"))
+        (folder / "kit-manifest.json").write_text(json.dumps(asdict(manifest)))
+
+
+def first_push(workspace):
+    """A run whose first push, from the start, is recorded."""
+    made = Push("abcd", KERNEL, 1, "", "demo", {})
+    (workspace / "kernels").mkdir()
+    (workspace / "kernels" / "mine.json").write_text(json.dumps(asdict(made)))
+    return Run(workspace, "mine")
+
+
+@pytest.mark.parametrize("name", ["best.ckpt", "finished.json"])
+def test_a_local_run_without_a_state_is_not_overwritten(name, tmp_path):
+    run = first_push(tmp_path)
+    run.folder.mkdir(parents=True)
+    (run.folder / name).write_text("mine")
+    with pytest.raises(KitError, match="move that folder away"):
+        pull(Complete(), run, print)
+    assert (run.folder / name).read_text() == "mine"
+
+
+def test_a_finished_local_run_is_not_overwritten_by_what_went_on_from_its_state(tmp_path):
+    run = first_push(tmp_path)
+    run.folder.mkdir(parents=True)
+    run.last.write_text("state")
+    run.finished.write_text("{}")
+    path = tmp_path / "kernels" / "mine.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"continues_sha256": sha256(run.last)}))
+    with pytest.raises(KitError, match="move that folder away"):
+        pull(Complete(), run, print)
+    assert run.last.read_text() == "state"
 
 
 # The server runs what is pushed.
