@@ -287,7 +287,7 @@ def validate(
 def submit(
     context: Context,
     message: str | None = None,
-    submission: int | None = None,
+    submission: str | None = None,
     dry_run: bool = False,
     yes: bool = False,
     again: bool = False,
@@ -299,13 +299,14 @@ def submit(
     from kit.attempts import uploading
 
     place = Path(workspace)
+    number = _whole("--submission", submission, first=1)
     knobs = _patience(place, set_ or ())
     if dry_run:
-        _dry_run(place, submission, message)
+        _dry_run(place, number, message)
         return
     wire = _connected(knobs)
     with uploading(place):
-        outgoing = preview.outgoing(place, submission, message, _predicting(message))
+        outgoing = preview.outgoing(place, number, message, _predicting(message))
         plan = upload.prepare(wire, outgoing, again, knobs, _clock())
         attempt = plan.attempt or _asked_and_sent(wire, plan, knobs, yes)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
@@ -589,9 +590,10 @@ def _show_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]
     Console().print(shown)
 
 
-def _whole(flag: str, text: str | None) -> int | None:
-    if text is not None and not text.isdecimal():
-        raise KitError(f"{flag} to be a whole number, counted from 0", repr(text), f"write {flag} 0, for example")
+def _whole(flag: str, text: str | None, first: int = 0) -> int | None:
+    if text is not None and (not text.isdecimal() or int(text) < first):
+        expected = f"{flag} to be a whole number, counted from {first}"
+        raise KitError(expected, repr(text), f"write {flag} {first}, for example")
     return None if text is None else int(text)
 
 

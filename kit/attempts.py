@@ -23,6 +23,7 @@ from kit.preview import mark
 from kit.submission import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt, tidy
 
 NOT_ARRIVED = "the server does not have it"
+DOUBTFUL_SECONDS = 600.0  # an attempt so young that was given up may still arrive: it is looked for once more
 _GROWTH, _LONGEST_PAUSE_SECONDS = 1.5, 30.0
 
 
@@ -65,22 +66,35 @@ def uploading(workspace: Path) -> Iterator[None]:
 
 
 def settle(wire: Wire, submission: Submission, attempt: Attempt, knobs: KaggleConfig, clock: Clock) -> Attempt:
-    """Find out what became of an open attempt and record it: the server has it, or it failed.
+    """Find out what became of an attempt without a ref and record it: the server has it, or it failed.
 
-    One that is young is looked for until ``settle_seconds`` after its start, since a request may still be under
-    way. Raises KitError where the server's list cannot be read: the attempt then stays open.
+    An open one is looked for until ``deadline_seconds`` + ``settle_seconds`` after its start, since a request that
+    was given up at the deadline may still be under way; one that was given up before, as long again from now.
+    Raises KitError where the server's list cannot be read: the attempt then stays as it was.
     """
-    age = max(0.0, clock.now() - datetime.datetime.fromisoformat(attempt.at).timestamp())
-    deadline = clock.now() + max(0.0, knobs.settle_seconds - age)
+    window = knobs.deadline_seconds + knobs.settle_seconds
+    left = window - age_seconds(attempt, clock) if attempt.status == OPEN else window
+    deadline = clock.now() + max(0.0, left)
     for pause in pauses(knobs.score_pause_seconds):
         attempt = look(wire, submission, attempt)
         left = deadline - clock.now()
-        if attempt.status != OPEN:
+        if attempt.ref is not None:
             break
         if left <= 0:
             return recorded(submission, replace(attempt, status=FAILED, reason=NOT_ARRIVED))
         clock.sleep(min(pause, left))
     return attempt
+
+
+def is_doubtful(attempt: Attempt, clock: Clock) -> bool:
+    """Whether an attempt was given up, and so lately that its request may still arrive."""
+    given_up = attempt.status == FAILED and attempt.reason == NOT_ARRIVED
+    return given_up and age_seconds(attempt, clock) < DOUBTFUL_SECONDS
+
+
+def age_seconds(attempt: Attempt, clock: Clock) -> float:
+    """How long ago an attempt began; 0 where the clock was set back."""
+    return max(0.0, clock.now() - datetime.datetime.fromisoformat(attempt.at).timestamp())
 
 
 def refresh(wire: Wire, folder: Path) -> int:

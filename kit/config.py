@@ -197,7 +197,7 @@ class KaggleConfig:
     input_root: str = knob("/kaggle/input", "where Kaggle's own machines mount a competition's data")
     score_wait_seconds: float = knob(600.0, "how long submit waits for the score, seconds", low=0)
     score_pause_seconds: float = knob(2.0, "first pause between two looks at the score, seconds; it grows", low=0.1)
-    settle_seconds: float = knob(30.0, "a lost upload is looked for in Kaggle's list this long, seconds", low=0)
+    settle_seconds: float = knob(120.0, "a lost upload is looked for this long after its deadline, seconds", low=0)
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from kit.deadlines import Work, wait_while_growing
 from kit.errors import KitError
 from kit.kaggle_client import Connection, log_in
 from kit.progress import Track, silent
-from kit.refusals import Refused
+from kit.refusals import Refused, Unanswered
 
 T = TypeVar("T")
 _PAGE_SIZE = 200  # as many as the server likes to give: it may give fewer
@@ -127,6 +127,13 @@ class Kaggle:
         """
         action = f"to submit {path.name} to {slug}"
         made = self._guard.once(action, slug, lambda: self._client.competition_submit(str(path), text, slug, True))
+        if not made.ref and made.message != self._client.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
+            said = self._guard.credentials.hide(made.message or "nothing")
+            raise Unanswered(
+                action,
+                f"Kaggle names no submission (ref 0) and says: {said}",
+                "the same command looks for it on the server before it sends anything",
+            )
         if not made.ref:  # the client reports a failed upload in this way, and raises nothing
             raise Refused(
                 action,

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kit.attempts import NOT_ARRIVED, Clock, Wire, ending, look, pauses, recorded, settle
+from kit.attempts import NOT_ARRIVED, Clock, Wire, ending, is_doubtful, look, pauses, recorded, settle
 from kit.config import KaggleConfig
 from kit.errors import KitError
 from kit.kaggle_api import Limits
@@ -155,7 +155,7 @@ def _settle_all(wire: Wire, outgoing: Outgoing, knobs: KaggleConfig, clock: Cloc
     """Settle the attempts of these bytes that the server is not known to have; the ids of those that it has."""
     found = set()
     for submission, attempt in _same_bytes(outgoing):
-        if attempt.status == OPEN:
+        if attempt.status == OPEN or is_doubtful(attempt, clock):
             now = settle(wire, submission, attempt, knobs, clock)
         elif attempt.ref is None:  # given up once, and perhaps there by now
             now = look(wire, submission, attempt)

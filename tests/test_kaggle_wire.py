@@ -5,9 +5,17 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kaggle_server import FOREVER, KEY, TOKEN, USERNAME, KaggleServer
+
+from kit.config import KaggleConfig
+from kit.credentials import Credentials
+from kit.errors import KitError
+from kit.kaggle_api import Kaggle
+from kit.kaggle_client import Connection, Guard
+from kit.refusals import Refused, Unanswered
 
 ROOT = Path(__file__).parent.parent
 SLUG = "toy-competition"
@@ -133,6 +141,20 @@ def test_an_upload_that_fails_silently_is_said_and_nothing_is_created(server, tm
     assert said.startswith("Refused")
     assert "ref 0" in said
     assert "CreateSubmission" not in server.names()
+
+
+@pytest.mark.parametrize(
+    ("message", "kind"), [("the upload failed", Refused), ("try again later", Unanswered), (None, Unanswered)]
+)
+def test_ref_0_is_a_no_only_with_the_clients_own_words(message, kind, tmp_path):
+    client = SimpleNamespace(
+        COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE="the upload failed",
+        competition_submit=lambda *words: SimpleNamespace(ref=0, message=message),
+    )
+    kaggle = Kaggle(Connection(client, {}, Guard(KaggleConfig(), Credentials("a test"))))
+    with pytest.raises(KitError, match="ref 0") as error:
+        kaggle.submit(SLUG, tmp_path / "s.csv", "mine")
+    assert type(error.value) is kind
 
 
 @pytest.mark.slow

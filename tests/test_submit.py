@@ -27,7 +27,7 @@ QUICK = (
     f"competition.slug={SLUG}",
     "kaggle.attempts=2",
     "kaggle.pause_seconds=0.05",
-    "kaggle.deadline_seconds=20",
+    "kaggle.deadline_seconds=8",
     "kaggle.score_pause_seconds=0.1",
     "kaggle.settle_seconds=1",
 )
@@ -180,6 +180,16 @@ def test_a_dry_run_needs_neither_an_account_nor_a_network(user):
         assert text in said
     assert user.server.names() == []
     assert user.submission().attempts == ()
+
+
+@pytest.mark.parametrize("number", ["1", "0001"])
+def test_a_submission_is_chosen_by_its_number(number, user):
+    assert "first try [kit 0001 <id>]" in user.submit("--submission", number, "--dry-run")
+
+
+def test_a_number_that_is_none_is_refused(user):
+    for number in ("0", "first"):
+        assert "--submission to be a whole number, counted from 1" in user.submit("--submission", number, code=1)
 
 
 def test_without_credentials_or_a_network_nothing_is_begun(user):

@@ -49,6 +49,7 @@ class FakeKaggle:
         self.reason = ""
         self.scored_after = 5.0
         self.listed_after = 0.0
+        self.submit_seconds = 0.0
         self.submit_faults = []  # in turn: "refused", "lost before", "lost after"
         self.list_faults = 0
         self.kill_at = None
@@ -88,6 +89,7 @@ class FakeKaggle:
             raise Refused("to submit", "Kaggle answered 400: no", "do what it says")
         if fault == "lost before":
             raise Unanswered("to submit", "Kaggle answered 503: busy", "later")
+        self.seconds += self.submit_seconds
         ref = 100 + len(self.uploads)
         when = datetime.datetime.fromtimestamp(self.seconds, datetime.UTC)
         remote = RemoteSubmission(ref, when, text, path.name, "pending", None, None, "")
@@ -212,10 +214,38 @@ def test_an_upload_that_did_not_arrive_is_said_and_the_same_command_sends_it(kag
     kaggle.submit_faults = ["lost before"]
     with pytest.raises(KitError, match="the server does not have it"):
         submit(kaggle, submission)
-    assert kaggle.seconds == START + KNOBS.settle_seconds  # it was looked for as long as it might turn up
+    assert (
+        kaggle.seconds == START + KNOBS.deadline_seconds + KNOBS.settle_seconds
+    )  # it was looked for as long as it might turn up
     assert (on_disk(submission).status, on_disk(submission).reason) == ("failed", "the server does not have it")
     assert submit(kaggle, submission).status == "complete"
     assert [one.status for one in on_disk(submission).attempts] == ["failed", "complete"]
+    assert len(kaggle.uploads) == 1
+
+
+def test_an_upload_that_took_longer_than_its_deadline_is_still_waited_for(kaggle, tmp_path):
+    submission = filed(tmp_path)
+    kaggle.submit_faults, kaggle.submit_seconds, kaggle.listed_after = ["lost after"], KNOBS.deadline_seconds, 45.0
+    assert submit(kaggle, submission).status == "complete"
+    assert len(kaggle.uploads) == 1
+
+
+@pytest.mark.parametrize(
+    ("later", "listed_after", "uploads"), [(0.0, 200.0, 1), (440.0, 700.0, 1), (460.0, 700.0, 2)]
+)
+def test_what_was_given_up_is_waited_for_once_more_for_ten_minutes(later, listed_after, uploads, kaggle, tmp_path):
+    submission = filed(tmp_path)
+    kaggle.submit_faults, kaggle.listed_after = ["lost after"], listed_after
+    with pytest.raises(KitError, match="does not have it"):  # after 30 + 120 s
+        submit(kaggle, submission)
+    kaggle.seconds += later  # 150 + 440 < 600 <= 150 + 460
+    kaggle.submit_faults = ["refused"]  # what a second upload would end with
+    if uploads == 1:
+        assert submit(kaggle, submission).status == "complete"
+    else:
+        with pytest.raises(Refused):
+            submit(kaggle, submission)
+    assert len(on_disk(submission).attempts) == uploads
     assert len(kaggle.uploads) == 1
 
 
