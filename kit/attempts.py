@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,11 +21,13 @@ from kit.errors import KitError
 from kit.files import locked, make_folder
 from kit.kaggle_api import Limits, RemoteSubmission
 from kit.preview import mark
+from kit.refusals import Refused
 from kit.submission import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt, tidy
 
 NOT_ARRIVED = "the server does not have it"
 DOUBTFUL_SECONDS = 600.0  # an attempt so young that was given up may still arrive: it is looked for once more
 _GROWTH, _LONGEST_PAUSE_SECONDS = 1.5, 30.0
+log = logging.getLogger("kit")
 
 
 @runtime_checkable
@@ -101,16 +104,24 @@ def refresh(wire: Wire, folder: Path) -> int:
     """Bring every attempt up to the server's list; how many changed.
 
     Never decides that an attempt failed: another process may just be sending it. One that was given up and
-    turns up late is taken back.
+    turns up late is taken back. A competition whose list Kaggle refuses is warned of, and the others go on.
     """
     tidy(folder)
     attempts = [(one, attempt) for one in read_submissions(folder) for attempt in one.attempts]
-    lists = {slug: wire.submissions(slug) for slug in sorted({attempt.competition for _, attempt in attempts})}
+    lists = {slug: _listed(wire, slug) for slug in sorted({attempt.competition for _, attempt in attempts})}
     news = [(one, attempt, seen(one, attempt, lists[attempt.competition])) for one, attempt in attempts]
     for submission, attempt, now in news:
         if now != attempt:
             recorded(submission, now)
     return sum(now != attempt for _, attempt, now in news)
+
+
+def _listed(wire: Wire, slug: str) -> Sequence[RemoteSubmission]:
+    try:
+        return wire.submissions(slug)
+    except Refused as error:
+        log.warning("the scores of %s could not be asked for (%s); %s", slug, error.found, error.do)
+        return ()
 
 
 def seen(submission: Submission, attempt: Attempt, listed: Sequence[RemoteSubmission]) -> Attempt:

@@ -5,6 +5,7 @@ The places and their precedence are the client's own; see ``sources``.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -26,14 +27,14 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where the credentials in use come from, and the texts that must never be shown."""
+    """Where the credentials in use come from, and the texts that must never be shown, also of other sources."""
 
     source: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def hide(self, text: str) -> str:
         """The text with every secret replaced by asterisks."""
-        for secret in self.secrets:
+        for secret in sorted(self.secrets, key=len, reverse=True):  # one may be the beginning of another
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _HIDDEN)
         return text
@@ -51,13 +52,18 @@ def sources(environment: Mapping[str, str], home: Path) -> tuple[str, ...]:
 
 
 def find_credentials(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Credentials:
-    """The first credentials there are. Raises KitError with all the places where there are none.
+    """The first credentials there are, with the secrets of all. Raises KitError with the places if there are none.
 
     Warns of a kaggle.json that other users can read. Nothing is asked of Kaggle.
     """
     place = Path.home() if home is None else home
-    for source, secrets in _found(environment, place):
-        return Credentials(source, tuple(secrets))
+    found = _found(environment, place)
+    for source, secrets in found:
+        hidden = list(secrets)
+        with contextlib.suppress(KitError):  # a broken file behind the one in use is nobody's trouble
+            for _, others in found:
+                hidden += others
+        return Credentials(source, tuple(hidden))
     looked_at = "\n".join(
         f"          {number}. {each}" for number, each in enumerate(sources(environment, place), 1)
     )
@@ -82,7 +88,7 @@ def _found(environment: Mapping[str, str], home: Path) -> Iterator[tuple[str, li
         from_file = not environment.get("KAGGLE_KEY")  # a variable goes before the same entry of the file
         if from_file:
             _warn_if_readable(Path(legacy))
-        yield (legacy if from_file else pair), [key]
+        yield (legacy if from_file else pair), [key, *filter(None, [file.get("key")])]
     stored = _json_file(Path(oauth))
     if stored.get("refresh_token"):
         yield oauth, [value for name in ("refresh_token", "access_token") if (value := stored.get(name))]

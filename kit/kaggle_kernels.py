@@ -66,7 +66,7 @@ class Kernels:
         if wrong:
             raise Refused(
                 f"{action} with its data", f"Kaggle mounts no {', '.join(wrong)} for this account",
-                f"join at https://www.kaggle.com/competitions/{competition}/rules, or correct --competition SLUG",
+                f"join at https://www.kaggle.com/competitions/{competition}/rules, or --set competition.slug=SLUG",
             )  # fmt: skip
         if not made.version_number:
             raise Unanswered(

@@ -29,7 +29,7 @@ class Unanswered(KitError):
 
 @dataclass(frozen=True)
 class ServerAnswer:
-    """An error as the server put it."""
+    """An error as the server put it, whole: what is shown of it is hidden first and cut after."""
 
     status: int
     reason: str
@@ -48,7 +48,7 @@ def answer_of(error: BaseException) -> ServerAnswer | None:
     if status < 400 and isinstance(inner.get("code"), int):
         status = inner["code"]  # an error under the status 200
     reason = inner.get("message") or _plain(response.text) or str(response.reason or "")
-    return ServerAnswer(status, str(reason)[:_SHOWN_LETTERS].strip(), _seconds(response.headers.get("Retry-After")))
+    return ServerAnswer(status, str(reason).strip(), _seconds(response.headers.get("Retry-After")))
 
 
 def is_passing(error: BaseException) -> bool:
@@ -74,7 +74,8 @@ def kit_error(error: BaseException, action: str, slug: str, credentials: Credent
 
 
 def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credentials) -> KitError:
-    found = credentials.hide(f"Kaggle answered {answer.status}: {answer.reason}")
+    reason = credentials.hide(answer.reason)[:_SHOWN_LETTERS].strip()  # a cut secret would not be known again
+    found = f"Kaggle answered {answer.status}: {reason}"
     expected = action
     if answer.status >= _SERVER_ERRORS:
         return Unanswered(expected, found, "it is Kaggle's trouble, not yours: the same command later")
@@ -87,11 +88,14 @@ def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credent
         expected += ": the competition is joined, its rules accepted, its name right"
         do = (
             f"join and accept the rules at https://www.kaggle.com/competitions/{slug}/rules, then the same "
-            "command; or correct the name (--competition SLUG)"
+            "command; or correct the name (`invoke download --competition SLUG`)"
         )
     elif answer.status == 404:
         expected += ": a competition of that name"
-        do = "take SLUG from its address, https://www.kaggle.com/competitions/SLUG, and give --competition SLUG"
+        do = (
+            "take SLUG from its address, https://www.kaggle.com/competitions/SLUG, and give it to "
+            "`invoke download --competition SLUG`"
+        )
     elif answer.status == _BUSY:
         wait = f"{answer.retry_after_seconds:.0f} s" if answer.retry_after_seconds else "a few minutes"
         do = f"wait {wait} (these were too many requests), then the same command"

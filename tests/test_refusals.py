@@ -47,7 +47,7 @@ def test_a_variable_goes_before_a_file_and_a_token_before_a_key(tmp_path):
     (folder / "kaggle.json").chmod(0o600)
     assert find_credentials({}, tmp_path).source == str(folder / "kaggle.json")
     pair = {"KAGGLE_USERNAME": "ada", "KAGGLE_KEY": "e-secret"}
-    assert find_credentials(pair, tmp_path).hide("k-secret e-secret") == "k-secret ***"
+    assert find_credentials(pair, tmp_path).hide("k-secret e-secret r-secret") == "*** *** ***"
     (folder / "access_token").write_text("t-secret\n")
     assert find_credentials(pair, tmp_path).source == str(folder / "access_token")
     assert find_credentials(pair | {"KAGGLE_API_TOKEN": "v-secret"}, tmp_path).source.endswith("KAGGLE_API_TOKEN")
@@ -101,7 +101,7 @@ def test_the_reason_is_found_in_every_form_that_kaggle_uses():
     )
     assert answer_of(http_error(200, '{"code": 404, "message": "gone"}')).status == 404
     assert answer_of(http_error(502, "<html><b>Bad</b>\n gateway</html>")).reason == "Bad gateway"
-    assert len(answer_of(http_error(500, "x" * 5000)).reason) == 300
+    assert said(http_error(500, "x" * 5000)).found == f"Kaggle answered 500: {'x' * 300}"
 
 
 def test_a_pause_is_asked_for_in_seconds_or_as_a_date():
@@ -118,7 +118,7 @@ def test_a_pause_is_asked_for_in_seconds_or_as_a_date():
         (http_error(401, ""), Refused, ["KAGGLE_API_TOKEN", "kaggle auth login"]),
         (SystemExit(1), Refused, ["unknown or expired", "settings/api"]),
         (http_error(403, '{"error": {"message": "rules"}}'), Refused, ["competitions/a-slug/rules", "403: rules"]),
-        (http_error(404, ""), Refused, ["--competition SLUG"]),
+        (http_error(404, ""), Refused, ["`invoke download --competition SLUG`"]),
         (http_error(400, '{"message": "5 of 5 used"}'), Refused, ["5 of 5 used", "00:00 UTC", "hours"]),
         (http_error(429, "", {"Retry-After": "12"}), Refused, ["wait 12 s"]),
         (http_error(500, ""), Unanswered, ["later"]),
@@ -137,6 +137,21 @@ def test_every_failure_says_what_it_was_and_what_to_do(error, kind, texts):
 def test_a_secret_that_the_server_repeats_is_hidden():
     assert "KGAT_secret" not in str(said(http_error(400, '{"message": "bad token KGAT_secret"}')))
     assert "KGAT_secret" not in str(said(OSError("proxy http://KGAT_secret@host")))
+
+
+def test_a_secret_at_the_cut_does_not_show_its_beginning():
+    for letters in range(280, 301):
+        assert "KGA" not in said(http_error(400, f'{{"message": "{"x" * letters}KGAT_secret"}}')).found
+
+
+def test_a_secret_that_begins_like_another_is_hidden_whole():
+    assert Credentials("two", ("abcd", "abcdefgh")).hide("abcdefgh abcd") == "*** ***"
+
+
+def test_a_broken_file_behind_the_credentials_in_use_is_nobodys_trouble(tmp_path):
+    (tmp_path / ".kaggle").mkdir()
+    (tmp_path / ".kaggle" / "kaggle.json").write_text("{")
+    assert find_credentials({"KAGGLE_API_TOKEN": "v-secret"}, tmp_path).hide("v-secret") == "***"
 
 
 def test_only_what_may_pass_is_tried_again():

@@ -50,6 +50,7 @@ class FakeKaggle:
         self.scored_after = 5.0
         self.listed_after = 0.0
         self.submit_seconds = 0.0
+        self.refused_slugs = set()
         self.submit_faults = []  # in turn: "refused", "lost before", "lost after"
         self.list_faults = 0
         self.kill_at = None
@@ -102,6 +103,8 @@ class FakeKaggle:
 
     def submissions(self, slug):
         self._step()
+        if slug in self.refused_slugs:
+            raise Refused("to list", "Kaggle answered 404: gone", "correct the name")
         if self.list_faults:
             self.list_faults -= 1
             raise Unanswered("to list", "no answer: Network is unreachable", "later")
@@ -326,6 +329,18 @@ def test_pending_at_the_deadline_is_no_failure_and_a_refresh_picks_it_up(kaggle,
     assert refresh(kaggle, tmp_path / "submissions") == 1
     assert on_disk(submission).public_score == 0.25
     assert refresh(kaggle, tmp_path / "submissions") == 0
+
+
+def test_a_competition_whose_list_is_refused_does_not_hide_the_scores_of_others(kaggle, tmp_path, caplog):
+    gone = Attempt("gone", "a-gone-slug", "m", False, "h", "2027-01-15T08:00:00.000+00:00", "pending", ref=3)
+    record_attempt(filed(tmp_path, text="ID\n9\n"), gone)
+    submission = filed(tmp_path)
+    kaggle.scored_after = 1000.0
+    submit(kaggle, submission)
+    kaggle.seconds, kaggle.refused_slugs = START + 1000, {"a-gone-slug"}
+    assert refresh(kaggle, tmp_path / "submissions") == 1
+    assert on_disk(submission).public_score == 0.25
+    assert "a-gone-slug could not be asked for (Kaggle answered 404" in caplog.text
 
 
 def test_looks_that_fail_are_repeated_until_the_deadline(kaggle, tmp_path):
