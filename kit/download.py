@@ -41,16 +41,17 @@ _WORK, _UNPACKED, _FILES, _OLD, _LOCK = ".download", "unpacked.json", "files", "
 _README = "README.md"
 _GIB = 2**30
 _SHOWN = 5
-_SLUG = re.compile(r"(?:(?:https?://)?(?:www\.)?kaggle\.com/(?:competitions|c)/)?([A-Za-z0-9-]+)(?:[/?#].*)?")
+_SLUG = re.compile(r"(?:(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions|c)/)?([A-Za-z0-9-]+)(?:[/?#].*)?")
 
 
 @dataclass(frozen=True)
 class _Unpacked:
-    """An archive that was unpacked whole, and what it may replace in data/."""
+    """An archive that was unpacked whole, the SHA-256 of its train.csv, and what it may replace in data/."""
 
     slug: str
     files: Mapping[str, int]
     replaces: tuple[str, ...] = ()
+    table_sha256: str = ""
 
 
 def download(
@@ -85,17 +86,22 @@ def _download(data: Path, config: Config, slug: str, force: bool, track: Track) 
         return _link(data, mounted, config, slug), False
     kaggle = connect(config.kaggle)
     unpacked = _unpacked(work, slug)
+    if force and unpacked is not None and not _is_waiting(work, unpacked.files):
+        _discard(data, work, unpacked)
+        unpacked = None
     if unpacked is None:
         listed = {file.name: file.size_bytes for file in kaggle.files(slug)}
         by_hand = _present(data) if record is None or record.origin != KAGGLE else []
         if by_hand:
             return _accept(data, listed, config, slug, by_hand, force), False
         replaces = () if record is None else tuple(_tops(record.files))
-        unpacked = _Unpacked(slug, _fetch(kaggle, work, listed, config, slug, track), replaces)
+        files = _fetch(kaggle, work, listed, config, slug, track)
+        table = work / _FILES / TABLE
+        unpacked = _Unpacked(slug, files, replaces, sha256(table) if table.is_file() else "")
         write_json(work / _UNPACKED, asdict(unpacked))
     (data / NAME).unlink(missing_ok=True)
     _move_in(data, work, unpacked)
-    marked = _mark(data, config, slug, KAGGLE, unpacked.files)
+    marked = _mark_unpacked(data, config, unpacked)
     with writing(work):
         shutil.rmtree(work)
     return marked, False
@@ -147,6 +153,18 @@ def _move_in(data: Path, work: Path, unpacked: _Unpacked) -> None:
             (work / _FILES / name).rename(data / name)
 
 
+def _discard(data: Path, work: Path, unpacked: _Unpacked) -> None:
+    """Take away files of an archive that were moved in and then refused by the schemas."""
+    _require_untouched(data, unpacked.files, unpacked.table_sha256)
+    old = make_folder(work / _OLD)
+    with writing(data):
+        for name in reversed(_tops(unpacked.files)):
+            if _there(data / name):
+                shutil.rmtree(old / name, ignore_errors=True)  # what the archive had replaced
+                (data / name).rename(old / name)
+        shutil.rmtree(work)
+
+
 def _accept(
     data: Path, listed: Mapping[str, int], config: Config, slug: str, by_hand: Iterable[str], force: bool
 ) -> DownloadRecord:
@@ -181,6 +199,15 @@ def _mark(data: Path, config: Config, slug: str, origin: str, files: Mapping[str
     """Judge the files where they stand, and write the record last."""
     judge(data, config)
     return record_download(data, slug, origin, files)
+
+
+def _mark_unpacked(data: Path, config: Config, unpacked: _Unpacked) -> DownloadRecord:
+    """The same for an archive's files; those that somebody corrected after a refusal count as put there by hand."""
+    judge(data, config)
+    found = _sizes(data, _tops(unpacked.files))
+    if _differences(unpacked.files, found) or sha256(data / TABLE) != unpacked.table_sha256:
+        return record_download(data, unpacked.slug, HAND, found)
+    return record_download(data, unpacked.slug, KAGGLE, unpacked.files)
 
 
 def judge(data: Path, config: Config) -> None:
@@ -270,7 +297,12 @@ def _unpacked(work: Path, slug: str) -> _Unpacked | None:
 
 def _is_spent(work: Path, record: DownloadRecord) -> bool:
     """Whether a call was killed between writing the record and clearing up: all has been moved in."""
-    return (work / _UNPACKED).exists() and not any(_there(work / _FILES / name) for name in _tops(record.files))
+    return (work / _UNPACKED).exists() and not _is_waiting(work, record.files)
+
+
+def _is_waiting(work: Path, files: Iterable[str]) -> bool:
+    """Whether any of these has not been moved in."""
+    return any(_there(work / _FILES / name) for name in _tops(files))
 
 
 def _present(data: Path) -> list[str]:
@@ -304,6 +336,8 @@ def _sizes(folder: Path, names: Iterable[str], with_hidden: bool = False) -> dic
 
 
 def _differences(expected: Mapping[str, int], found: Mapping[str, int]) -> list[str]:
+    """What two lists do not share, without hidden files: desktops leave them in folders, and so in archives."""
+    expected, found = _shown(expected), _shown(found)
     missing = [f"{name}: missing" for name in sorted(set(expected) - set(found))]
     strange = [f"{name}: not in the list" for name in sorted(set(found) - set(expected))]
     sizes = [
@@ -312,6 +346,10 @@ def _differences(expected: Mapping[str, int], found: Mapping[str, int]) -> list[
         if found.get(name, size) != size
     ]
     return missing + sizes + strange
+
+
+def _shown(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {name: size for name, size in sizes.items() if not name.split("/")[-1].startswith(".")}
 
 
 def _few(faults: list[str]) -> str:

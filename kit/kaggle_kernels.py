@@ -21,6 +21,7 @@ from kit.refusals import Refused, Unanswered, answer_of
 T = TypeVar("T")
 _SLOWEST_BYTES_PER_SECOND = 100_000  # an upload slower than this is given up
 _READY, _READY_LOOKS = "ready", 60
+_STATES = {"NEW_SCRIPT": "queued", "CANCEL_REQUESTED": "running", "CANCEL_ACKNOWLEDGED": "cancelled"}
 log = logging.getLogger("kit")
 
 
@@ -79,9 +80,8 @@ class Kernels:
         name = f"{kernel}/{version}"
         state = self._read(f"to see {name}", lambda: self._client.kernels_status(name))
         text = self._read(f"to read the log of {name}", lambda: self._client.kernels_logs(name))
-        status = state.status.name.lower()
         return Session(
-            "cancelled" if status.startswith("cancel") else status,
+            _STATES.get(state.status.name, state.status.name.lower()),
             self._hidden(state.failure_message or ""),
             self._hidden(_plain_log(text)),
         )

@@ -15,7 +15,7 @@ import time
 import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from kit.checkout import git_state, packed, requirements
@@ -237,6 +237,12 @@ def _faults(staging: Path, pushed: Push) -> list[str]:
     if manifest.push_id != pushed.id:
         path.unlink()
         return [f"{MANIFEST}: of another push, {manifest.push_id}"]
+    outside = [name for name in manifest.files if not _stays(name)]
+    if outside:
+        raise KitError(
+            f"{MANIFEST} to name files of the output only", ", ".join(outside[:_SHOWN]),
+            "nothing was changed; look at the kernel on Kaggle, and push it again",
+        )  # fmt: skip
     faults = []
     for name, digest in manifest.files.items():
         file = staging / name
@@ -244,6 +250,12 @@ def _faults(staging: Path, pushed: Push) -> list[str]:
             file.unlink(missing_ok=True)
             faults.append(f"{name}: missing or changed")
     return faults
+
+
+def _stays(name: str) -> bool:
+    """Whether a path leads to a place inside the folder that it is taken from."""
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
 
 def _manifest(path: Path) -> Manifest:

@@ -10,6 +10,7 @@ import contextlib
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -25,7 +26,7 @@ from kit.runs import Run
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
 ORIGIN = "kernel.json"  # in a run that was pulled: the manifest of its push
 FINISHED, STOPPED = "finished", "stopped"
-_INTERRUPTED = 130
+_INTERRUPTED = (130, -signal.SIGTERM)  # the latter before `train` listens
 _GLANCE_SECONDS = 0.5
 log = logging.getLogger("kit")
 
@@ -111,7 +112,7 @@ class _Steps:
                 if code is not None:
                     del running[lane]
                     free.append(lane)
-                    if code not in (0, _INTERRUPTED if stopped else 0):
+                    if code and not (stopped and code in _INTERRUPTED):
                         self._end(running)
                         log.info("kit: train failed")
                         sys.exit(code)

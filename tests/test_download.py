@@ -100,6 +100,7 @@ def test_on_kaggle_the_mounted_data_is_linked_and_judged(place, mounted, tmp_pat
     assert has_own_table(tmp_path / "work" / "data")
     assert download(tmp_path / "work", mounted) == (found, True)
     assert download(tmp_path / "work", mounted, f"https://www.kaggle.com/competitions/{SLUG}/data?x=1")[1]
+    assert download(tmp_path / "work", mounted, f"competitions/{SLUG}") == (found, True)
     assert download(tmp_path / "work", mounted, force=True) == (found, False)
 
 
@@ -205,6 +206,40 @@ def test_force_refuses_to_delete_what_the_user_added_or_changed(user, server, to
         assert (data / "train.csv").read_text() == changed
     assert "storage" not in server.names()
     (data / "train.csv").unlink()
+    assert user.invoke(*WORDS, "--force").returncode == 0
+    assert_whole(user, toy_source)
+
+
+@pytest.mark.slow
+def test_hidden_files_of_an_archive_are_not_missed_and_not_the_users(user, server, toy):
+    (toy / "data" / "train" / ".DS_Store").write_text("of the organisers")
+    server.add_competition(SLUG, toy / "data")
+    assert user.invoke(*WORDS).returncode == 0
+    assert "all is there" in user.invoke("download").stdout
+    assert user.invoke(*WORDS, "--force").returncode == 0
+    assert_whole(user, toy)
+
+
+@pytest.mark.slow
+def test_refused_data_are_fetched_anew_by_force_and_not_the_organisers_once_corrected(
+    user, server, toy, toy_source
+):
+    data = user.workspace / "data"
+    text = (toy / "data" / "train.csv").read_text()
+    (toy / "data" / "train.csv").write_text(text + "broken\n")
+    server.add_competition(SLUG, toy / "data")
+    user.refused(*WORDS, says=["train.csv"])
+    (data / "train.csv").write_text(text)
+    user.refused(*WORDS, "--force", says=["train.csv", "move these away"])
+    assert "put there by hand" in user.invoke(*WORDS).stdout
+    assert not has_own_table(data)
+    assert "all is there" in user.invoke("download").stdout
+
+    (data / NAME).unlink()
+    for name in PIECES:
+        shutil.move(data / name, user.home / name)
+    user.refused(*WORDS, says=["train.csv"])
+    server.add_competition(SLUG, toy_source / "data")
     assert user.invoke(*WORDS, "--force").returncode == 0
     assert_whole(user, toy_source)
 

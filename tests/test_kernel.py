@@ -7,6 +7,8 @@ import ast
 import json
 import re
 import shutil
+import signal
+import time
 from dataclasses import asdict
 
 import pytest
@@ -22,7 +24,7 @@ from kit.kaggle_kernels import Kernels, Session, _plain_log
 from kit.kernel import Push, plan, pull, script
 from kit.model import load_checkpoint
 from kit.runs import Run
-from kit.session import Manifest, assignments
+from kit.session import Manifest, _Steps, assignments
 from kit.submission import read_submissions
 
 SLUG, KERNEL = "toy-competition", f"{USERNAME}/kit-mine"
@@ -118,6 +120,33 @@ def test_a_finished_local_run_is_not_overwritten_by_what_went_on_from_its_state(
     with pytest.raises(KitError, match="move that folder away"):
         pull(Complete(), run, print)
     assert run.last.read_text() == "state"
+
+
+@pytest.mark.parametrize("name", ["../mine", "runs/../../../mine", "{root}/kernels/mine.json", "."])
+def test_a_manifest_that_names_a_file_outside_deletes_nothing(name, tmp_path):
+    run = first_push(tmp_path)
+    (tmp_path / "kernels" / "mine").mkdir()
+    (tmp_path / "kernels" / "mine" / "mine").write_text("mine")
+    with pytest.raises(KitError, match="of the output only"):
+        pull(Complete(name.format(root=tmp_path)), run, print)
+    assert (tmp_path / "kernels" / "mine.json").exists()
+    assert (tmp_path / "kernels" / "mine" / "mine").read_text() == "mine"
+
+
+@pytest.mark.parametrize("hours", ["0", "1"])
+def test_a_signal_before_training_listens_is_a_stop_only_after_the_time_is_up(hours, tmp_path):
+    process = "time.sleep(60)" if hours == "0" else "signal.raise_signal(signal.SIGTERM)"
+    (tmp_path / "invoke.py").write_text(f"import signal, time\n{process}\n")
+    run = Run(tmp_path, "mine")
+    run.folder.mkdir(parents=True)
+    run.last.write_text("state")
+    config = override(preset("demo"), [f"kernel.max_hours={hours}"])
+    train = lambda: _Steps(tmp_path, tmp_path).train(run, ("train",), config, time.monotonic())  # noqa: E731
+    if hours == "0":
+        assert train() == "stopped"
+    else:
+        with pytest.raises(SystemExit, match=str(-signal.SIGTERM)):
+            train()
 
 
 # The server runs what is pushed.
@@ -256,6 +285,13 @@ def test_a_session_that_still_works_is_not_pushed_again_and_not_pulled(again):
     again.user.refused("kernel.push", "--run", "mine", "--yes", *NEW, says=["version 2 is running", "--wait"])
     again.user.refused("kernel.pull", "--run", "mine", says=["status: running"])
     assert again.server.kernels[KERNEL][-1] is kernel
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("theirs", "ours"), [("NEW_SCRIPT", "queued"), ("CANCEL_REQUESTED", "running")])
+def test_a_session_that_has_not_begun_or_not_ended_is_waited_for(theirs, ours, again):
+    again.server.fail("GetKernelSessionStatus", answer={"status": theirs})
+    again.user.refused("kernel.pull", "--run", "mine", *QUICK, says=[f"status: {ours}"])
 
 
 @pytest.mark.slow
