@@ -33,6 +33,9 @@ class Warm:
         self.process.stdin.flush()
         pid, began = int(self.process.stdout.readline()), time.monotonic()
         if how is not None:
+            if how != signal.SIGKILL:
+                _wait_until_it_listens(pid)
+                began = time.monotonic()
             time.sleep(after_seconds)
             os.kill(pid, how)  # of one that has ended its parent still keeps the number
         self.process.stdin.write("\n")
@@ -48,6 +51,16 @@ class Warm:
         self.process.stdin.close()
         self.process.stdout.close()
         self.process.wait(60)
+
+
+def _wait_until_it_listens(pid):
+    """Until the command has taken SIGTERM over, or ended: before that a signal finds Python alone."""
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline:
+        status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
+        if status["State"].startswith("Z") or int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1:
+            return
+        time.sleep(0.02)
 
 
 def _command(words, log):
