@@ -146,8 +146,8 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     finished = require_finished(run)
     config, split = load(run.config), read_split(run)
     require_same_data(run, split, load_training(run.workspace, config, track))
+    data = load_test(run.workspace, config, track)  # a fault there must not cost the report that there is
     report = current_report(run, track)
-    data = load_test(run.workspace, config, track)
     sizes = image_sizes(data.pixels.facts)
     candidates = candidates_for_test(
         detections(run, data, track),

@@ -41,6 +41,7 @@ def test_two_knobs_are_two_flags(toy):
     assert_refused(done, "training.batch_size")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("fold", "said"), [("first", "'first'"), ("2", "--fold between 0 and 1")])
 def test_a_fold_is_a_number_below_the_number_of_folds(fold, said, toy):
     done = invoke("train", "--workspace", toy, "--preset", "demo", "--folds", "2", "--fold", fold)

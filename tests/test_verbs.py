@@ -184,6 +184,7 @@ def test_a_report_older_than_the_mapping_is_made_anew(scored):
     assert report["expected_on_leaderboard"]["images"] == len(lines) - 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("lost", ["decision.rule", "prior", "threshold.applied", "expected_on_leaderboard.low"])
 def test_a_report_of_another_version_is_made_anew(lost, scored):
     report = json.loads(scored.report.read_text())
