@@ -15,6 +15,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from kit.schemas import ImageFacts, image_headers, image_names
 _GIB = 2**30
 _KEY_DIGITS = 16
 _FORMAT = 2
+_TASK = 8  # images: of small ones the handing out costs as much as the decoding
 
 
 @dataclass(frozen=True)
@@ -170,10 +172,15 @@ def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> dict[str, 
                 file.write(np.ascontiguousarray(pixels).data)
             return fact
 
+        def decode_all(some: Sequence[str]) -> list[ImageFacts]:
+            return [decode(name) for name in some]
+
+        names = list(facts)
+        tasks = [names[start : start + _TASK] for start in range(0, len(names), _TASK)]
         with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata; what matters is a fault
-            decoded = track(pool.map(decode, facts), f"decoding {folder.name}", len(facts))
-            return dict(zip(facts, decoded, strict=True))
+            decoded = chain.from_iterable(pool.map(decode_all, tasks))
+            return dict(zip(facts, track(decoded, f"decoding {folder.name}", len(facts)), strict=True))
 
 
 def _key(folder: Path, names: Sequence[str]) -> str:

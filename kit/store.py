@@ -57,7 +57,7 @@ def stored_fold(
             found = str(error).splitlines()[-1].strip()
             raise KitError(f"{path} to fit the detector of {run.config}", found, _RESTORE) from error
         device = "cuda" if on_gpu(config) else "cpu"
-        return laid_out(network, device).to(device)
+        return laid_out(network).to(device)
 
     with in_words(config.inference.batch_size, config.model.image_size_px, "inference.batch_size"):
         return store_detections(run.detections(data.part), source, detector, data.pixels, image_ids, track)

@@ -35,7 +35,7 @@ from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, loader
 from kit.errors import KitError
 from kit.files import remove_partials, replacing, write_text
 from kit.loss_check import BadLoss, LossCheck
-from kit.machine import devices, in_words, on_gpu, precision
+from kit.machine import devices, in_words, precision
 from kit.memory import keeping_freed_memory, laid_out
 from kit.model import load_checkpoint, network_input
 from kit.runs import HISTORY_COLUMNS, Run, Split
@@ -117,7 +117,7 @@ class DetectionModule(pl.LightningModule):
         first_epoch: int,
     ) -> None:
         super().__init__()
-        self.detector = laid_out(detector, "cuda" if on_gpu(config) else "cpu")
+        self.detector = laid_out(detector)
         self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
         size_px, seed = config.model.image_size_px, config.training.seed
         self._train = DetectionDataset(data, split.training(fold), size_px, seed, config.augmentation)

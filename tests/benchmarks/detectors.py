@@ -9,6 +9,7 @@ from torch import nn
 
 from kit import model
 from kit.config import Config, preset
+from kit.memory import laid_out
 
 from .sizes import Sizes
 
@@ -23,6 +24,6 @@ def config_of(name: str, sizes: Sizes) -> Config:
 
 
 def detector_of(config: Config, classes: int) -> nn.Module:
-    """A new network of the preset for so many classes, the same each time."""
+    """A new network of the preset for so many classes, the same each time, its weights as the kit lays them."""
     torch.manual_seed(config.training.seed)
-    return model.build(config.model, classes)
+    return laid_out(model.build(config.model, classes))
