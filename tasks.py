@@ -311,7 +311,7 @@ def submit(
         attempt = plan.attempt or _asked_and_sent(wire, plan, knobs, yes)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
         attempt = attempt if plan.step == "done" else upload.wait(wire, plan, attempt, knobs, _clock())
-    print("\n".join(upload.outcome(outgoing, attempt)))
+        upload.tell(outgoing, attempt, print)
 
 
 @verb(help=WORKSPACE | {"refresh": "ask Kaggle for scores that were pending"})

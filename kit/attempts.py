@@ -104,24 +104,27 @@ def refresh(wire: Wire, folder: Path) -> int:
     """Bring every attempt up to the server's list; how many changed.
 
     Never decides that an attempt failed: another process may just be sending it. One that was given up and
-    turns up late is taken back. A competition whose list Kaggle refuses is warned of, and the others go on.
+    turns up late is taken back. A competition whose list Kaggle refuses is warned of, and the others go on;
+    raises the refusal where none could be read.
     """
     tidy(folder)
     attempts = [(one, attempt) for one in read_submissions(folder) for attempt in one.attempts]
-    lists = {slug: _listed(wire, slug) for slug in sorted({attempt.competition for _, attempt in attempts})}
-    news = [(one, attempt, seen(one, attempt, lists[attempt.competition])) for one, attempt in attempts]
+    lists: dict[str, Sequence[RemoteSubmission]] = {}
+    refused: dict[str, Refused] = {}
+    for slug in sorted({attempt.competition for _, attempt in attempts}):
+        try:
+            lists[slug] = wire.submissions(slug)
+        except Refused as error:
+            refused[slug] = error
+    if refused and not lists:
+        raise next(iter(refused.values()))
+    for slug, error in refused.items():
+        log.warning("the scores of %s could not be asked for (%s); %s", slug, error.found, error.do)
+    news = [(one, attempt, seen(one, attempt, lists.get(attempt.competition, ()))) for one, attempt in attempts]
     for submission, attempt, now in news:
         if now != attempt:
             recorded(submission, now)
     return sum(now != attempt for _, attempt, now in news)
-
-
-def _listed(wire: Wire, slug: str) -> Sequence[RemoteSubmission]:
-    try:
-        return wire.submissions(slug)
-    except Refused as error:
-        log.warning("the scores of %s could not be asked for (%s); %s", slug, error.found, error.do)
-        return ()
 
 
 def seen(submission: Submission, attempt: Attempt, listed: Sequence[RemoteSubmission]) -> Attempt:

@@ -62,7 +62,8 @@ class Attempt:
     """One upload, recorded before it begins: by its id the server's list can be searched, whatever happens.
 
     ``status``: open (nobody knows whether the server has it), pending, complete or error (it has, under
-    ``ref``; the word is the server's), failed (it has not). ``again`` is whether it was a wanted repetition.
+    ``ref``; the word is the server's), failed (it has not). ``again`` is whether it was a wanted repetition,
+    ``told`` whether a `submit` has said how it ended: until then the same command is no new wish.
     """
 
     id: str
@@ -75,6 +76,7 @@ class Attempt:
     ref: int | None = None
     public_score: float | None = None
     reason: str = ""
+    told: bool = False
 
     def __post_init__(self) -> None:
         if self.status not in _WITHOUT_REF + _WITH_REF or (self.ref is None) != (self.status in _WITHOUT_REF):

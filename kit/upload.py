@@ -49,15 +49,15 @@ class Plan:
 def prepare(wire: Wire, outgoing: Outgoing, again: bool, knobs: KaggleConfig, clock: Clock) -> Plan:
     """Settle what is open, then decide. Only reads from the server. Raises KitError where nothing may be sent.
 
-    A call with the message (and ``--again``) of an attempt that is not finished is the same call once more: it
-    goes on with that attempt.
+    A call with the message (and ``--again``) of an attempt that is not finished, or whose end no call has told, is
+    the same call once more: it goes on with that attempt.
     """
     tidy(outgoing.submission.folder.parent)
-    settled = _settle_all(wire, outgoing, knobs, clock)
+    _settle_all(wire, outgoing, knobs, clock)
     arrived = [(one, attempt) for one, attempt in _same_bytes(outgoing) if attempt.ref is not None]
     mine = [attempt for one, attempt in arrived if one.number == outgoing.submission.number]
     repeated = [attempt for attempt in mine if (attempt.message, attempt.again) == (outgoing.message, again)]
-    if repeated and (repeated[-1].status == PENDING or repeated[-1].id in settled):
+    if repeated and (repeated[-1].status == PENDING or not repeated[-1].told):
         return Plan("wait", outgoing, again, attempt=repeated[-1])
     if repeated and not again:
         return Plan("done", outgoing, again, attempt=repeated[-1])
@@ -115,6 +115,16 @@ def wait(wire: Wire, plan: Plan, attempt: Attempt, knobs: KaggleConfig, clock: C
     return attempt
 
 
+def tell(outgoing: Outgoing, attempt: Attempt, say: Callable[[str], object]) -> None:
+    """Say how an attempt ended (see `outcome`), then record that it was said. Raises KitError as `outcome` does."""
+    try:
+        say("\n".join(outcome(outgoing, attempt)))
+    except KitError:
+        _recorded_as_told(outgoing, attempt)
+        raise
+    _recorded_as_told(outgoing, attempt)
+
+
 def left_today(limits: Limits) -> int | None:
     """Submissions left; None where that is not known: all zero means that the user is on no team yet."""
     return None if limits.today == limits.total == limits.allowed_now == 0 else limits.allowed_now
@@ -151,18 +161,18 @@ def outcome(outgoing: Outgoing, attempt: Attempt) -> list[str]:
     ]
 
 
-def _settle_all(wire: Wire, outgoing: Outgoing, knobs: KaggleConfig, clock: Clock) -> set[str]:
-    """Settle the attempts of these bytes that the server is not known to have; the ids of those that it has."""
-    found = set()
+def _recorded_as_told(outgoing: Outgoing, attempt: Attempt) -> None:
+    if not attempt.told:
+        recorded(outgoing.submission, replace(attempt, told=True))
+
+
+def _settle_all(wire: Wire, outgoing: Outgoing, knobs: KaggleConfig, clock: Clock) -> None:
+    """Settle the attempts of these bytes that the server is not known to have."""
     for submission, attempt in _same_bytes(outgoing):
         if attempt.status == OPEN or is_doubtful(attempt, clock):
-            now = settle(wire, submission, attempt, knobs, clock)
+            settle(wire, submission, attempt, knobs, clock)
         elif attempt.ref is None:  # given up once, and perhaps there by now
-            now = look(wire, submission, attempt)
-        else:
-            continue
-        found |= {now.id} if now.ref is not None else set()
-    return found
+            look(wire, submission, attempt)
 
 
 def _found_after_loss(

@@ -25,7 +25,7 @@ from kit.submission import (
     with_attempt,
     write_submission,
 )
-from kit.upload import Plan, limit_text, outcome, prepare, send, wait
+from kit.upload import Plan, limit_text, outcome, prepare, send, tell, wait
 
 SLUG = "a-slug"
 KNOBS = KaggleConfig()
@@ -65,6 +65,10 @@ class FakeKaggle:
         if self.steps == self.kill_at:
             raise Killed
         self.steps += 1
+
+    def said(self, text):
+        self._step()
+        assert text
 
     def now(self):
         self._step()
@@ -127,7 +131,10 @@ def submit(kaggle, submission, message="first try", again=False, knobs=KNOBS):
     outgoing = Outgoing(submission, SLUG, message, 1, ())
     plan = prepare(kaggle, outgoing, again, knobs, kaggle.clock)
     attempt = plan.attempt or send(kaggle, plan, knobs, kaggle.new_id, kaggle.clock)
-    return attempt if plan.step == "done" else wait(kaggle, plan, attempt, knobs, kaggle.clock)
+    attempt = attempt if plan.step == "done" else wait(kaggle, plan, attempt, knobs, kaggle.clock)
+    with contextlib.suppress(KitError):  # it ended in an error: that is told as well
+        tell(outgoing, attempt, kaggle.said)
+    return next(one for one in on_disk(submission).attempts if one.id == attempt.id)
 
 
 def on_disk(submission):
@@ -280,6 +287,20 @@ def test_an_again_that_was_cut_is_gone_on_with_by_the_same_command(kaggle, tmp_p
     assert [one.status for one in on_disk(submission).attempts] == ["complete"] * 2
 
 
+def test_an_again_that_was_cut_and_then_refreshed_is_not_sent_a_second_time_by_the_same_command(kaggle, tmp_path):
+    submission = filed(tmp_path)
+    submit(kaggle, submission)
+    kaggle.submit_faults, kaggle.list_faults = ["lost after"], 1
+    with pytest.raises(KitError, match="not known"):
+        submit(kaggle, submission, again=True)
+    kaggle.seconds += 60
+    assert refresh(kaggle, tmp_path / "submissions") == 1  # complete, but nobody was told
+    assert submit(kaggle, submission, again=True).ref == 101
+    assert len(kaggle.uploads) == 2
+    submit(kaggle, submission, again=True)  # told by now: a wish of its own
+    assert len(kaggle.uploads) == 3
+
+
 def test_an_attempt_that_turns_up_after_it_was_given_up_is_taken_back(kaggle, tmp_path):
     submission = filed(tmp_path)
     kaggle.submit_faults, kaggle.listed_after = ["lost after"], 300.0
@@ -341,6 +362,15 @@ def test_a_competition_whose_list_is_refused_does_not_hide_the_scores_of_others(
     assert refresh(kaggle, tmp_path / "submissions") == 1
     assert on_disk(submission).public_score == 0.25
     assert "a-gone-slug could not be asked for (Kaggle answered 404" in caplog.text
+
+
+def test_a_refresh_that_no_list_answers_is_an_error(kaggle, tmp_path):
+    submission = filed(tmp_path)
+    submit(kaggle, submission)
+    kaggle.refused_slugs = {SLUG}
+    with pytest.raises(Refused, match="404: gone"):
+        refresh(kaggle, tmp_path / "submissions")
+    assert on_disk(submission).status == "complete"
 
 
 def test_looks_that_fail_are_repeated_until_the_deadline(kaggle, tmp_path):
@@ -433,11 +463,13 @@ FAULTS = st.lists(st.sampled_from(["", "lost before", "lost after", "refused"]),
     listed_after=st.sampled_from([0.0, 3.0, 25.0]),
     unlisted=st.integers(0, 2),
     again=st.booleans(),
+    refreshed=st.booleans(),
 )
-@example(kills=[3], faults=[], listed_after=0.0, unlisted=0, again=False)
-@example(kills=[4], faults=[], listed_after=25.0, unlisted=2, again=True)
+@example(kills=[3], faults=[], listed_after=0.0, unlisted=0, again=False, refreshed=False)
+@example(kills=[4], faults=[], listed_after=25.0, unlisted=2, again=True, refreshed=False)
+@example(kills=[4], faults=[], listed_after=0.0, unlisted=0, again=True, refreshed=True)
 def test_killed_anywhere_and_called_again_until_it_ends_there_is_one_upload(
-    kills, faults, listed_after, unlisted, again, tmp_path_factory
+    kills, faults, listed_after, unlisted, again, refreshed, tmp_path_factory
 ):
     kaggle = FakeKaggle()
     submission = filed(tmp_path_factory.mktemp("killed"))
@@ -449,6 +481,11 @@ def test_killed_anywhere_and_called_again_until_it_ends_there_is_one_upload(
         with contextlib.suppress(Killed, KitError):
             submit(kaggle, submission, again=again)
             break
+        kaggle.kill_at = None
+        if refreshed:
+            kaggle.seconds += 30
+            with contextlib.suppress(KitError):
+                refresh(kaggle, submission.folder.parent)
     assert len(kaggle.uploads) == 1 + again
     now = on_disk(submission)
     assert (now.status, now.public_score, now.ref) == ("complete", 0.25, 100 + again)
