@@ -118,8 +118,8 @@ def refresh(wire: Wire, folder: Path) -> int:
             refused[slug] = error
     if refused and not lists:
         raise next(iter(refused.values()))
-    for slug, error in refused.items():
-        log.warning("the scores of %s could not be asked for (%s); %s", slug, error.found, error.do)
+    for slug, refusal in refused.items():
+        log.warning("the scores of %s could not be asked for (%s); %s", slug, refusal.found, refusal.do)
     news = [(one, attempt, seen(one, attempt, lists.get(attempt.competition, ()))) for one, attempt in attempts]
     for submission, attempt, now in news:
         if now != attempt:

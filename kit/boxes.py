@@ -10,10 +10,10 @@ from jaxtyping import Float, Float64, Real
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 Boxes = Float[np.ndarray, "n 4"]
-Side = float | Real[np.ndarray, "n"]
+Side = float | Real[np.ndarray, " n"]
 
 
-def area(boxes: Boxes) -> Float64[np.ndarray, "n"]:
+def area(boxes: Boxes) -> Float64[np.ndarray, " n"]:
     """Areas in square pixels; 0 for a box whose corners are inverted or equal."""
     sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0)
     return sides[:, 0] * sides[:, 1]
@@ -28,7 +28,7 @@ def iou_matrix(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Floa
     return _iou(_intersection(first, second), area(a)[:, None], area(b)[None])
 
 
-def iou_pairs(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, "n"]:
+def iou_pairs(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, " n"]:
     """Intersection over union of each box of ``a`` with the box of ``b`` in the same row, in 0..1."""
     return _iou(_intersection(a.astype(np.float64), b.astype(np.float64)), area(a), area(b))
 

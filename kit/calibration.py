@@ -42,8 +42,8 @@ class Curve:
     trust: float  # 0..1, of the curve; the rest is the logistic model's own p
 
     def __call__(
-        self, evidence: Float64[np.ndarray, "n"], modelled: Float64[np.ndarray, "n"]
-    ) -> Float64[np.ndarray, "n"]:
+        self, evidence: Float64[np.ndarray, " n"], modelled: Float64[np.ndarray, " n"]
+    ) -> Float64[np.ndarray, " n"]:
         """The probabilities at these evidences, for which the logistic model says ``modelled``."""
         return self.trust * np.interp(evidence, self.at, self.p) + (1 - self.trust) * modelled
 
@@ -87,7 +87,7 @@ class Calibration:
         )
 
 
-def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, "n"], sizes: Sizes) -> Calibration | None:
+def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -> Calibration | None:
     """Learn p from candidates (image_id, corners, score, label, agreement) and whether each was right.
 
     A ridge logistic model of the score's log-odds, the best rival's, the agreement, and per class an offset,
@@ -122,7 +122,7 @@ def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, "n"], sizes: Sizes) ->
     return replace(bare, pooled=_isotonic(seen, right, prior_hits), curves=curves)
 
 
-def evidence(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n"]:
+def evidence(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, " n"]:
     """The logistic model's log-odds without its constant; a class that it never saw adds nothing."""
     odds, rival, agreement, size = _features(candidates, sizes)
     none = ClassTerms(0.0, 0.0, 0.0)
@@ -132,7 +132,7 @@ def evidence(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -
     return shared + offset + slope * size + square * size**2
 
 
-def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n"]:
+def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, " n"]:
     """p(true positive) of each candidate, 0..1; among boxes of a class alike but for the score it rises strictly.
 
     ``candidates`` holds every candidate of its images. Where p is flat the score decides: ``TIE_SHARE`` of the
@@ -147,7 +147,7 @@ def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes
     return (1 - TIE_SHARE) * p + TIE_SHARE * np.clip(candidates["score"].to_numpy(np.float64), 0, 1)
 
 
-def best_rivals(candidates: pd.DataFrame, odds: Float64[np.ndarray, "n"]) -> Float64[np.ndarray, "n"]:
+def best_rivals(candidates: pd.DataFrame, odds: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """For each candidate the log-odds of its image's best candidate of another class.
 
     A rival scored below ``_LEAST_RIVAL``, or none, counts as one of that score.
@@ -185,7 +185,7 @@ def _design(candidates: pd.DataFrame, sizes: Sizes, labels: list[str]) -> Float6
     return np.hstack([np.stack(shared, axis=1), own, own * size[:, None], own * size[:, None] ** 2])
 
 
-def _isotonic(seen: Float64[np.ndarray, "n"], right: Bool[np.ndarray, "n"], prior_hits: int) -> Curve:
+def _isotonic(seen: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior_hits: int) -> Curve:
     from sklearn.isotonic import IsotonicRegression
 
     steps = IsotonicRegression(y_min=0, y_max=1).fit_transform(seen, right.astype(np.float64))

@@ -26,7 +26,7 @@ _MANY_BOX, _ONE_BOX = "many boxes per image", "one box per image"
 _SCORE_MARGIN = 0.12  # of the scores' range, around them
 _NUMBERED_POINTS = 8  # with more of them only the best carries its number
 
-Curves = Mapping[str, tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]]
+Curves = Mapping[str, tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]]
 
 
 def classes(table: pd.DataFrame) -> Figure:

@@ -165,5 +165,5 @@ def oracle(judged: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
 
 def shuffled(judged: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
     """The floor of choosing: any candidate as likely as another, with the confidence that it has."""
-    value: Float64[np.ndarray, "n"] = rng.random(len(judged))
+    value: Float64[np.ndarray, " n"] = rng.random(len(judged))
     return judged.assign(value=value)

@@ -182,9 +182,9 @@ def submission_text(table: pd.DataFrame) -> str:
 class _Ranked:
     """Candidates worth giving, by image, best first; corners as whole units of the last written digit."""
 
-    images: Int64[np.ndarray, "n"]
+    images: Int64[np.ndarray, " n"]
     corners: Int64[np.ndarray, "n 4"]
-    confidences: Float64[np.ndarray, "n"]
+    confidences: Float64[np.ndarray, " n"]
     labels: np.ndarray
 
 
@@ -232,7 +232,7 @@ def _next(offers: Iterator[tuple[Corners, str]], image_id: str) -> tuple[Corners
 def _answers(
     mapping: pd.DataFrame,
     corners: Int64[np.ndarray, "n 4"],
-    confidence: Float64[np.ndarray, "n"],
+    confidence: Float64[np.ndarray, " n"],
     labels: np.ndarray,
 ) -> pd.DataFrame:
     table = pd.DataFrame({
@@ -248,14 +248,14 @@ def _answers(
 
 def _written(
     boxes: Float64[np.ndarray, "n 4"],
-    width_px: float | Float64[np.ndarray, "n"],
-    height_px: float | Float64[np.ndarray, "n"],
+    width_px: float | Float64[np.ndarray, " n"],
+    height_px: float | Float64[np.ndarray, " n"],
 ) -> Int64[np.ndarray, "n 4"]:
     """Corners clipped to the image, in units of the last digit that is written."""
     return np.rint(clip(boxes, width_px, height_px) * 10**CORNER_DIGITS).astype(np.int64)
 
 
-def _has_area(corners: Int64[np.ndarray, "n 4"]) -> Bool[np.ndarray, "n"]:
+def _has_area(corners: Int64[np.ndarray, "n 4"]) -> Bool[np.ndarray, " n"]:
     return (corners[:, 2] > corners[:, 0]) & (corners[:, 3] > corners[:, 1])
 
 

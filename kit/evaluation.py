@@ -31,12 +31,12 @@ _HIGHEST_IOU = 1 - 1e-10
 class ClassMatches:
     """One class's detections by falling score; ties stand in the order of image_id, then of the table."""
 
-    scores: Float64[np.ndarray, "n"]
-    hits: Bool[np.ndarray, "n"]
-    images: Int64[np.ndarray, "n"]  # index into Matches.image_ids
-    rows: Int64[np.ndarray, "n"]  # row of the detections table, counted from 0
-    truths: Int64[np.ndarray, "n"]  # row of the truth table that a hit found, -1 where it is none
-    positives: Int64[np.ndarray, "images"]  # true boxes of the class on each image
+    scores: Float64[np.ndarray, " n"]
+    hits: Bool[np.ndarray, " n"]
+    images: Int64[np.ndarray, " n"]  # index into Matches.image_ids
+    rows: Int64[np.ndarray, " n"]  # row of the detections table, counted from 0
+    truths: Int64[np.ndarray, " n"]  # row of the truth table that a hit found, -1 where it is none
+    positives: Int64[np.ndarray, " images"]  # true boxes of the class on each image
 
 
 @dataclass(frozen=True)
@@ -112,7 +112,7 @@ def threshold_curve(
 
 def precision_recall(
     truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]
-) -> dict[str, tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]]:
+) -> dict[str, tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]]:
     """(recall, precision) after each detection by falling score, for each class with truth; IoU .5."""
     found = _with_truth(match(truth, detections, image_ids))
     return {label: _curve(part.hits, int(part.positives.sum())) for label, part in found.items()}
@@ -137,7 +137,7 @@ def mean_average_precision(matches: Matches, threshold: float = -math.inf, varia
     return _mean([_class_ap(found, variant, threshold) for found in _with_truth(matches).values()])
 
 
-def average_precision(hits: Bool[np.ndarray, "n"], positives: int, variant: Variant = "coco101") -> float:
+def average_precision(hits: Bool[np.ndarray, " n"], positives: int, variant: Variant = "coco101") -> float:
     """Average precision of one class from its hits by falling score; NaN without positives.
 
     ``coco101`` and ``voc11`` read the precision envelope (the best precision at this recall or a higher one)
@@ -164,8 +164,8 @@ def _with_truth(matches: Matches) -> dict[str, ClassMatches]:
 
 
 def _curve(
-    hits: Bool[np.ndarray, "n"], positives: int
-) -> tuple[Float64[np.ndarray, "n"], Float64[np.ndarray, "n"]]:
+    hits: Bool[np.ndarray, " n"], positives: int
+) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     found = np.cumsum(hits)
     return found / positives, found / np.arange(1, len(hits) + 1)
 
@@ -216,16 +216,16 @@ def _matchings(
 class _Pairs:
     """A detection and a true box of one image and class; by detection, then best first, the later on ties."""
 
-    detection: Int64[np.ndarray, "p"]
-    truth: Int64[np.ndarray, "p"]
-    iou: Float64[np.ndarray, "p"]
+    detection: Int64[np.ndarray, " p"]
+    truth: Int64[np.ndarray, " p"]
+    iou: Float64[np.ndarray, " p"]
 
 
 def _overlaps(
     true_boxes: Float64[np.ndarray, "t 4"],
-    true_keys: Int64[np.ndarray, "t"],
+    true_keys: Int64[np.ndarray, " t"],
     boxes: Float64[np.ndarray, "n 4"],
-    keys: Int64[np.ndarray, "n"],
+    keys: Int64[np.ndarray, " n"],
     lowest: float,
 ) -> _Pairs:
     order = np.argsort(true_keys, kind="stable")
@@ -238,7 +238,7 @@ def _overlaps(
     return _Pairs(detection[near], found[near], iou[near])
 
 
-def _greedily_taken(pairs: _Pairs, keys: Int64[np.ndarray, "n"], iou: float) -> Int64[np.ndarray, "n"]:
+def _greedily_taken(pairs: _Pairs, keys: Int64[np.ndarray, " n"], iou: float) -> Int64[np.ndarray, " n"]:
     """All images and classes at once: in each, the first pair left is a match and removes its rivals.
 
     As many rounds as an image has true boxes of one class, at most. -1 for a detection that takes none.
@@ -254,7 +254,7 @@ def _greedily_taken(pairs: _Pairs, keys: Int64[np.ndarray, "n"], iou: float) -> 
     return taken
 
 
-def _keys(table: pd.DataFrame, images: pd.Index, labels: pd.Index, name: str) -> Int64[np.ndarray, "n"]:
+def _keys(table: pd.DataFrame, images: pd.Index, labels: pd.Index, name: str) -> Int64[np.ndarray, " n"]:
     """One number per image and class, ordered by class, then by image."""
     image = images.get_indexer(pd.Index(table["image_id"])).astype(np.int64)
     if (image < 0).any():
@@ -263,12 +263,12 @@ def _keys(table: pd.DataFrame, images: pd.Index, labels: pd.Index, name: str) ->
     return labels.get_indexer(pd.Index(table["label"])).astype(np.int64) * len(images) + image
 
 
-def _first_of_run(values: Int64[np.ndarray, "n"]) -> Bool[np.ndarray, "n"]:
+def _first_of_run(values: Int64[np.ndarray, " n"]) -> Bool[np.ndarray, " n"]:
     """True where a run of equal neighbours begins; the values are not negative."""
     return np.diff(values, prepend=-1) != 0
 
 
-def _rank_in_run(values: Int64[np.ndarray, "n"]) -> Int64[np.ndarray, "n"]:
+def _rank_in_run(values: Int64[np.ndarray, " n"]) -> Int64[np.ndarray, " n"]:
     """0, 1, 2 ... within each run of equal neighbours."""
     starts = np.flatnonzero(_first_of_run(values))
     return np.arange(len(values)) - np.repeat(starts, np.diff(np.append(starts, len(values))))

@@ -103,13 +103,13 @@ def weighted_boxes_fusion(
 
 def _clusters(
     boxes: Float64[np.ndarray, "n 4"],
-    scores: Float64[np.ndarray, "n"],
-    source: Int64[np.ndarray, "n"],
+    scores: Float64[np.ndarray, " n"],
+    source: Int64[np.ndarray, " n"],
     ranked: Int64[np.ndarray, "g r"],
     iou: float,
 ) -> tuple[
-    Int64[np.ndarray, "c"], Float64[np.ndarray, "c 4"], Float64[np.ndarray, "c"], Int64[np.ndarray, "c"],
-    Int64[np.ndarray, "c"],
+    Int64[np.ndarray, " c"], Float64[np.ndarray, "c 4"], Float64[np.ndarray, " c"], Int64[np.ndarray, " c"],
+    Int64[np.ndarray, " c"],
 ]:  # fmt: skip
     """Cluster the groups of a block, rank by rank; ``ranked`` holds row numbers, then -1 to the end.
 
@@ -154,7 +154,7 @@ def _overlap(box: Float64[np.ndarray, "g 4"], clusters: Float64[np.ndarray, "g c
 
 
 def _blocks(
-    keys: Int64[np.ndarray, "n"], source: Int64[np.ndarray, "n"], scores: Float64[np.ndarray, "n"]
+    keys: Int64[np.ndarray, " n"], source: Int64[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]
 ) -> Iterator[Int64[np.ndarray, "g r"]]:
     """Groups of like size as matrices of row numbers by falling score, filled up with -1."""
     rows = np.lexsort((source, keys))
@@ -174,7 +174,7 @@ def _blocks(
             yield np.where(inside, rows[np.where(inside, starts[block, None] + rank, 0)], -1)
 
 
-def _known_sources(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndarray, "n"]:
+def _known_sources(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndarray, " n"]:
     found = _source_numbers(detections, sources)
     if (found < 0).any():
         stranger = detections[["run", "view"]].iloc[int(np.argmax(found < 0))]
@@ -182,7 +182,7 @@ def _known_sources(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndarr
     return found
 
 
-def _source_numbers(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndarray, "n"]:
+def _source_numbers(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndarray, " n"]:
     """Each row's place in ``sources``; -1 where it is of none of them."""
     run, runs = pd.factorize(detections["run"])
     view, views = pd.factorize(detections["view"])
@@ -191,7 +191,7 @@ def _source_numbers(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndar
     return numbers.reshape(len(runs), len(views))[run, view]
 
 
-def _groups(detections: pd.DataFrame) -> tuple[Int64[np.ndarray, "n"], pd.Index, pd.Index]:
+def _groups(detections: pd.DataFrame) -> tuple[Int64[np.ndarray, " n"], pd.Index, pd.Index]:
     """One number per image and class, ordered by image, then class; with the images and the classes."""
     image, images = pd.factorize(detections["image_id"], sort=True)
     label, labels = pd.factorize(detections["label"], sort=True)
@@ -202,16 +202,16 @@ def _boxes(detections: pd.DataFrame) -> Float64[np.ndarray, "n 4"]:
     return detections[CORNERS].to_numpy(np.float64)
 
 
-def _scores(detections: pd.DataFrame) -> Float64[np.ndarray, "n"]:
+def _scores(detections: pd.DataFrame) -> Float64[np.ndarray, " n"]:
     return detections["score"].to_numpy(np.float64)
 
 
 def _candidates(
     image_ids: pd.Series | pd.Index,
     boxes: Float64[np.ndarray, "n 4"],
-    scores: Float64[np.ndarray, "n"],
+    scores: Float64[np.ndarray, " n"],
     labels: pd.Series | pd.Index,
-    agreement: Float64[np.ndarray, "n"],
+    agreement: Float64[np.ndarray, " n"],
 ) -> pd.DataFrame:
     """The table of candidates, sorted by image_id, then by falling score; ties keep their order."""
     columns = {"image_id": image_ids.array, "score": scores, "label": labels.array, "agreement": agreement}

@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float32, Int64
-from torch import nn
+from torch import Tensor, nn
 
 from kit.boxes import CORNERS, Boxes, clip
 from kit.config import InferenceConfig
@@ -187,8 +187,8 @@ class _Found(NamedTuple):
     """One image's detections in one view, boxes in the original's pixels."""
 
     boxes: Boxes
-    scores: Float32[np.ndarray, "n"]
-    labels: Int64[np.ndarray, "n"]
+    scores: Float32[np.ndarray, " n"]
+    labels: Int64[np.ndarray, " n"]
 
 
 def _in_original(view: View, size: tuple[int, int], size_px: int, output: Mapping[str, torch.Tensor]) -> _Found:

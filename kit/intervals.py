@@ -109,8 +109,8 @@ def expected_on(matches: Matches, images: int, seed: int, draws: int = DRAWS) ->
 
 
 def resampled(
-    matches: Matches, group: Int64[np.ndarray, "images"], counts: Float64[np.ndarray, "r groups"]
-) -> dict[str, Float64[np.ndarray, "r"]]:
+    matches: Matches, group: Int64[np.ndarray, " images"], counts: Float64[np.ndarray, "r groups"]
+) -> dict[str, Float64[np.ndarray, " r"]]:
     """Each class's AP (COCO's 101 points) in every resample; NaN where it has no true box there.
 
     ``group`` numbers each image's group, and ``counts`` says how often each group stands in each resample.
@@ -121,8 +121,8 @@ def resampled(
 
 
 def _class_resampled(
-    found: ClassMatches, group: Int64[np.ndarray, "images"], counts: Float64[np.ndarray, "r groups"]
-) -> Float64[np.ndarray, "r"]:
+    found: ClassMatches, group: Int64[np.ndarray, " images"], counts: Float64[np.ndarray, "r groups"]
+) -> Float64[np.ndarray, " r"]:
     groups, hits = counts.shape[1], int(found.hits.sum())
     positives = counts @ np.bincount(group, weights=found.positives, minlength=groups)
     person = group[found.images]
@@ -146,7 +146,7 @@ def _class_resampled(
 
 def _resamples(
     matches: Matches, patients: Mapping[str, str], seed: int, resamples: int
-) -> tuple[Int64[np.ndarray, "images"], Float64[np.ndarray, "r groups"]]:
+) -> tuple[Int64[np.ndarray, " images"], Float64[np.ndarray, "r groups"]]:
     names, person = np.unique([patients[image] for image in matches.image_ids], return_inverse=True)
     people = len(names)
     if people < 2:  # one patient says nothing about another
@@ -165,7 +165,7 @@ def _true(matches: Matches) -> dict[str, ClassMatches]:
     return {label: part for label, part in matches.classes.items() if part.positives.any()}
 
 
-def _intervals(values: Mapping[str, float], drawn: Mapping[str, Float64[np.ndarray, "r"]]) -> Intervals:
+def _intervals(values: Mapping[str, float], drawn: Mapping[str, Float64[np.ndarray, " r"]]) -> Intervals:
     overall = float(np.mean(list(values.values()))) if values else math.nan
     return Intervals(
         _interval(overall, _class_mean(drawn)),
@@ -173,7 +173,7 @@ def _intervals(values: Mapping[str, float], drawn: Mapping[str, Float64[np.ndarr
     )
 
 
-def _class_mean(drawn: Mapping[str, Float64[np.ndarray, "r"]]) -> Float64[np.ndarray, "r"]:
+def _class_mean(drawn: Mapping[str, Float64[np.ndarray, " r"]]) -> Float64[np.ndarray, " r"]:
     """The mean over the classes that have truth in a resample; NaN where none has."""
     if not drawn:
         return np.zeros(0)
@@ -184,7 +184,7 @@ def _class_mean(drawn: Mapping[str, Float64[np.ndarray, "r"]]) -> Float64[np.nda
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-def _interval(value: float, drawn: Float64[np.ndarray, "r"]) -> Interval:
+def _interval(value: float, drawn: Float64[np.ndarray, " r"]) -> Interval:
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return Interval(value, math.nan, math.nan)

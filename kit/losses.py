@@ -75,7 +75,7 @@ class _Judged:
 
     labels: np.ndarray
     cause: np.ndarray
-    points: Int64[np.ndarray, "n"]
+    points: Int64[np.ndarray, " n"]
 
 
 def _judged(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> _Judged:
@@ -99,7 +99,11 @@ def _judged(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> 
 
 
 def _repaired(
-    judged: _Judged, true_labels: pd.Series, free: Bool[np.ndarray, "t"], missed: Bool[np.ndarray, "t"], cause: str
+    judged: _Judged,
+    true_labels: pd.Series,
+    free: Bool[np.ndarray, " t"],
+    missed: Bool[np.ndarray, " t"],
+    cause: str,
 ) -> float:
     """The mAP if this cause alone did not exist."""
     asked = true_labels.to_numpy(object)[~missed if cause == "missed" else slice(None)]

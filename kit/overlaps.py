@@ -18,8 +18,8 @@ from kit.boxes import CORNERS, iou_pairs
 class Nearest:
     """For each detection the row of the true box that it overlaps most (-1 for none), and the overlap, 0..1."""
 
-    truth: Int64[np.ndarray, "n"]
-    iou: Float64[np.ndarray, "n"]
+    truth: Int64[np.ndarray, " n"]
+    iou: Float64[np.ndarray, " n"]
 
 
 def nearest(truth: pd.DataFrame, detections: pd.DataFrame) -> tuple[Nearest, Nearest]:
@@ -42,14 +42,14 @@ def nearest(truth: pd.DataFrame, detections: pd.DataFrame) -> tuple[Nearest, Nea
     return own, other
 
 
-def hits_alone(truth: pd.DataFrame, detections: pd.DataFrame, iou: float) -> Bool[np.ndarray, "n"]:
+def hits_alone(truth: pd.DataFrame, detections: pd.DataFrame, iou: float) -> Bool[np.ndarray, " n"]:
     """Which detections would be right as the only box of their image: a box of their class at ``iou`` or more."""
     own, _ = nearest(truth, detections)
     return own.iou >= iou
 
 
 def _best(
-    row: Int64[np.ndarray, "p"], true: Int64[np.ndarray, "p"], iou: Float64[np.ndarray, "p"], count: int
+    row: Int64[np.ndarray, " p"], true: Int64[np.ndarray, " p"], iou: Float64[np.ndarray, " p"], count: int
 ) -> Nearest:
     best, overlap = np.full(count, -1), np.zeros(count)
     order = np.lexsort((true, iou, row))

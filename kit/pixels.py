@@ -42,9 +42,9 @@ class PixelRows:
     """
 
     file: Path
-    offsets: Int64[np.ndarray, "n"]
-    widths_px: Int64[np.ndarray, "n"]
-    heights_px: Int64[np.ndarray, "n"]
+    offsets: Int64[np.ndarray, " n"]
+    widths_px: Int64[np.ndarray, " n"]
+    heights_px: Int64[np.ndarray, " n"]
 
     def read(self, index: int) -> Grey:
         """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied."""

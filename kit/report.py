@@ -13,6 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+
 import kit
 from kit import decision, evaluation, explore, intervals
 from kit.choice import RULES, Rule, fit_rules, preferred

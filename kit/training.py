@@ -35,7 +35,7 @@ from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, loader
 from kit.errors import KitError
 from kit.files import remove_partials, replacing, write_text
 from kit.loss_check import BadLoss, LossCheck
-from kit.machine import devices, in_words, precision
+from kit.machine import devices, in_words, on_gpu, precision
 from kit.memory import keeping_freed_memory, laid_out
 from kit.model import load_checkpoint, network_input
 from kit.runs import HISTORY_COLUMNS, Run, Split
