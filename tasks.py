@@ -390,6 +390,7 @@ def push(
     """Train a run on Kaggle's GPUs: the kit and the run's knobs as one private script."""
     from kit import kernel
     from kit.files import write_text
+    from kit.pushes import pushing, settle
 
     planned = kernel.plan(Path(workspace), run, preset, tuple(set_ or ()), folds)
     if dry_run:
@@ -398,12 +399,15 @@ def push(
         print("\n".join([*planned.lines(None), f"script:      {path}", "dry run: nothing was sent"]))
         return
     wire = _kernels(planned.config.kaggle)
-    kernel.require_idle(wire, planned)
-    hours = wire.gpu_hours()
-    print("\n".join(planned.lines(hours)))
-    kernel.require_hours(hours)
-    _ask("push it?", yes)
-    made = kernel.push(wire, planned, secrets.token_hex(ID_BYTES))
+    with pushing(planned.run):
+        made = settle(wire, planned.run, planned.config.kaggle)
+        if made is None or not kernel.is_repeated(planned, made):  # else it is the same command once more
+            kernel.require_idle(wire, planned)
+            hours = wire.gpu_hours()
+            print("\n".join(planned.lines(hours)))
+            kernel.require_hours(hours)
+            _ask("push it?", yes)
+            made = kernel.push(wire, planned, secrets.token_hex(ID_BYTES))
     print(f"version {made.version}: {made.url}\n`invoke kernel.status --run {run} --wait`, then kernel.pull")
 
 
@@ -417,11 +421,13 @@ def status(
     """What became of a pushed run: its state, its last metrics, the tail of its log."""
     from kit import kernel
     from kit.config import Config, override
+    from kit.pushes import last_push, require_pushed
     from kit.runs import Run
 
-    knobs = override(Config(), set_ or ())
-    pushed = kernel.read_push(Run(Path(workspace), run))
+    knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
+    require_pushed(home)
     wire, before = _kernels(knobs.kaggle), ""
+    pushed = last_push(wire, home, knobs.kaggle)
     for session in kernel.looks(wire, pushed, knobs.kernel.poll_seconds):
         works = session.status in (kernel.QUEUED, kernel.RUNNING)
         if not (wait and works):
@@ -440,14 +446,17 @@ def pull(context: Context, run: str, set_: Iterable[str] | None = None, workspac
     """Bring a pushed run home as runs/NAME, every file as the kernel's manifest says."""
     from kit import kernel
     from kit.config import Config, override
+    from kit.pushes import last_push, require_pushed
     from kit.runs import Run
+    from kit.session import FINISHED, STOPPED
 
-    knobs = override(Config(), set_ or ())
-    home = Run(Path(workspace), run)
-    manifest = kernel.pull(_kernels(knobs.kaggle), home, print)
+    knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
+    require_pushed(home)
+    wire = _kernels(knobs.kaggle)
+    manifest = kernel.pull(wire, home, last_push(wire, home, knobs.kaggle), print)
     ends = {
-        kernel.FINISHED: "it is finished: `invoke evaluate`, `invoke predict`, `invoke submit`",
-        kernel.STOPPED: f"it stopped itself in time: `invoke kernel.push --run {run}` goes on with it",
+        FINISHED: "it is finished: `invoke evaluate`, `invoke predict`, `invoke submit`",
+        STOPPED: f"it stopped itself in time: `invoke kernel.push --run {run}` goes on with it",
     }
     print(f"run {run}: {len(manifest.files)} files in {home.folder}; {ends[manifest.ended]}")
 

@@ -34,6 +34,14 @@ class Session:
     log: str
 
 
+@dataclass(frozen=True)
+class Version:
+    """A kernel's newest version: its number, and the script as it was pushed."""
+
+    version: int
+    source: str
+
+
 def connect_kernels(settings: KaggleConfig) -> Kernels:
     """Log in. Raises KitError where that fails."""
     return Kernels(log_in(settings))
@@ -65,8 +73,9 @@ class Kernels:
             raise Refused(action, f"Kaggle refused: {self._hidden(made.error)}", "do what Kaggle says, then again")
         wrong = [*made.invalid_competition_sources, *made.invalid_dataset_sources]
         if wrong:
+            runs = f"; version {made.version_number} runs without it, and will fail" if made.version_number else ""
             raise Refused(
-                f"{action} with its data", f"Kaggle mounts no {', '.join(wrong)} for this account",
+                f"{action} with its data", f"Kaggle mounts no {', '.join(wrong)} for this account{runs}",
                 f"join at https://www.kaggle.com/competitions/{competition}/rules, or --set competition.slug=SLUG",
             )  # fmt: skip
         if not made.version_number:
@@ -85,6 +94,20 @@ class Kernels:
             self._hidden(state.failure_message or ""),
             self._hidden(_plain_log(text)),
         )
+
+    def newest(self, kernel: str) -> Version | None:
+        """The newest version of a kernel; None where there is no such kernel."""
+        from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
+
+        request = ApiGetKernelRequest()
+        request.user_name, request.kernel_slug = kernel.split("/")
+
+        def ask() -> Version:
+            with self._client.build_kaggle_client() as kaggle:
+                found = kaggle.kernels.kernels_api_client.get_kernel(request)
+            return Version(int(found.metadata.current_version_number or 0), found.blob.source or "")
+
+        return self._read(f"to look for the kernel {kernel}", lambda: _if_there(ask))
 
     def output(self, kernel: str, version: int, folder: Path) -> None:
         """Bring every file of a version's output into a folder; what is there whole is not fetched again."""
@@ -119,23 +142,25 @@ class Kernels:
 
     def _dataset_status(self, ref: str) -> str | None:
         """None where there is no such data set."""
-
-        def ask() -> str | None:
-            try:
-                return str(self._client.dataset_status(ref))
-            except OSError as error:
-                answer = answer_of(error)
-                if answer is not None and answer.status in (403, 404):
-                    return None
-                raise
-
-        return self._read(f"to look for the data set {ref}", ask)
+        ask = lambda: str(self._client.dataset_status(ref))  # noqa: E731
+        return self._read(f"to look for the data set {ref}", lambda: _if_there(ask))
 
     def _read(self, action: str, call: Callable[[], T]) -> T:
         return self._guard.read(action, "", call)
 
     def _hidden(self, text: str) -> str:
         return self._guard.credentials.hide(text)
+
+
+def _if_there(ask: Callable[[], T]) -> T | None:
+    """What is asked for; None where Kaggle says that there is no such thing, or none that this account may see."""
+    try:
+        return ask()
+    except OSError as error:
+        answer = answer_of(error)
+        if answer is not None and answer.status in (403, 404):
+            return None
+        raise
 
 
 def _plain_log(text: str) -> str:

@@ -1,11 +1,12 @@
 """Train a run on Kaggle's machines and bring it home: push, status, pull, each safe to call again.
 
-What is known of a push stands in ``kernels/NAME.json``; its output is gathered in ``kernels/NAME/`` and becomes
-``runs/NAME`` in one rename, when every file is what the kernel's own manifest says.
+What is known of a push is in ``kit.pushes``; its output is gathered in ``kernels/NAME/`` and becomes ``runs/NAME``
+in one rename, when every file is what the kernel's own manifest says.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -16,36 +17,24 @@ import zipfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
 
+from kit import pushes
 from kit.checkout import git_state, packed, requirements
 from kit.config import DEFAULT_PRESET, Config, differences, load, override, preset
 from kit.download_record import downloaded_slug
-from kit.errors import KitError, nearest
+from kit.errors import KitError
 from kit.files import make_folder, sha256, write_json, write_text, writing
 from kit.kaggle_kernels import Kernels, Session
 from kit.kernel_script import kernel_script
+from kit.pushes import Push, read_push, record_path, slug_of
 from kit.records import read_record
+from kit.refusals import Refused, Unanswered
 from kit.runs import Run
-from kit.session import FINISHED, MANIFEST, ORIGIN, RUN_ARCHIVE, STOPPED, Manifest
+from kit.session import MANIFEST, ORIGIN, RUN_ARCHIVE, Manifest, state_sha256
 
 QUEUED, RUNNING, COMPLETE, CANCELLED = "queued", "running", "complete", "cancelled"
 _TAIL_LINES = 15
-_SLUG_LETTERS = 40
 _SHOWN = 3
-
-
-@dataclass(frozen=True)
-class Push:
-    """One push: its own id, the kernel OWNER/SLUG, Kaggle's number for it, the hash of what it goes on from."""
-
-    id: str
-    kernel: str
-    version: int
-    url: str
-    preset: str
-    config: dict[str, Any]
-    continues_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -98,13 +87,18 @@ def plan(
     if any(text.strip().startswith("competition.slug") for text in assignments):
         slug = config.competition.slug
     config = config.replace({"competition.slug": slug})
-    before = read_push(run).preset if _record(run).exists() else DEFAULT_PRESET
+    before = read_push(run).preset if record_path(run).exists() else DEFAULT_PRESET
     return Plan(run, config, preset_name or before, slug, continues)
 
 
 def script(planned: Plan, push_id: str) -> str:
     """The file that would be pushed."""
-    facts = {"id": push_id, "run": planned.run.name, "preset": planned.preset}
+    facts = {
+        "id": push_id,
+        "run": planned.run.name,
+        "preset": planned.preset,
+        "continues": "" if planned.continues is None else state_sha256(planned.run.folder),
+    }
     return kernel_script(planned.config, facts, requirements(), packed(), git_state())
 
 
@@ -117,10 +111,14 @@ def require_hours(hours: float | None) -> None:
         )  # fmt: skip
 
 
+def is_repeated(planned: Plan, push: Push) -> bool:
+    """Whether a push was made with these very knobs."""
+    return push.config == json.loads(json.dumps(planned.config.as_dict()))
+
+
 def require_idle(wire: Kernels, planned: Plan) -> None:
     """Raises KitError where an earlier push of the run still works."""
-    path = _record(planned.run)
-    if path.exists():
+    if record_path(planned.run).exists():
         earlier = read_push(planned.run)
         status = wire.session(earlier.kernel, earlier.version).status
         if status in (QUEUED, RUNNING):
@@ -131,38 +129,45 @@ def require_idle(wire: Kernels, planned: Plan) -> None:
 
 
 def push(wire: Kernels, planned: Plan, push_id: str) -> Push:
-    """Upload what the run goes on from, push the script, record it."""
+    """Upload what the run goes on from, then the script, exactly once: recorded before and after.
+
+    Raises KitError where Kaggle refused it, and where nobody knows: the same command then looks for it first.
+    """
     run = planned.run
-    make_folder(run.workspace / "kernels")
-    slug = f"kit-{_slug(run.name)}"
+    slug = f"kit-{slug_of(run.name)}"
     sources, continues = [], ""
     if planned.continues is not None:
         dataset = f"{wire.username}/{slug}-run"
-        continues = _state_sha256(run)
+        continues = state_sha256(run.folder)
         _upload_run(wire, run, dataset, slug, push_id)
         sources = [dataset]
+    kernel, knobs = f"{wire.username}/{slug}", planned.config.as_dict()
+    attempt = Push(push_id, kernel, 0, "", planned.preset, knobs, continues, time.time())
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / slug
         write_text(place / "kernel.py", script(planned, push_id))
         write_json(place / "kernel-metadata.json", _metadata(wire.username, slug, planned, sources))
-        version, url = wire.push(place, planned.competition)
-    made = Push(
-        push_id, f"{wire.username}/{slug}", version, url, planned.preset, planned.config.as_dict(), continues
-    )
-    write_json(_record(run), asdict(made))
-    return made
+        pushes.begin(run, attempt)
+        try:
+            version, url = wire.push(place, planned.competition)
+        except Refused:
+            pushes.refused(run)
+            raise
+        except Unanswered as error:
+            return _found_after_loss(wire, run, attempt, error)
+    return pushes.arrived(run, dataclasses.replace(attempt, version=version, url=url))
 
 
-def read_push(run: Run) -> Push:
-    """The last push of a run. Raises KitError where there was none."""
-    path = _record(run)
-    if not path.exists():
-        known = [one.stem for one in path.parent.glob("*.json")]
+def _found_after_loss(wire: Kernels, run: Run, attempt: Push, lost: Unanswered) -> Push:
+    found = None
+    with contextlib.suppress(KitError):  # then the next command looks
+        found = pushes.look(wire, run, attempt)
+    if found is None:
         raise KitError(
-            f"a run that was pushed from {run.workspace}", repr(run.name),
-            f"nearest: {nearest(run.name, known)}; `invoke kernel.push --run {run.name}` pushes it",
-        )  # fmt: skip
-    return read_record(path, Push, f"delete {path} and push again")
+            lost.expected, f"{lost.found}; whether it arrived is not known",
+            "the same command looks for it on Kaggle before it sends anything",
+        ) from lost  # fmt: skip
+    return found
 
 
 def status(wire: Kernels, pushed: Push) -> Session:
@@ -193,9 +198,8 @@ def lines(session: Session, tail: int = _TAIL_LINES) -> list[str]:
     return shown + [f"  {line}" for line in log[len(log) - tail if tail < len(log) else 0 :]]
 
 
-def pull(wire: Kernels, run: Run, note: Callable[[str], None]) -> Manifest:
-    """Bring the last push's output to ``runs/NAME``. Raises KitError while there is none, or it is not whole."""
-    pushed = read_push(run)
+def pull(wire: Kernels, run: Run, pushed: Push, note: Callable[[str], None]) -> Manifest:
+    """Bring a push's output to ``runs/NAME``. Raises KitError while there is none, or it is not whole."""
     if (run.folder / ORIGIN).exists() and _manifest(run.folder / ORIGIN).push_id == pushed.id:
         note("it is there already")
         return _manifest(run.folder / ORIGIN)
@@ -275,17 +279,12 @@ def _place(run: Run, staging: Path, manifest: Manifest) -> None:
 
 def _require_replaceable(run: Run, pushed: Push) -> None:
     """The local run may give way only to what was made from it; one without a state was made otherwise."""
-    state = _state_sha256(run)
+    state = state_sha256(run.folder)
     if run.folder.exists() and (not state or run.finished.exists() or state != pushed.continues_sha256):
         raise KitError(
             f"{run.folder} to be what version {pushed.version} went on from", "another state of the run",
             "move that folder away, then pull again",
         )  # fmt: skip
-
-
-def _state_sha256(run: Run) -> str:
-    """The hash of a run's last checkpoints, in order; "" where it has none."""
-    return "".join(sha256(path) for path in sorted(run.folder.glob("**/last.ckpt")))
 
 
 def _upload_run(wire: Kernels, run: Run, dataset: str, slug: str, push_id: str) -> None:
@@ -318,29 +317,5 @@ def _metadata(owner: str, slug: str, planned: Plan, datasets: list[str]) -> dict
     }
 
 
-def _record(run: Run) -> Path:
-    return run.workspace / "kernels" / f"{run.name}.json"
-
-
 def _staging(run: Run) -> Path:
     return run.workspace / "kernels" / run.name
-
-
-def _slug(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")[:_SLUG_LETTERS].strip("-") or "run"
-
-
-__all__ = [
-    "FINISHED",
-    "STOPPED",
-    "Plan",
-    "Push",
-    "lines",
-    "looks",
-    "plan",
-    "pull",
-    "push",
-    "read_push",
-    "script",
-    "status",
-]

@@ -6,7 +6,6 @@ Ctrl-C at the end of an epoch, and the session ends normally: a second push goes
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import os
@@ -15,7 +14,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -41,28 +40,34 @@ class Manifest:
     files: dict[str, str]
 
 
-def run_session(config: Config, run_name: str, preset: str, push_id: str, package: Path, output: Path) -> str:
+def run_session(config: Config, push: Mapping[str, str], package: Path, output: Path) -> str:
     """Do it all; how it ended: finished or stopped. Raises SystemExit with the code of a step that failed.
 
-    ``output`` is the folder that Kaggle keeps; the data and the caches stand elsewhere.
+    ``push`` has its ``id``, the ``run``, the ``preset`` and the state that it ``continues``, "" for none.
+    ``output`` is the folder that Kaggle keeps; the data and the caches stand elsewhere. A trained run is kept
+    whatever comes of scoring it and of the answers: both can be done again at home.
     """
+    run_name, push_id = push["run"], push["id"]
     log.info("kit push %s: run %s", push_id, run_name)
     started = time.monotonic()
     workspace = make_folder(package.parent / "workspace")
     make_folder(output / "runs")
     (workspace / "runs").symlink_to(output / "runs")
     run = Run(workspace, run_name)
-    _restore(Path(config.kaggle.input_root).resolve(), output / "runs" / run_name)
+    if push["continues"]:
+        _restore(Path(config.kaggle.input_root).resolve(), output / "runs" / run_name, push["continues"])
     flags = [word for assignment in assignments(config) for word in ("--set", assignment)]
     step = _Steps(package, workspace)
     root = f"kaggle.input_root={Path(config.kaggle.input_root).resolve()}"
     ids = f"competition.expected_ids={config.competition.expected_ids}"
-    step.run("download", "--competition", config.competition.slug, "--set", root, "--set", ids)
-    words = ("train", "--run", run_name, "--preset", preset, *flags)
+    step.must_run("download", "--competition", config.competition.slug, "--set", root, "--set", ids)
+    words = ("train", "--run", run_name, "--preset", push["preset"], *flags)
     ended = step.train(run, words, config, started)
     if ended == FINISHED:
-        step.run("evaluate", "--run", run_name)
-        step.run("predict", "--run", run_name)
+        for verb in ("evaluate", "predict"):
+            if step.run(verb, "--run", run_name):
+                log.info("kit: %s failed; the run is whole: pull it, then `invoke %s` there", verb, verb)
+                break
     files = {path.relative_to(output).as_posix(): sha256(path) for path in _files(output / "runs" / run_name)}
     write_json(output / MANIFEST, asdict(Manifest(push_id, run_name, ended, files)))
     log.info("kit push %s: %s", push_id, ended)
@@ -82,9 +87,13 @@ class _Steps:
     def __init__(self, package: Path, workspace: Path) -> None:
         self._package, self._workspace = package, workspace
 
-    def run(self, *words: str) -> None:
-        """Run one to its end."""
-        code = self._start(words).wait()
+    def run(self, *words: str) -> int:
+        """Run one to its end; its exit code."""
+        return self._start(words).wait()
+
+    def must_run(self, *words: str) -> None:
+        """Run one to its end. Raises SystemExit where it failed."""
+        code = self.run(*words)
         if code:
             log.info("kit: %s failed", words[0])
             sys.exit(code)
@@ -128,13 +137,22 @@ class _Steps:
             process.wait()
 
 
-def _restore(root: Path, goal: Path) -> None:
-    """Go on from the run that the push brought, if there is one."""
-    with contextlib.suppress(StopIteration):
-        archive = next(_named(root, RUN_ARCHIVE))
+def state_sha256(folder: Path) -> str:
+    """The hashes of a run's last checkpoints, joined in the order of their folds; "" where it has none."""
+    return "".join(sha256(path) for path in sorted(folder.glob("**/last.ckpt")))
+
+
+def _restore(root: Path, goal: Path, state: str) -> None:
+    """Go on from the run that the push brought. Raises SystemExit where Kaggle mounted another one, or none."""
+    archive = next(_named(root, RUN_ARCHIVE), None)
+    if archive is not None:
         with zipfile.ZipFile(archive) as opened:  # of this very user's own making
             opened.extractall(make_folder(goal))
-        log.info("kit: going on from %s", archive)
+    if state_sha256(goal) != state:
+        found = "another state of the run" if archive else f"no {RUN_ARCHIVE}"
+        log.info("kit: the run to go on from is not mounted: found %s; push again", found)
+        sys.exit(1)
+    log.info("kit: going on from %s", archive)
 
 
 def _named(root: Path, name: str) -> Iterator[Path]:
@@ -164,4 +182,4 @@ def main(config_text: str, push: dict[str, str], package: Path) -> None:
     content = json.loads(config_text)
     values = {f"{section}.{name}": value for section, names in content.items() for name, value in names.items()}
     config = Config().replace({key: tuple(v) if isinstance(v, list) else v for key, v in values.items()})
-    run_session(config, push["run"], push["preset"], push["id"], package, Path.cwd())
+    run_session(config, push, package, Path.cwd())

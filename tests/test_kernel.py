@@ -4,12 +4,16 @@ The road is gone once, with a session that stops itself on the way; what may go 
 """
 
 import ast
+import contextlib
+import hashlib
 import json
 import re
 import shutil
 import signal
+import subprocess
 import time
-from dataclasses import asdict
+import zipfile
+from dataclasses import asdict, replace
 
 import pytest
 from conftest import TOY, TOY_TEST_IMAGES
@@ -17,14 +21,15 @@ from kaggle_server import FOREVER, USERNAME, KaggleServer
 from kaggle_user import User
 
 from kit.checkout import git_state, packed, requirements
-from kit.config import override, preset
+from kit.config import KaggleConfig, override, preset
 from kit.errors import KitError
 from kit.files import sha256
-from kit.kaggle_kernels import Kernels, Session, _plain_log
-from kit.kernel import Push, plan, pull, script
+from kit.kaggle_kernels import Kernels, Session, Version, _plain_log
+from kit.kernel import plan, pull, script
 from kit.model import load_checkpoint
+from kit.pushes import Push, arrived, begin, last_push, pushing, read_push, settle, slug_of
 from kit.runs import Run
-from kit.session import Manifest, _Steps, assignments
+from kit.session import Manifest, _Steps, assignments, run_session
 from kit.submission import read_submissions
 
 SLUG, KERNEL = "toy-competition", f"{USERNAME}/kit-mine"
@@ -55,7 +60,7 @@ def test_the_script_says_what_it_is_has_the_knobs_in_clear_and_the_package_below
         node.targets[0].id: ast.literal_eval(node.value) for node in tree.body if isinstance(node, ast.Assign)
     }
     assert json.loads(values["CONFIG"])["data"]["folds"] == 2
-    assert values["PUSH"] == {"id": "abcd", "run": "mine", "preset": "demo"}
+    assert values["PUSH"] == {"id": "abcd", "run": "mine", "preset": "demo", "continues": ""}
     assert values["REQUIREMENTS"] == requirements()
     assert len(packed()) < len(text) < 1_000_000  # Kaggle's limit for a script
 
@@ -67,7 +72,9 @@ def test_a_run_that_has_finished_is_not_pushed(trained):
 
 def test_a_run_is_pushed_with_the_knobs_that_it_was_started_with(trained):
     Run(trained, "demo").finished.unlink()
-    assert plan(trained, "demo", None, ("kernel.max_hours=2",), None).continues == Run(trained, "demo").last
+    planned = plan(trained, "demo", None, ("kernel.max_hours=2",), None)
+    assert planned.continues == Run(trained, "demo").last
+    assert f'"continues": "{sha256(Run(trained, "demo").last)}"' in script(planned, "abcd")
     with pytest.raises(KitError, match=r"training\.seed"):
         plan(trained, "demo", None, ("training.seed=7",), None)
 
@@ -106,7 +113,7 @@ def test_a_local_run_without_a_state_is_not_overwritten(name, tmp_path):
     run.folder.mkdir(parents=True)
     (run.folder / name).write_text("mine")
     with pytest.raises(KitError, match="move that folder away"):
-        pull(Complete(), run, print)
+        pull(Complete(), run, read_push(run), print)
     assert (run.folder / name).read_text() == "mine"
 
 
@@ -118,7 +125,7 @@ def test_a_finished_local_run_is_not_overwritten_by_what_went_on_from_its_state(
     path = tmp_path / "kernels" / "mine.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"continues_sha256": sha256(run.last)}))
     with pytest.raises(KitError, match="move that folder away"):
-        pull(Complete(), run, print)
+        pull(Complete(), run, read_push(run), print)
     assert run.last.read_text() == "state"
 
 
@@ -128,7 +135,7 @@ def test_a_manifest_that_names_a_file_outside_deletes_nothing(name, tmp_path):
     (tmp_path / "kernels" / "mine").mkdir()
     (tmp_path / "kernels" / "mine" / "mine").write_text("mine")
     with pytest.raises(KitError, match="of the output only"):
-        pull(Complete(name.format(root=tmp_path)), run, print)
+        pull(Complete(name.format(root=tmp_path)), run, read_push(run), print)
     assert (tmp_path / "kernels" / "mine.json").exists()
     assert (tmp_path / "kernels" / "mine" / "mine").read_text() == "mine"
 
@@ -147,6 +154,118 @@ def test_a_signal_before_training_listens_is_a_stop_only_after_the_time_is_up(ho
     else:
         with pytest.raises(SystemExit, match=str(-signal.SIGTERM)):
             train()
+
+
+STEPS = """
+import pathlib, sys
+(pathlib.Path(__file__).parent / "steps").open("a").write(sys.argv[1] + "\\n")
+if sys.argv[1] == "train":
+    run = pathlib.Path(sys.argv[sys.argv.index("--workspace") + 1]) / "runs" / "mine"
+    run.mkdir(parents=True, exist_ok=True)
+    (run / "finished.json").write_text("{}")
+sys.exit(sys.argv[1] == "FAILING")
+"""
+
+
+def session_of(folder, failing, continues=""):
+    """A session whose verbs only note that they were called; one of them fails."""
+    package, output = folder / "package", folder / "output"
+    package.mkdir()
+    output.mkdir()
+    (package / "invoke.py").write_text(STEPS.replace("FAILING", failing))
+    config = override(preset("demo"), [f"kaggle.input_root={folder / 'input'}"])
+    push = {"id": "abcd", "run": "mine", "preset": "demo", "continues": continues}
+    ended = run_session(config, push, package, output)
+    return ended, (package / "steps").read_text().split(), json.loads((output / "kit-manifest.json").read_text())
+
+
+@pytest.mark.parametrize(
+    ("failing", "steps"),
+    [
+        ("none", ["download", "train", "evaluate", "predict"]),
+        ("evaluate", ["download", "train", "evaluate"]),
+        ("predict", ["download", "train", "evaluate", "predict"]),
+    ],
+)
+def test_a_trained_run_is_kept_whatever_comes_of_scoring_it(failing, steps, tmp_path):
+    ended, called, manifest = session_of(tmp_path, failing)
+    assert (ended, called) == ("finished", steps)
+    assert set(manifest["files"]) == {"runs/mine/finished.json"}
+
+
+def test_a_step_that_must_work_ends_the_session_without_a_manifest(tmp_path):
+    with pytest.raises(SystemExit):
+        session_of(tmp_path, "download")
+    assert not (tmp_path / "output" / "kit-manifest.json").exists()
+
+
+@pytest.mark.parametrize("mounted", [None, b"an older state"])
+def test_a_session_goes_on_from_exactly_the_state_that_was_pushed(mounted, tmp_path, caplog):
+    if mounted is not None:
+        (tmp_path / "input" / "kit-mine-run").mkdir(parents=True)
+        with zipfile.ZipFile(tmp_path / "input" / "kit-mine-run" / "run.kit", "w") as archive:
+            archive.writestr("last.ckpt", mounted)
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit):
+        session_of(tmp_path, "none", continues=hashlib.sha256(b"the state").hexdigest())
+    assert "the run to go on from is not mounted" in caplog.text
+    assert not (tmp_path / "package" / "steps").exists()
+
+
+class Pushed(Kernels):
+    """A connection that knows newest versions only; the versions come up one look after the other."""
+
+    def __init__(self, *versions):
+        self.versions = list(versions)
+
+    def newest(self, kernel):
+        return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+
+
+OPEN = Push("abcd", KERNEL, 0, "", "demo", {})
+NOW = KaggleConfig(deadline_seconds=0.1, settle_seconds=0, score_pause_seconds=0.01)
+
+
+def test_nothing_is_open_and_nothing_is_asked(tmp_path):
+    assert settle(Pushed(), Run(tmp_path, "mine"), NOW) is None
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_push_whose_answer_was_not_seen_is_found_by_its_id_in_the_newest_script(late, tmp_path):
+    run = Run(tmp_path, "mine")
+    begin(run, replace(OPEN, at=time.time()))
+    ours, theirs = Version(3, '{"id": "abcd"}'), Version(2, '{"id": "before"}')
+    found = settle(Pushed(*([theirs, None, ours] if late else [ours])), run, NOW)
+    assert (found.version, found.url) == (3, f"https://www.kaggle.com/code/{KERNEL}")
+    assert read_push(run) == found
+    assert settle(Pushed(), run, NOW) is None
+
+
+@pytest.mark.parametrize("newest", [None, Version(2, '{"id": "before"}')])
+def test_a_push_that_did_not_arrive_is_forgotten_and_the_last_one_stays(newest, tmp_path):
+    run, before = Run(tmp_path, "mine"), replace(OPEN, id="before", version=2)
+    with pytest.raises(KitError, match=r"kernel\.push --run mine"):
+        last_push(Pushed(newest), run, NOW)
+    begin(run, before)
+    arrived(run, before)
+    begin(run, OPEN)
+    assert settle(Pushed(newest), run, NOW) is None
+    assert last_push(Pushed(newest), run, NOW) == before
+    assert [path.name for path in (tmp_path / "kernels").iterdir()] == ["mine.json"]
+
+
+def test_two_pushes_of_one_run_at_once_are_one_and_an_error(tmp_path):
+    mine, other = Run(tmp_path, "mine"), Run(tmp_path, "other")
+    with pushing(mine), pushing(other), pytest.raises(KitError, match="another is at work"), pushing(mine):
+        raise AssertionError("the second push began")
+
+
+def test_runs_whose_names_lose_letters_have_kernels_of_their_own():
+    assert slug_of("mine") == "mine"
+    names = ["a-b", "a_b", "A-b", "a.b", "x" * 40, "x" * 41, "x" * 42, "___"]
+    slugs = [slug_of(name) for name in names]
+    assert len(set(slugs)) == len(names)
+    assert all(re.fullmatch(r"[a-z0-9](-?[a-z0-9])*", slug) and len(slug) <= 40 for slug in slugs)
 
 
 # The server runs what is pushed.
@@ -256,14 +375,66 @@ def test_what_kaggle_refuses_is_refused_and_recorded_nowhere(scene, tmp_path):
     server.fail("SaveKernel", answer={"invalidCompetitionSources": [SLUG], "versionNumber": 1})
     user.refused(*push, says=["mounts no toy-competition", f"competitions/{SLUG}/rules"])
     server.fail("SaveKernel", status=503)
-    user.refused(*push, says=["503"])
+    user.refused(*push, says=["503", "the same command looks for it on Kaggle"])
+    push = (*push, "--set", "kaggle.settle_seconds=0", "--set", "kaggle.deadline_seconds=5")
     server.gpu_seconds = 0
     user.refused(*push, says=["none left this week"])
     server.gpu_seconds = 30 * 3600
     user.refused("kernel.push", "--run", "other", *NEW, says=["--yes"])
     user.refused("kernel.pull", "--run", "other", says=["kernel.push --run other"])
+    assert not list(user.workspace.glob("kernels/.*.open"))
     assert not list(user.workspace.glob("kernels/*.json"))
     assert f"{USERNAME}/kit-other" not in server.kernels
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("cut", ["lost", "killed before", "killed after"])
+def test_a_push_that_was_cut_is_found_by_the_same_command_and_never_repeated(cut, scene, tmp_path):
+    user, name = User(scene.server, tmp_path), f"cut-{cut[-6:].strip()}"
+    kernel = f"{USERNAME}/kit-{name}"
+    wrong = ("--set", "competition.expected_ids=9")  # so that the session ends soon
+    push = ("kernel.push", "--run", name, "--yes", *NEW, *wrong)
+    if cut == "lost":
+        scene.server.fail("SaveKernel", drop="after")
+    else:
+        slow = {"slow_seconds": 1.5} if cut == "killed before" else {"bytes_per_second": 20.0}
+        scene.server.fail("SaveKernel", **slow)
+        process = user.start(*push)
+        while "SaveKernel" in scene.server.waiting():
+            time.sleep(0.01)
+        time.sleep(0.5)  # it waits for the answer
+        process.kill()
+        process.communicate()
+        assert not (user.workspace / "kernels" / f"{name}.json").exists()
+    done = user.invoke(*push)
+    assert done.returncode == 0, done.stderr
+    assert "version 1: https://www.kaggle.com/code/" in done.stdout
+    assert len(scene.server.kernels[kernel]) == 1
+    assert user.invoke("kernel.status", "--run", name, "--wait", *LOOK).returncode == 1  # as it is wrong
+    assert len(scene.server.kernels[kernel]) == 1
+    assert sorted(path.suffix for path in user.workspace.glob("kernels/*") if path.suffix != ".lock") == [".json"]
+
+
+@pytest.mark.slow
+def test_a_pull_that_is_killed_anywhere_is_gone_on_with_by_the_same_command(again):
+    pull = ("kernel.pull", "--run", "mine", *QUICK)
+    for number in range(FOREVER):
+        again.server.fail("storage", bytes_per_second=4e6, times=FOREVER)
+        process = again.user.start(*pull)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(timeout=0.5 + 0.5 * number)
+        ended = process.poll()
+        process.kill()
+        process.communicate()
+        if ended is not None:
+            break
+        assert not again.run.folder.exists() or (again.run.folder / "kernel.json").exists()
+    assert ended == 0
+    assert number > 3
+    manifest = json.loads((again.run.folder / "kernel.json").read_text())
+    home = again.user.workspace
+    assert all(sha256(home / name) == digest for name, digest in manifest["files"].items())
+    assert not (home / "kernels" / "mine").exists()
 
 
 @pytest.mark.slow
