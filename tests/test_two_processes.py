@@ -57,6 +57,21 @@ def last_loss(run):
     return pd.read_csv(run.history)["train_loss"].iloc[-1]
 
 
+def second_gets(how, run, recipe):
+    """Two processes train until the first epoch has ended, then the second gets a signal; how the first ends."""
+    process = started(*words(run.workspace, (*recipe, *TWO)))
+    deadline = time.monotonic() + PATIENCE_SECONDS
+    while not run.history.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    (second,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    os.kill(int(second), how)
+    said = "".join(process.communicate(timeout=A_MINUTE))
+    assert "Traceback" not in said
+    return process.returncode, said
+
+
 def test_two_processes_take_the_steps_of_one_where_the_loss_is_a_mean_over_images(toy, tmp_path):
     recipe = (
         *TOY, "model.detector=retinanet_resnet50_fpn_v2", "model.norm=frozen", "training.max_epochs=1",
@@ -80,25 +95,23 @@ def test_a_killed_process_ends_the_other_with_a_message_and_one_goes_on_after_tw
     recipe = (*TOY, "training.max_epochs=8", "training.batch_size=1", "training.effective_batch=2")
     with_images_without_boxes(toy)
     straight = copied(toy, tmp_path / "straight")
-    process = started(*words(toy, (*recipe, *TWO)))
     run = Run(toy, "demo")
-    deadline = time.monotonic() + PATIENCE_SECONDS
-    while not run.history.exists():
-        assert process.poll() is None, process.stderr.read()
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
-    (second,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(second), signal.SIGKILL)
-    said = "".join(process.communicate(timeout=A_MINUTE))
-    assert process.returncode == 1, said
+    code, said = second_gets(signal.SIGKILL, run, recipe)
+    assert code == 1, said
     assert "expected: every process of this training to go on" in said
-    assert "Traceback" not in said
     assert len(pd.read_csv(run.history)) < 8
 
     verbs.train(toy, None, "demo", recipe)
     verbs.train(straight, None, "demo", recipe)
     assert len(pd.read_csv(run.history)) == 8
     assert last_loss(run) == pytest.approx(last_loss(Run(straight, "demo")), rel=0.1)
+
+
+def test_a_second_process_that_is_asked_to_stop_ends_the_first_with_a_message(toy):
+    code, said = second_gets(signal.SIGTERM, Run(toy, "demo"), (*TOY, "training.max_epochs=8"))
+    assert code == 1, said
+    assert "expected: every process of this training to go on" in said
+    assert len(pd.read_csv(Run(toy, "demo").history)) < 8
 
 
 def test_two_go_on_after_one_and_end_where_one_would(toy, tmp_path):
