@@ -208,7 +208,7 @@ def describe(workspace: Path, config: Config, track: Track = silent) -> explore.
 
 def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> Config:
     """The knobs of a new run by its recipe, or those of one that exists, which must agree with what is asked."""
-    stored = load(run.config) if run.config.exists() else None
+    stored = _stored(run)
     base = preset(recipe) if stored is None or asked else stored
     wanted = override(base, assignments)
     if stored is None or _as_asked(stored.model, wanted.model) != wanted.model:
@@ -218,6 +218,15 @@ def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> C
     if stored is not None:
         _refuse_changes(run, stored, wanted)
     return wanted
+
+
+def _stored(run: Run) -> Config | None:
+    """The knobs that a run was started with; the norms that a file written by hand leaves open are named."""
+    if not run.config.exists():
+        return None
+    config = load(run.config)
+    is_open = config.model.norm == "auto" or config.model.norm_eps < 0
+    return dataclasses.replace(config, model=model.resolved(config.model)) if is_open else config
 
 
 def _save_changed(run: Run, config: Config) -> None:
@@ -260,8 +269,9 @@ def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Sp
     Processes that train one fold each begin one after the other, and the later ones find the run of the first.
     """
     with turn(run):
-        if run.config.exists():
-            _refuse_changes(run, load(run.config), config)
+        before = _stored(run)
+        if before is not None:
+            _refuse_changes(run, before, config)
         split = _split(run, config, data)
         detector = _starting_detector(first, config, split)
         split.save(run.split)

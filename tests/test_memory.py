@@ -1,11 +1,14 @@
 """The machine's side: precision, memory format, kept memory, losses that are checked without waiting."""
 
+import copy
 import math
 
 import pytest
 import torch
+from conftest import toy_config
 from torch import nn
 
+from kit import model
 from kit.config import preset
 from kit.loss_check import BadLoss, LossCheck
 from kit.machine import precision
@@ -24,6 +27,22 @@ def test_weights_lie_channels_last_and_keep_their_values():
     assert laid_out(network).weight.is_contiguous(memory_format=torch.channels_last)
     assert not before.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(network.weight, before)
+
+
+def test_channels_last_gives_the_losses_and_the_gradients_of_the_plain_layout():
+    torch.manual_seed(0)
+    plain = model.build(model.resolved(toy_config().model), 3).train()
+    laid = laid_out(copy.deepcopy(plain))
+    images = [torch.rand(3, 96, 80), torch.rand(3, 64, 96)]
+    targets = [{"boxes": torch.tensor([[8.0, 8, 40, 56]]), "labels": torch.tensor([2])}] * 2
+    losses = [network(images, targets) for network in (plain, laid)]
+    for name, value in losses[0].items():
+        assert losses[1][name].item() == pytest.approx(value.item(), rel=1e-5), name
+    for loss in losses:
+        torch.stack(list(loss.values())).sum().backward()
+    for (name, one), other in zip(plain.named_parameters(), laid.parameters(), strict=True):
+        if one.grad is not None:
+            assert (one.grad - other.grad).norm() <= 1e-4 * one.grad.norm() + 1e-7, name
 
 
 def test_kept_memory_changes_no_result_and_ends_with_its_block():

@@ -12,7 +12,7 @@ import torch
 from conftest import TOY, TOY_TEST_IMAGES, toy_config
 
 from kit import decision, evaluation, verbs
-from kit.config import load
+from kit.config import load, override, save
 from kit.data import load_training
 from kit.errors import KitError
 from kit.inference import read_detections
@@ -262,6 +262,18 @@ class TestWhatWasLost:
         verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}"))
         start.unlink()
         assert verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}")).already
+
+
+@pytest.mark.slow
+def test_norms_that_a_config_by_hand_leaves_open_are_named_at_the_start(toy):
+    run, config = Run(toy, "mine"), override(toy_config(), ["training.max_epochs=1"])
+    assert (config.model.norm, config.model.norm_eps) == ("auto", -1)
+    run.folder.mkdir(parents=True)
+    save(config, run.config)
+    verbs.train(toy, "mine")
+    assert (load(run.config).model.norm, load(run.config).model.norm_eps) == ("batch", 1e-5)
+    assert verbs.train(toy, "mine").already
+    assert verbs.predict(run).number == 1
 
 
 def test_without_a_preset_the_recipe_suits_the_machine_and_that_is_said(toy, caplog):
