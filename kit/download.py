@@ -29,7 +29,7 @@ from kit.download_record import (
     record_download,
 )
 from kit.errors import KitError
-from kit.files import locked, make_folder, remove_partials, sha256, write_json, writing
+from kit.files import locked, make_folder, remove_partials, require_room, sha256, write_json, writing
 from kit.kaggle_api import connect
 from kit.progress import Track, silent
 from kit.records import read_record
@@ -249,13 +249,7 @@ def _require_room(work: Path, listed: Mapping[str, int]) -> None:
     """The archive is hardly smaller than its files: radiographs are compressed already."""
     there = sum(size for name, size in _sizes(work.parent, [work.name]).items() if _OLD not in name.split("/"))
     needed = 2 * sum(listed.values()) - there
-    free = shutil.disk_usage(work).free
-    if needed > free:
-        raise KitError(
-            f"room for the archive and its files in {work.parent}: {needed / _GIB:.1f} GiB more",
-            f"{free / _GIB:.1f} GiB free",
-            "make room, or choose a folder on another disk with --workspace",
-        )
+    require_room(work, needed, f"more room for the archive and its files in {work.parent}")
 
 
 def _overwriting(data: Path, names: Iterable[str]) -> KitError:

@@ -22,6 +22,7 @@ from kit.errors import KitError
 
 PARTIAL_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
+_GIB = 2**30
 
 
 @contextlib.contextmanager
@@ -128,6 +129,16 @@ def sha256(path: Path) -> str:
         while block := file.read(_HASH_BLOCK_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def require_room(folder: Path, needed_bytes: int, what: str) -> None:
+    """Raises KitError where the disk of a folder has less than that left; ``what`` says what for."""
+    free = shutil.disk_usage(folder).free
+    if needed_bytes > free:
+        raise KitError(
+            f"{what}: {needed_bytes / _GIB:.1f} GiB", f"{free / _GIB:.1f} GiB free",
+            "make room, or choose a folder on another disk with --workspace",
+        )  # fmt: skip
 
 
 def remove_partials(folder: Path) -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
 import warnings
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -22,7 +21,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from kit.errors import KitError
-from kit.files import locked, make_folder, read_json, remove_partials, replacing, write_json
+from kit.files import locked, make_folder, read_json, remove_partials, replacing, require_room, write_json
 from kit.images import Grey, ImageError, read_grey
 from kit.progress import Track, silent
 from kit.records import read_record
@@ -203,10 +202,4 @@ def _check_room(total_bytes: int, cache: Path, max_gib: float) -> None:
             f"{total_bytes / _GIB:.1f} GiB of decoded pixels",
             f"--set data.cache_max_gib={np.ceil(total_bytes / _GIB):.0f}, if the disk has room",
         )
-    free = shutil.disk_usage(cache).free
-    if total_bytes > free:
-        raise KitError(
-            f"{total_bytes / _GIB:.1f} GiB of room for the pixel cache in {cache}",
-            f"{free / _GIB:.1f} GiB free",
-            "make room, or choose another folder with --workspace",
-        )
+    require_room(cache, total_bytes, f"room for the pixel cache in {cache}")

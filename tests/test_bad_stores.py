@@ -74,6 +74,16 @@ def other_tables():
     yield "an own index", whole.set_index("image_id", drop=False, append=True).rename_axis(["a", "b"])
 
 
+def damaged(data, drawn):
+    """Bytes that end early, and bytes with one bit turned."""
+    for _ in range(CUTS):
+        cut = drawn.randrange(1, len(data))
+        yield f"cut after {cut}", data[:cut]
+    for _ in range(FLIPS):
+        place = drawn.randrange(len(data))
+        yield f"byte {place}", data[:place] + bytes([data[place] ^ (1 << drawn.randrange(8))]) + data[place + 1 :]
+
+
 def parquet_mutants():
     for name, table in other_tables():
         yield name, parquet(table) if name != "an own index" else index_kept(table)
@@ -86,12 +96,7 @@ def parquet_mutants():
         "ends alone": b"PAR1PAR1",
     }.items():
         yield name, content
-    for _ in range(CUTS):
-        cut = drawn.randrange(1, len(data))
-        yield f"cut after {cut}", data[:cut]
-    for _ in range(FLIPS):
-        place = drawn.randrange(len(data))
-        yield f"byte {place}", data[:place] + bytes([data[place] ^ (1 << drawn.randrange(8))]) + data[place + 1 :]
+    yield from damaged(data, drawn)
 
 
 def index_kept(table):
@@ -223,12 +228,7 @@ def checkpoint_mutants():
         "zip": b"PK\5\6" + bytes(18),
     }.items():
         yield name, content
-    for _ in range(CUTS):
-        cut = drawn.randrange(1, len(data))
-        yield f"cut after {cut}", data[:cut]
-    for _ in range(FLIPS):
-        place = drawn.randrange(len(data))
-        yield f"byte {place}", data[:place] + bytes([data[place] ^ (1 << drawn.randrange(8))]) + data[place + 1 :]
+    yield from damaged(data, drawn)
 
 
 CHECKPOINTS = list(checkpoint_mutants())
