@@ -332,7 +332,7 @@ def submissions(context: Context, refresh: bool = False, workspace: str = ".") -
 
 @verb(help={"workspace": "folder of the demo (default: demo)", "fresh": "delete an earlier demo and start anew"})
 def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None:
-    """Go the whole road on a synthetic competition: about four minutes on two cores, no account, no GPU."""
+    """Go the whole road on a synthetic competition: about two minutes on two cores, no account, no GPU."""
     from kit.demo import clear, finished_demo, run_demo
 
     if fresh:
