@@ -18,7 +18,7 @@ from kit.errors import KitError
 from kit.files import make_folder, sha256, write_json
 from kit.inference import KEY, merge_detections, read_detections
 from kit.locks import working
-from kit.members import Ensemble, Member, members, read_ensemble
+from kit.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
 from kit.progress import Track, silent
 from kit.runs import Run, Split, mark_finished, read_finished, read_split, require_finished
 from kit.store import stored
@@ -58,6 +58,7 @@ def ensemble(
             "knobs that act on stored detections: competition., fusion. or decision.",
             ", ".join(differences(base, config)), "leave them out: an ensemble trains nothing",
         )  # fmt: skip
+    require_weights_that_act(factors, config.fusion)
     _assemble(run, wanted)
     save(config, run.config)
     return read_ensemble(run)

@@ -99,7 +99,17 @@ def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) 
             f"rows of {', '.join(' '.join(each) for each in sorted(strangers)[:_SHOWN])}",
             "a run keeps its folder's name: rename the folder back, or restore its files",
         )
+    require_weights_that_act([member.weight for member in of], config)
     return fuse(detections, config, sources, [member.weight for member in of for _ in member.views])
+
+
+def require_weights_that_act(weights: Sequence[float], config: FusionConfig) -> None:
+    """Raises KitError where members weigh differently and the fusion would not mind."""
+    if len(set(weights)) > 1 and config.method != "wbf":
+        raise KitError(
+            "fusion.method=wbf, in which alone the members' weights act", f"fusion.method={config.method}",
+            "--set fusion.method=wbf, or make the ensemble without --weight under another --run NAME",
+        )  # fmt: skip
 
 
 def by_fold(detections: pd.DataFrame, of: Sequence[Member]) -> list[pd.DataFrame]:

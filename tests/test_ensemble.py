@@ -174,6 +174,16 @@ class TestRefused:
         with pytest.raises(KitError, match="'demo' that is no ensemble"):
             ensemble(Run(run.workspace, "demo"), ("folds", "together"))
 
+    def test_weights_are_refused_where_they_would_not_act(self, both, run):
+        suppress = ("fusion.method=suppress",)
+        with pytest.raises(KitError, match="in which alone the members' weights act"):
+            ensemble(Run(both, "other"), ("folds", "demo"), (2.0, 1.0), suppress)
+        assert not Run(both, "other").config.exists()
+        ensemble(Run(both, "equal"), ("folds", "demo"), (2.0, 2.0), suppress)
+        with pytest.raises(KitError, match=r"fusion\.method=suppress"):
+            verbs.adjust(run, suppress)
+            evaluate(run)
+
     def test_knobs_of_the_training_are_no_ensembles_business(self, both):
         with pytest.raises(KitError, match=r"training\.seed"):
             ensemble(Run(both, "together"), ("folds", "demo"), (), ("training.seed=1",))
