@@ -20,7 +20,7 @@ from kit.data import MAPPING, data_folder, has_test, patients
 from kit.download_record import has_own_table
 from kit.duplicates import Prints, take_prints
 from kit.errors import KitError, nearest
-from kit.files import sha256, write_json
+from kit.files import alone_in, sha256, write_json
 from kit.images import Grey
 from kit.pages import Section, write_page
 from kit.pixels import PixelCache, open_cache
@@ -109,7 +109,8 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         patients(sorted({*train, *test}), config.data.patient_pattern),
         _prints(caches, track),
     )
-    return _written(findings(material), folder, key, caches)
+    with alone_in(folder):
+        return _written(findings(material), folder, key, caches)
 
 
 def require_sound(audit: Audit, allowed: Sequence[str]) -> None:

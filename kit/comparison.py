@@ -13,7 +13,7 @@ from kit import canvas, decision, evaluation, score_charts
 from kit.ensemble import refresh
 from kit.errors import KitError
 from kit.evaluation import Matches
-from kit.files import without_nan, write_json
+from kit.files import alone_in, without_nan, write_json
 from kit.intervals import Interval, Intervals, difference
 from kit.locks import working
 from kit.progress import Track, silent
@@ -69,9 +69,9 @@ def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
         "one_box": part(*(_one_box(each, asked, chosen[each.run.name]) for each in (ours, theirs))),
     }
     result = without_nan(result)
-    folder = comparison_folder(a, b)
-    canvas.save(score_charts.differences(result), folder / "comparison.png")
-    write_json(folder / "comparison.json", result)
+    with alone_in(comparison_folder(a, b)) as folder:
+        canvas.save(score_charts.differences(result), folder / "comparison.png")
+        write_json(folder / "comparison.json", result)
     return result
 
 

@@ -18,6 +18,7 @@ from kit.records import read_record
 from kit.submission import read_submissions
 
 DEMO_SEED = 7
+RESULT = "result.json"
 _PRESET = "demo"
 _DEMO_NAMES = {STAGING, ".cache"}
 
@@ -39,7 +40,7 @@ class DemoResult:
 
 def finished_demo(workspace: Path) -> DemoResult | None:
     """The result of a demo that ended, if its submission is still as it was filed."""
-    path = workspace / "result.json"
+    path = workspace / RESULT
     if not path.exists():
         return None
     result = read_record(path, DemoResult, f"delete {path}; the demo then goes on")
@@ -103,5 +104,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
         report=str(trained.run.folder / "report.html"),
         figures=str(trained.run.folder / "figures"),
     )
-    write_json(workspace / "result.json", asdict(result))
+    for left in workspace.glob(f".{RESULT}.*{PARTIAL_SUFFIX}"):  # of a call that was killed while it wrote
+        left.unlink(missing_ok=True)
+    write_json(workspace / RESULT, asdict(result))
     return result

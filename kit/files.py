@@ -150,6 +150,14 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def alone_in(folder: Path) -> Iterator[Path]:
+    """Hold a folder of results, made where it is missing; what a killed process left half written goes first."""
+    with locked(make_folder(folder) / ".lock"):
+        remove_partials(folder)
+        yield folder
+
+
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):

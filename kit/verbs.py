@@ -45,7 +45,7 @@ from kit.data import (
 )
 from kit.ensemble import detections, refresh
 from kit.errors import KitError
-from kit.files import sha256
+from kit.files import alone_in, sha256
 from kit.inference import kept_weights
 from kit.locks import holding, rank, turn, working
 from kit.machine import devices
@@ -194,16 +194,17 @@ def describe(workspace: Path, config: Config, track: Track = silent) -> explore.
     """The dataset report in ``WORKSPACE/explore``."""
     training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
     everyone = [*training_data.image_ids, *test.image_ids]
-    return explore.dataset_report(
-        training_data.annotations,
-        test.mapping,
-        training_data.pixels.facts,
-        {image_id: test.pixels.facts[image_id] for image_id in test.image_ids},
-        patients(everyone, config.data.patient_pattern),
-        workspace / "explore",
-        config.training.seed,
-        track,
-    )
+    with alone_in(workspace / "explore") as folder:
+        return explore.dataset_report(
+            training_data.annotations,
+            test.mapping,
+            training_data.pixels.facts,
+            {image_id: test.pixels.facts[image_id] for image_id in test.image_ids},
+            patients(everyone, config.data.patient_pattern),
+            folder,
+            config.training.seed,
+            track,
+        )
 
 
 def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> Config:

@@ -4,9 +4,10 @@ import json
 import stat
 
 import pytest
+from filelock import Timeout
 
 from kit.errors import KitError, nearest
-from kit.files import read_json, remove_partials, replacing, sha256, write_json, write_text
+from kit.files import alone_in, locked, read_json, remove_partials, replacing, sha256, write_json, write_text
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -73,3 +74,14 @@ def test_nearest_names_all_where_none_is_near():
     assert nearest("zzz", ["seed", "demo"]) == "demo, seed"
     assert nearest("sead", ["seed", "demo"]) == "seed"
     assert nearest("x", []) == "(none)"
+
+
+def test_a_folder_of_results_is_cleared_of_half_written_files_and_held(tmp_path):
+    with alone_in(tmp_path / "new") as folder:
+        assert folder.is_dir()
+        with pytest.raises(Timeout), locked(folder / ".lock", seconds=0):
+            raise AssertionError("two hold it")
+    (folder / ".report.json.x.partial").write_text("half")
+    (folder / "report.json").write_text("whole")
+    with alone_in(folder):
+        assert sorted(path.name for path in folder.iterdir()) == [".lock", "report.json"]
