@@ -375,6 +375,7 @@ def bench(context: Context, json: str | None = None, only: str | None = None, wo
         "folds": "folds that are trained, each held out once",
         "dry_run": "write the script that would be pushed, and stop",
         "yes": "do not ask",
+        "again": "push anew although the last session's output was not pulled",
     },
 )
 def push(
@@ -385,6 +386,7 @@ def push(
     folds: int | None = None,
     dry_run: bool = False,
     yes: bool = False,
+    again: bool = False,
     workspace: str = ".",
 ) -> None:
     """Train a run on Kaggle's GPUs: the kit and the run's knobs as one private script."""
@@ -402,7 +404,7 @@ def push(
     with pushing(planned.run):
         made = settle(wire, planned.run, planned.config.kaggle)
         if made is None or not kernel.is_repeated(planned, made):  # else it is the same command once more
-            kernel.require_idle(wire, planned)
+            kernel.require_idle(wire, planned, again)
             hours = wire.gpu_hours()
             print("\n".join(planned.lines(hours)))
             kernel.require_hours(hours)
@@ -427,7 +429,7 @@ def status(
     knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
     require_pushed(home)
     wire, before = _kernels(knobs.kaggle), ""
-    pushed = last_push(wire, home, knobs.kaggle)
+    pushed = last_push(wire, home)
     for session in kernel.looks(wire, pushed, knobs.kernel.poll_seconds):
         works = session.status in (kernel.QUEUED, kernel.RUNNING)
         if not (wait and works):
@@ -446,14 +448,15 @@ def pull(context: Context, run: str, set_: Iterable[str] | None = None, workspac
     """Bring a pushed run home as runs/NAME, every file as the kernel's manifest says."""
     from kit import kernel
     from kit.config import Config, override
-    from kit.pushes import last_push, require_pushed
+    from kit.pushes import last_push, pushing, require_pushed
     from kit.runs import Run
     from kit.session import FINISHED, STOPPED
 
     knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
     require_pushed(home)
     wire = _kernels(knobs.kaggle)
-    manifest = kernel.pull(wire, home, last_push(wire, home, knobs.kaggle), print)
+    with pushing(home):
+        manifest = kernel.pull(wire, home, last_push(wire, home), print)
     ends = {
         FINISHED: "it is finished: `invoke evaluate`, `invoke predict`, `invoke submit`",
         STOPPED: f"it stopped itself in time: `invoke kernel.push --run {run}` goes on with it",

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -36,10 +37,20 @@ class Session:
 
 @dataclass(frozen=True)
 class Version:
-    """A kernel's newest version: its number, and the script as it was pushed."""
+    """One version of a kernel: its number, and the script as it was pushed."""
 
-    version: int
+    number: int
     source: str
+
+
+@dataclass(frozen=True)
+class Pushed:
+    """What Kaggle made of a push: the kernel OWNER/SLUG, the version that runs, what it could not mount."""
+
+    kernel: str
+    version: int
+    url: str
+    unmounted: tuple[str, ...] = ()
 
 
 def connect_kernels(settings: KaggleConfig) -> Kernels:
@@ -62,32 +73,32 @@ class Kernels:
         used = 0.0 if quota.time_used is None else quota.time_used.total_seconds()
         return float(max(0.0, quota.total_time_allowed.total_seconds() - used) / 3600)
 
-    def push(self, folder: Path, competition: str) -> tuple[int, str]:
-        """Push the script and metadata of a folder, which starts its session; its version and address.
+    def push(self, folder: Path, kernel: str) -> Pushed:
+        """Push the script and metadata of a folder as OWNER/SLUG, which starts its session.
 
         Raises Refused where Kaggle took nothing, Unanswered where nobody knows.
         """
         action = f"to push {folder.name}"
-        made = self._guard.once(action, competition, lambda: self._client.kernels_push(str(folder)))
+        made = self._guard.once(action, "", lambda: self._client.kernels_push(str(folder)))
         if made.error:
             raise Refused(action, f"Kaggle refused: {self._hidden(made.error)}", "do what Kaggle says, then again")
-        wrong = [*made.invalid_competition_sources, *made.invalid_dataset_sources]
-        if wrong:
-            runs = f"; version {made.version_number} runs without it, and will fail" if made.version_number else ""
-            raise Refused(
-                f"{action} with its data", f"Kaggle mounts no {', '.join(wrong)} for this account{runs}",
-                f"join at https://www.kaggle.com/competitions/{competition}/rules, or --set competition.slug=SLUG",
-            )  # fmt: skip
+        unmounted = (*made.invalid_competition_sources, *made.invalid_dataset_sources)
         if not made.version_number:
+            if unmounted:
+                raise not_mounted(unmounted, "nothing was pushed")
             raise Unanswered(
                 action, "Kaggle names no version", f"look at https://www.kaggle.com/code/{self.username}"
             )
-        return int(made.version_number), str(made.url)
+        url = str(made.url)
+        named = re.search(r"/code/([^/?]+/[^/?]+)", url)  # Kaggle has the last word on the slug
+        return Pushed(named[1] if named else kernel, int(made.version_number), url, unmounted)
 
-    def session(self, kernel: str, version: int) -> Session:
-        """What became of one version's session, with its log so far."""
+    def session(self, kernel: str, version: int) -> Session | None:
+        """What became of one version's session, with its log so far; None where Kaggle shows no such thing."""
         name = f"{kernel}/{version}"
-        state = self._read(f"to see {name}", lambda: self._client.kernels_status(name))
+        state = self._read(f"to see {name}", lambda: _if_there(lambda: self._client.kernels_status(name)))
+        if state is None:
+            return None
         text = self._read(f"to read the log of {name}", lambda: self._client.kernels_logs(name))
         return Session(
             _STATES.get(state.status.name, state.status.name.lower()),
@@ -95,19 +106,22 @@ class Kernels:
             self._hidden(_plain_log(text)),
         )
 
-    def newest(self, kernel: str) -> Version | None:
-        """The newest version of a kernel; None where there is no such kernel."""
+    def version(self, kernel: str, number: int | None = None) -> Version | None:
+        """A version of a kernel, the newest without a number; None where there is no such thing."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
         request = ApiGetKernelRequest()
         request.user_name, request.kernel_slug = kernel.split("/")
+        if number is not None:
+            request.version_label = f"v{number}"
 
         def ask() -> Version:
             with self._client.build_kaggle_client() as kaggle:
                 found = kaggle.kernels.kernels_api_client.get_kernel(request)
-            return Version(int(found.metadata.current_version_number or 0), found.blob.source or "")
+            return Version(number or found.metadata.current_version_number, found.blob.source)
 
-        return self._read(f"to look for the kernel {kernel}", lambda: _if_there(ask))
+        found = self._read(f"to look for the kernel {kernel}", lambda: _if_there(ask))
+        return found if found is not None and found.number else None
 
     def output(self, kernel: str, version: int, folder: Path) -> None:
         """Bring every file of a version's output into a folder; what is there whole is not fetched again."""
@@ -156,11 +170,20 @@ def _if_there(ask: Callable[[], T]) -> T | None:
     """What is asked for; None where Kaggle says that there is no such thing, or none that this account may see."""
     try:
         return ask()
-    except OSError as error:
+    except (OSError, ValueError) as error:
         answer = answer_of(error)
         if answer is not None and answer.status in (403, 404):
             return None
         raise
+
+
+def not_mounted(names: Sequence[str], then: str) -> Refused:
+    """The error for data sets (OWNER/SLUG) and competitions (SLUG) that Kaggle does not mount."""
+    slugs = [name for name in names if "/" not in name]
+    do = "wait until the data set is ready on Kaggle, then the same command"
+    if slugs:
+        do = f"join at https://www.kaggle.com/competitions/{slugs[0]}/rules, or --set competition.slug=SLUG"
+    return Refused("a push with its data", f"Kaggle mounts no {', '.join(names)} for this account; {then}", do)
 
 
 def _plain_log(text: str) -> str:

@@ -1,7 +1,7 @@
 """Train a run on Kaggle's machines and bring it home: push, status, pull, each safe to call again.
 
-What is known of a push is in ``kit.pushes``; its output is gathered in ``kernels/NAME/`` and becomes ``runs/NAME``
-in one rename, when every file is what the kernel's own manifest says.
+What is known of a push is in ``kit.pushes``; its output is gathered in ``kernels/.NAME.output/`` and becomes
+``runs/NAME`` in one rename, when every file is what the kernel's own manifest says.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 import shutil
 import tempfile
@@ -24,7 +25,7 @@ from kit.config import DEFAULT_PRESET, Config, differences, load, override, pres
 from kit.download_record import downloaded_slug
 from kit.errors import KitError
 from kit.files import make_folder, sha256, write_json, write_text, writing
-from kit.kaggle_kernels import Kernels, Session
+from kit.kaggle_kernels import Kernels, Session, not_mounted
 from kit.kernel_script import kernel_script
 from kit.pushes import Push, read_push, record_path, slug_of
 from kit.records import read_record
@@ -32,9 +33,10 @@ from kit.refusals import Refused, Unanswered
 from kit.runs import Run
 from kit.session import MANIFEST, ORIGIN, RUN_ARCHIVE, Manifest, state_sha256
 
-QUEUED, RUNNING, COMPLETE, CANCELLED = "queued", "running", "complete", "cancelled"
+QUEUED, RUNNING, COMPLETE, GONE = "queued", "running", "complete", "gone"
 _TAIL_LINES = 15
 _SHOWN = 3
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def script(planned: Plan, push_id: str) -> str:
         "id": push_id,
         "run": planned.run.name,
         "preset": planned.preset,
-        "continues": "" if planned.continues is None else state_sha256(planned.run.folder),
+        "continues": _continued(planned),
     }
     return kernel_script(planned.config, facts, requirements(), packed(), git_state())
 
@@ -112,20 +114,32 @@ def require_hours(hours: float | None) -> None:
 
 
 def is_repeated(planned: Plan, push: Push) -> bool:
-    """Whether a push was made with these very knobs."""
-    return push.config == json.loads(json.dumps(planned.config.as_dict()))
+    """Whether a push was of this very run with these very knobs, patience apart."""
+    asked = json.loads(json.dumps(planned.config.as_dict()))
+    return push.continues_sha256 == _continued(planned) and all(
+        push.config.get(section) == values for section, values in asked.items() if section != "kaggle"
+    )
 
 
-def require_idle(wire: Kernels, planned: Plan) -> None:
-    """Raises KitError where an earlier push of the run still works."""
-    if record_path(planned.run).exists():
-        earlier = read_push(planned.run)
-        status = wire.session(earlier.kernel, earlier.version).status
-        if status in (QUEUED, RUNNING):
-            raise KitError(
-                f"no other session of run {planned.run.name}", f"version {earlier.version} is {status}",
-                f"`invoke kernel.status --run {planned.run.name} --wait`",
-            )  # fmt: skip
+def require_idle(wire: Kernels, planned: Plan, again: bool) -> None:
+    """Raises KitError where an earlier push of the run still works, or waits to be pulled and not ``again``."""
+    run = planned.run
+    if not record_path(run).exists():
+        return
+    earlier = read_push(run)
+    state = status(wire, earlier).status
+    if state in (QUEUED, RUNNING):
+        raise KitError(
+            f"no other session of run {run.name}", f"version {earlier.version} is {state}",
+            f"`invoke kernel.status --run {run.name} --wait`",
+        )  # fmt: skip
+    if state == COMPLETE and not _is_pulled(run, earlier) and not again:
+        raise KitError(
+            f"the output of version {earlier.version} to be here", "it is complete and was not pulled",
+            f"`invoke kernel.pull --run {run.name}`; --again pushes a new version without it",
+        )  # fmt: skip
+    if state == GONE:
+        log.warning("version %d of %s is gone from Kaggle", earlier.version, earlier.kernel)
 
 
 def push(wire: Kernels, planned: Plan, push_id: str) -> Push:
@@ -135,27 +149,29 @@ def push(wire: Kernels, planned: Plan, push_id: str) -> Push:
     """
     run = planned.run
     slug = f"kit-{slug_of(run.name)}"
-    sources, continues = [], ""
+    kernel, sources = f"{wire.username}/{slug}", []
     if planned.continues is not None:
-        dataset = f"{wire.username}/{slug}-run"
-        continues = state_sha256(run.folder)
-        _upload_run(wire, run, dataset, slug, push_id)
-        sources = [dataset]
-    kernel, knobs = f"{wire.username}/{slug}", planned.config.as_dict()
+        sources = [f"{kernel}-run"]
+        _upload_run(wire, run, sources[0], slug, push_id)
+    knobs, continues = planned.config.as_dict(), _continued(planned)
     attempt = Push(push_id, kernel, 0, "", planned.preset, knobs, continues, time.time())
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / slug
         write_text(place / "kernel.py", script(planned, push_id))
-        write_json(place / "kernel-metadata.json", _metadata(wire.username, slug, planned, sources))
+        write_json(place / "kernel-metadata.json", _metadata(kernel, slug, planned, sources))
         pushes.begin(run, attempt)
         try:
-            version, url = wire.push(place, planned.competition)
+            made = wire.push(place, kernel)
         except Refused:
-            pushes.refused(run)
+            pushes.ended(run, attempt)
             raise
         except Unanswered as error:
             return _found_after_loss(wire, run, attempt, error)
-    return pushes.arrived(run, dataclasses.replace(attempt, version=version, url=url))
+    pushed = dataclasses.replace(attempt, kernel=made.kernel, version=made.version, url=made.url)
+    pushes.arrived(run, pushed)
+    if made.unmounted:
+        raise not_mounted(made.unmounted, f"version {made.version} runs without it, and will fail")
+    return pushed
 
 
 def _found_after_loss(wire: Kernels, run: Run, attempt: Push, lost: Unanswered) -> Push:
@@ -173,6 +189,8 @@ def _found_after_loss(wire: Kernels, run: Run, attempt: Push, lost: Unanswered) 
 def status(wire: Kernels, pushed: Push) -> Session:
     """The session of exactly this push; one whose log names another push is an older one's, and ours is queued."""
     session = wire.session(pushed.kernel, pushed.version)
+    if session is None:
+        return Session(GONE, "deleted on Kaggle, or another account's", "")
     named = re.search(r"^kit push (\S+):", session.log, re.MULTILINE)
     if named is not None and named[1] != pushed.id:
         return Session(QUEUED, "", "")
@@ -200,8 +218,9 @@ def lines(session: Session, tail: int = _TAIL_LINES) -> list[str]:
 
 def pull(wire: Kernels, run: Run, pushed: Push, note: Callable[[str], None]) -> Manifest:
     """Bring a push's output to ``runs/NAME``. Raises KitError while there is none, or it is not whole."""
-    if (run.folder / ORIGIN).exists() and _manifest(run.folder / ORIGIN).push_id == pushed.id:
+    if _is_pulled(run, pushed):
         note("it is there already")
+        _tidy(run)  # of a call that was killed at its end
         return _manifest(run.folder / ORIGIN)
     session = status(wire, pushed)
     if session.status != COMPLETE:
@@ -224,10 +243,25 @@ def pull(wire: Kernels, run: Run, pushed: Push, note: Callable[[str], None]) -> 
                 f"`invoke kernel.pull --run {run.name}` fetches these anew",
             )
     manifest = _manifest(staging / MANIFEST)
+    _require_replaceable(run, pushed)  # the download may have taken hours
     _place(run, staging, manifest)
-    with writing(staging):
-        shutil.rmtree(_staging(run))
+    _tidy(run)
     return manifest
+
+
+def _is_pulled(run: Run, pushed: Push) -> bool:
+    return (run.folder / ORIGIN).exists() and _manifest(run.folder / ORIGIN).push_id == pushed.id
+
+
+def _tidy(run: Run) -> None:
+    with writing(_staging(run)):
+        if _staging(run).exists():
+            shutil.rmtree(_staging(run))
+
+
+def _continued(planned: Plan) -> str:
+    """The state that a push goes on from; "" for a start."""
+    return "" if planned.continues is None else state_sha256(planned.run.folder)
 
 
 def _faults(staging: Path, pushed: Push) -> list[str]:
@@ -299,9 +333,9 @@ def _upload_run(wire: Kernels, run: Run, dataset: str, slug: str, push_id: str) 
         wire.save_dataset(place, dataset, f"before push {push_id}")
 
 
-def _metadata(owner: str, slug: str, planned: Plan, datasets: list[str]) -> dict[str, object]:
+def _metadata(kernel: str, slug: str, planned: Plan, datasets: list[str]) -> dict[str, object]:
     return {
-        "id": f"{owner}/{slug}",
+        "id": kernel,
         "title": slug,
         "code_file": "kernel.py",
         "language": "python",
@@ -318,4 +352,4 @@ def _metadata(owner: str, slug: str, planned: Plan, datasets: list[str]) -> dict
 
 
 def _staging(run: Run) -> Path:
-    return run.workspace / "kernels" / run.name
+    return run.workspace / "kernels" / f".{run.name}.output"

@@ -1,8 +1,8 @@
 """What is known of the pushes of a run: the last one, and one whose answer nobody has seen.
 
 ``kernels/NAME.json`` is the last push that Kaggle has. Before anything is sent, ``kernels/.NAME.open`` says what is
-about to be: after a kill or a lost answer Kaggle's newest version of the kernel tells whether it arrived, since the
-script carries the push's id. So the same command never starts a second session.
+about to be: after a kill or a lost answer the kernel's versions on Kaggle tell whether it arrived, since a script
+carries its push's id. So the same command never starts a second session.
 """
 
 from __future__ import annotations
@@ -22,11 +22,12 @@ from filelock import Timeout
 from kit.config import KaggleConfig
 from kit.errors import KitError, nearest
 from kit.files import locked, make_folder, write_json, writing
-from kit.kaggle_kernels import Kernels
+from kit.kaggle_kernels import Kernels, Version
 from kit.records import read_record
 from kit.runs import Run
 
 _SLUG_LETTERS, _HASH_DIGITS = 40, 6  # Kaggle takes titles of 50 letters
+_VERSIONS_BACK = 10  # others may have pushed, or saved on the site, since
 log = logging.getLogger("kit")
 
 
@@ -56,7 +57,7 @@ def require_pushed(run: Run) -> None:
     """Raises KitError where nothing was ever sent for a run: that is known without asking Kaggle."""
     path = record_path(run)
     if not path.exists() and not _open_path(run).exists():
-        known = [one.stem for one in path.parent.glob("*.json")]
+        known = [one.stem for one in path.parent.glob("*.json") if not one.name.startswith(".")]
         raise KitError(
             f"a run that was pushed from {run.workspace}", repr(run.name),
             f"nearest: {nearest(run.name, known)}; `invoke kernel.push --run {run.name}` pushes it",
@@ -72,14 +73,14 @@ def read_push(run: Run) -> Push:
 
 @contextlib.contextmanager
 def pushing(run: Run) -> Iterator[None]:
-    """Hold the pushes of a run for this process. Raises KitError where another one is at work."""
+    """Hold the pushes and pulls of a run for this process. Raises KitError where another one is at work."""
     folder = make_folder(run.workspace / "kernels")
     try:
         with locked(folder / f".{run.name}.lock", seconds=0):
             yield
     except Timeout as error:
         raise KitError(
-            f"one push of run {run.name} at a time", "another is at work", "wait for it to end"
+            f"one push or pull of run {run.name} at a time", "another is at work", "wait for it to end"
         ) from error
 
 
@@ -91,50 +92,104 @@ def begin(run: Run, push: Push) -> None:
 def arrived(run: Run, push: Push) -> Push:
     """Record that Kaggle has it, under its number."""
     write_json(record_path(run), asdict(push))
-    refused(run)
+    ended(run, push)
     return push
 
 
-def refused(run: Run) -> None:
-    """Forget what was about to be sent: Kaggle certainly did not take it, or it is recorded."""
-    path = _open_path(run)
-    with writing(path):
-        path.unlink(missing_ok=True)
+def ended(run: Run, push: Push) -> None:
+    """No longer look for a push: Kaggle certainly did not take it, or it is recorded."""
+    pending = _open_push(run)
+    if pending is not None and pending.id == push.id:
+        with writing(_open_path(run)):
+            _open_path(run).unlink(missing_ok=True)
 
 
 def look(wire: Kernels, run: Run, push: Push) -> Push | None:
-    """A push without an answer as Kaggle has it, recorded; None where its newest version is another."""
-    newest = wire.newest(push.kernel)
-    if newest is None or f'"id": "{push.id}"' not in newest.source:
-        return None
-    return arrived(run, replace(push, version=newest.version, url=f"https://www.kaggle.com/code/{push.kernel}"))
+    """A push without an answer as Kaggle has it, recorded; None where no version of its kernel carries its id.
+
+    Raises KitError where Kaggle shows nothing of a kernel of which an older version is on record.
+    """
+    before = read_push(run) if record_path(run).exists() else None
+    oldest = before.version if before is not None and before.kernel == push.kernel else 0
+    newest = wire.version(push.kernel)
+    if newest is None and oldest:
+        raise KitError(
+            f"the kernel {push.kernel} on Kaggle", f"none that this account sees; version {oldest} is on record",
+            f"log in as its owner; if it was deleted there, delete {_open_path(run)}",
+        )  # fmt: skip
+    for version in _versions(wire, push.kernel, newest, oldest):
+        if f'"id": "{push.id}"' in version.source:
+            url = f"https://www.kaggle.com/code/{push.kernel}"
+            return arrived(run, replace(push, version=version.number, url=url))
+    return None
 
 
 def settle(wire: Kernels, run: Run, knobs: KaggleConfig) -> Push | None:
     """Find out what became of a push whose answer nobody saw; None where there is none, or it never arrived.
 
-    It is looked for until ``deadline_seconds`` + ``settle_seconds`` after its start: so long it may be under way.
+    It is looked for until ``deadline_seconds`` + ``settle_seconds`` (its own, if they were longer) after its start:
+    so long it may be under way. Call under `pushing`.
     """
-    path = _open_path(run)
-    if not path.exists():
+    push = _open_push(run)
+    if push is None:
         return None
-    push = read_record(path, Push, f"look at https://www.kaggle.com/code for it, then delete {path}")
+    if record_path(run).exists() and read_push(run).id == push.id:  # killed in between
+        ended(run, push)
+        return read_push(run)
     log.info("the answer to the last push was not seen; looking for it on Kaggle")
-    left = knobs.deadline_seconds + knobs.settle_seconds - max(0.0, time.time() - push.at)
-    deadline = time.monotonic() + left
+    deadline = time.monotonic() + _window(push, knobs) - max(0.0, time.time() - push.at)
     while (found := look(wire, run, push)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
             log.warning("the last push of run %s did not arrive", run.name)
-            refused(run)
+            ended(run, push)
             return None
         time.sleep(min(left, knobs.score_pause_seconds))
     return found
 
 
-def last_push(wire: Kernels, run: Run, knobs: KaggleConfig) -> Push:
-    """The last push of a run that Kaggle has. Raises KitError where there was none."""
-    return settle(wire, run, knobs) or read_push(run)
+def last_push(wire: Kernels, run: Run) -> Push:
+    """The last push of a run that Kaggle has, one whose answer was not seen included. Raises KitError if none.
+
+    Never decides that a push did not arrive: another process may just be sending it.
+    """
+    push = _open_push(run)
+    if push is not None:
+        found = look(wire, run, push)
+        if found is not None:
+            return found
+        log.warning(
+            "the last push of run %s is not on Kaggle, or not yet; the same kernel.push settles it", run.name
+        )
+    return read_push(run)
+
+
+def _versions(wire: Kernels, kernel: str, newest: Version | None, oldest: int) -> Iterator[Version]:
+    """What Kaggle calls the newest version, any after it, and those before it that are newer than ``oldest``."""
+    if newest is None:
+        return
+    yield newest
+    number = newest.number
+    while (later := wire.version(kernel, number + 1)) is not None:
+        yield later
+        number += 1
+    for earlier in range(newest.number - 1, max(oldest, newest.number - _VERSIONS_BACK), -1):
+        found = wire.version(kernel, earlier)
+        if found is not None:
+            yield found
+
+
+def _window(push: Push, knobs: KaggleConfig) -> float:
+    own = push.config.get("kaggle", {})
+    names = ("deadline_seconds", "settle_seconds")
+    return max(sum(getattr(knobs, name) for name in names), sum(float(own.get(name, 0)) for name in names))
+
+
+def _open_push(run: Run) -> Push | None:
+    path = _open_path(run)
+    if not path.exists():
+        return None
+    return read_record(path, Push, f"look at https://www.kaggle.com/code for it, then delete {path}")
 
 
 def slug_of(name: str) -> str:

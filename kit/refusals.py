@@ -39,6 +39,8 @@ class ServerAnswer:
 def answer_of(error: BaseException) -> ServerAnswer | None:
     """What the server answered; None where it did not."""
     response = getattr(error, "response", None)
+    if response is None and isinstance(error, ValueError):  # the client's own words for an answer
+        response = getattr(error.__context__, "response", None)
     if response is None:
         return None
     content = _json(response)

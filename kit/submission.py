@@ -159,10 +159,13 @@ def newest(folder: Path) -> Submission:
 def record_attempt(submission: Submission, attempt: Attempt) -> Submission:
     """Write the state of an attempt (told by its id; a new one is added) to the manifest, then to the index.
 
-    Raises KitError where the disk refuses: the manifest is then as it was.
+    Another process may know more by now: an end stays, and so does that it was told. Raises KitError where the
+    disk refuses: the manifest is then as it was.
     """
     with locked(submission.folder.parent / LOCK_NAME):
-        changed = with_attempt(_read(submission.folder), attempt)
+        now = _read(submission.folder)
+        before = next((one for one in now.attempts if one.id == attempt.id), attempt)
+        changed = with_attempt(now, _furthest(before, attempt))
         write_json(submission.folder / MANIFEST_NAME, _manifest(changed))
         write_index(submission.folder.parent)
     return changed
@@ -181,6 +184,11 @@ def with_attempt(submission: Submission, attempt: Attempt) -> Submission:
         public_score=shown.public_score,
         reason=shown.reason,
     )
+
+
+def _furthest(before: Attempt, now: Attempt) -> Attempt:
+    ended = before.status in (COMPLETE, ERROR) and now.status in (OPEN, PENDING)
+    return replace(before if ended else now, told=before.told or now.told)
 
 
 def tidy(folder: Path) -> None:

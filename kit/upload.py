@@ -116,7 +116,7 @@ def wait(wire: Wire, plan: Plan, attempt: Attempt, knobs: KaggleConfig, clock: C
 
 
 def tell(outgoing: Outgoing, attempt: Attempt, say: Callable[[str], object]) -> None:
-    """Say how an attempt ended (see `outcome`), then record that it was said. Raises KitError as `outcome` does."""
+    """Say how an attempt stands (see `outcome`), and record that its end was told. Raises KitError as that does."""
     try:
         say("\n".join(outcome(outgoing, attempt)))
     except KitError:
@@ -162,7 +162,7 @@ def outcome(outgoing: Outgoing, attempt: Attempt) -> list[str]:
 
 
 def _recorded_as_told(outgoing: Outgoing, attempt: Attempt) -> None:
-    if not attempt.told:
+    if attempt.status in (COMPLETE, ERROR) and not attempt.told:  # pending is no end
         recorded(outgoing.submission, replace(attempt, told=True))
 
 

@@ -24,10 +24,11 @@ from kit.checkout import git_state, packed, requirements
 from kit.config import KaggleConfig, override, preset
 from kit.errors import KitError
 from kit.files import sha256
-from kit.kaggle_kernels import Kernels, Session, Version, _plain_log
-from kit.kernel import plan, pull, script
+from kit.kaggle_kernels import Kernels, Pushed, Session, Version, _plain_log
+from kit.kernel import is_repeated, plan, pull, push, require_idle, script, status
 from kit.model import load_checkpoint
-from kit.pushes import Push, arrived, begin, last_push, pushing, read_push, settle, slug_of
+from kit.pushes import Push, arrived, begin, ended, last_push, pushing, read_push, settle, slug_of
+from kit.refusals import Refused, Unanswered
 from kit.runs import Run
 from kit.session import Manifest, _Steps, assignments, run_session
 from kit.submission import read_submissions
@@ -117,6 +118,28 @@ def test_a_local_run_without_a_state_is_not_overwritten(name, tmp_path):
     assert (run.folder / name).read_text() == "mine"
 
 
+def test_a_local_run_that_was_made_while_its_output_came_is_not_overwritten(tmp_path):
+    run = first_push(tmp_path)
+
+    class Slow(Complete):
+        def output(self, kernel, version, folder):
+            super().output(kernel, version, folder)
+            run.folder.mkdir(parents=True)
+            run.last.write_text("mine")
+
+    with pytest.raises(KitError, match="move that folder away"):
+        pull(Slow(), run, read_push(run), print)
+    assert run.last.read_text() == "mine"
+
+
+def test_a_pull_that_was_killed_at_its_end_is_tidied_by_the_next(tmp_path):
+    run = first_push(tmp_path)
+    pull(Complete(), run, read_push(run), print)
+    (tmp_path / "kernels" / ".mine.output" / "abcd").mkdir(parents=True)
+    pull(Complete(), run, read_push(run), print)
+    assert kernels_folder(run) == ["mine.json"]
+
+
 def test_a_finished_local_run_is_not_overwritten_by_what_went_on_from_its_state(tmp_path):
     run = first_push(tmp_path)
     run.folder.mkdir(parents=True)
@@ -132,12 +155,12 @@ def test_a_finished_local_run_is_not_overwritten_by_what_went_on_from_its_state(
 @pytest.mark.parametrize("name", ["../mine", "runs/../../../mine", "{root}/kernels/mine.json", "."])
 def test_a_manifest_that_names_a_file_outside_deletes_nothing(name, tmp_path):
     run = first_push(tmp_path)
-    (tmp_path / "kernels" / "mine").mkdir()
-    (tmp_path / "kernels" / "mine" / "mine").write_text("mine")
+    (tmp_path / "kernels" / ".mine.output").mkdir()
+    (tmp_path / "kernels" / ".mine.output" / "mine").write_text("mine")
     with pytest.raises(KitError, match="of the output only"):
         pull(Complete(name.format(root=tmp_path)), run, read_push(run), print)
     assert (tmp_path / "kernels" / "mine.json").exists()
-    assert (tmp_path / "kernels" / "mine" / "mine").read_text() == "mine"
+    assert (tmp_path / "kernels" / ".mine.output" / "mine").read_text() == "mine"
 
 
 @pytest.mark.parametrize("hours", ["0", "1"])
@@ -212,46 +235,208 @@ def test_a_session_goes_on_from_exactly_the_state_that_was_pushed(mounted, tmp_p
     assert not (tmp_path / "package" / "steps").exists()
 
 
-class Pushed(Kernels):
-    """A connection that knows newest versions only; the versions come up one look after the other."""
+class Account(Kernels):
+    """A connection to one account, whose only kernel has these scripts, the first version first.
 
-    def __init__(self, *versions):
-        self.versions = list(versions)
+    ``late`` is one more from the third look on; ``newest`` what Kaggle calls the newest version.
+    """
 
-    def newest(self, kernel):
-        return self.versions.pop(0) if len(self.versions) > 1 else self.versions[0]
+    username = USERNAME
+
+    def __init__(self, *scripts, late="", outcome=None, newest=None):
+        self.scripts, self.late, self.outcome, self.newest, self.asked = list(scripts), late, outcome, newest, 0
+        self.states, self.sent = {}, None
+
+    def version(self, kernel, number=None):
+        if number is None:
+            self.asked += 1
+            if self.late and self.asked == 3:
+                self.scripts.append(self.late)
+        number = number or self.newest or len(self.scripts)
+        return Version(number, self.scripts[number - 1]) if 0 < number <= len(self.scripts) else None
+
+    def session(self, kernel, version):
+        state = self.states.get(version)
+        return state and Session(state, "", "")
+
+    def push(self, folder, kernel):
+        self.sent = (folder / "kernel.py").read_text()
+        assert f'"id": "{json.loads(self.open.read_text())["id"]}"' in self.sent  # recorded before it is sent
+        if isinstance(self.outcome, Exception):
+            raise self.outcome
+        return self.outcome
 
 
+OURS, THEIRS = '{"id": "abcd"}', '{"id": "before"}'
 OPEN = Push("abcd", KERNEL, 0, "", "demo", {})
 NOW = KaggleConfig(deadline_seconds=0.1, settle_seconds=0, score_pause_seconds=0.01)
 
 
+def kernels_folder(run):
+    return sorted(path.name for path in (run.workspace / "kernels").iterdir() if path.suffix != ".lock")
+
+
+def recorded(run, push):
+    begin(run, push)
+    return arrived(run, push)
+
+
 def test_nothing_is_open_and_nothing_is_asked(tmp_path):
-    assert settle(Pushed(), Run(tmp_path, "mine"), NOW) is None
+    account = Account()
+    assert settle(account, Run(tmp_path, "mine"), NOW) is None
+    assert account.asked == 0
 
 
-@pytest.mark.parametrize("late", [False, True])
-def test_a_push_whose_answer_was_not_seen_is_found_by_its_id_in_the_newest_script(late, tmp_path):
+@pytest.mark.parametrize(
+    ("account", "version"),
+    [
+        (Account(THEIRS, OURS), 2),
+        (Account(THEIRS, late=OURS), 2),
+        (Account(THEIRS, OURS, "saved on the site", "and again"), 2),  # newer ones came after it
+        (Account(THEIRS, OURS, newest=1), 2),  # "the newest" is one that has ended, ours still runs
+    ],
+    ids=["newest", "late", "older", "newer than the newest"],
+)
+def test_a_push_whose_answer_was_not_seen_is_found_by_its_id_among_the_versions(account, version, tmp_path):
     run = Run(tmp_path, "mine")
     begin(run, replace(OPEN, at=time.time()))
-    ours, theirs = Version(3, '{"id": "abcd"}'), Version(2, '{"id": "before"}')
-    found = settle(Pushed(*([theirs, None, ours] if late else [ours])), run, NOW)
-    assert (found.version, found.url) == (3, f"https://www.kaggle.com/code/{KERNEL}")
+    found = settle(account, run, NOW)
+    assert (found.version, found.url) == (version, f"https://www.kaggle.com/code/{KERNEL}")
     assert read_push(run) == found
-    assert settle(Pushed(), run, NOW) is None
+    assert kernels_folder(run) == ["mine.json"]
+    assert settle(Account(), run, NOW) is None
 
 
-@pytest.mark.parametrize("newest", [None, Version(2, '{"id": "before"}')])
-def test_a_push_that_did_not_arrive_is_forgotten_and_the_last_one_stays(newest, tmp_path):
-    run, before = Run(tmp_path, "mine"), replace(OPEN, id="before", version=2)
+@pytest.mark.parametrize("scripts", [(), (THEIRS,), (THEIRS, "saved on the site")])
+def test_a_push_that_did_not_arrive_is_forgotten_and_the_last_one_stays(scripts, tmp_path):
+    run, before = Run(tmp_path, "mine"), replace(OPEN, id="before", version=1)
     with pytest.raises(KitError, match=r"kernel\.push --run mine"):
-        last_push(Pushed(newest), run, NOW)
-    begin(run, before)
-    arrived(run, before)
+        last_push(Account(*scripts), run)
+    if scripts:
+        recorded(run, before)
     begin(run, OPEN)
-    assert settle(Pushed(newest), run, NOW) is None
-    assert last_push(Pushed(newest), run, NOW) == before
-    assert [path.name for path in (tmp_path / "kernels").iterdir()] == ["mine.json"]
+    assert settle(Account(*scripts), run, NOW) is None
+    assert kernels_folder(run) == ["mine.json"] * bool(scripts)
+    if scripts:
+        assert last_push(Account(*scripts), run) == before
+
+
+def test_a_status_never_decides_that_a_push_did_not_arrive(tmp_path, caplog):
+    run, before = Run(tmp_path, "mine"), replace(OPEN, id="before", version=1)
+    recorded(run, before)
+    begin(run, OPEN)
+    assert last_push(Account(THEIRS), run) == before
+    assert "is not on Kaggle, or not yet" in caplog.text
+    assert kernels_folder(run) == [".mine.open", "mine.json"]
+    assert last_push(Account(THEIRS, OURS), run).version == 2
+
+
+@pytest.mark.parametrize(
+    ("own", "began", "waits"),
+    [
+        ({}, 0.0, True),
+        ({}, -1.0, False),
+        ({"deadline_seconds": 0.5, "settle_seconds": 0.7}, -1.0, True),  # its own patience was longer
+        ({}, 1e6, True),  # the clock was set back
+    ],
+)
+def test_a_push_is_looked_for_until_it_cannot_be_under_way_any_more(own, began, waits, tmp_path):
+    run, account = Run(tmp_path, "mine"), Account(THEIRS)
+    begin(run, replace(OPEN, at=time.time() + began, config={"kaggle": own}))
+    started = time.monotonic()
+    assert settle(account, run, NOW) is None
+    assert (account.asked > 1) is waits
+    assert time.monotonic() - started < 5
+
+
+def test_another_accounts_view_does_not_lose_a_push(tmp_path):
+    run = Run(tmp_path, "mine")
+    recorded(run, replace(OPEN, id="before", version=1))
+    begin(run, OPEN)
+    with pytest.raises(KitError, match="version 1 is on record"):
+        settle(Account(), run, NOW)
+    assert kernels_folder(run) == [".mine.open", "mine.json"]
+
+
+def test_a_kill_between_the_record_and_its_end_asks_nothing(tmp_path):
+    run, account = Run(tmp_path, "mine"), Account()
+    made = recorded(run, replace(OPEN, version=3))
+    begin(run, OPEN)
+    assert settle(account, run, NOW) == made
+    assert (account.asked, kernels_folder(run)) == (0, ["mine.json"])
+
+
+def test_what_another_process_is_about_to_send_is_not_forgotten_with_ones_own(tmp_path):
+    run = Run(tmp_path, "mine")
+    begin(run, replace(OPEN, id="younger"))
+    ended(run, OPEN)
+    assert kernels_folder(run) == [".mine.open"]
+
+
+def sent(workspace, outcome, *scripts):
+    account = Account(*scripts, outcome=outcome)
+    account.open = workspace / "kernels" / ".mine.open"
+    return push(account, planned(workspace), "abcd"), account
+
+
+def test_a_push_is_recorded_under_the_name_that_kaggle_gave_it(tmp_path):
+    made, _ = sent(tmp_path, Pushed("ada/kit-mine-2", 1, "https://www.kaggle.com/code/ada/kit-mine-2"))
+    assert (made.kernel, made.version, made.id) == ("ada/kit-mine-2", 1, "abcd")
+    assert read_push(Run(tmp_path, "mine")) == made
+
+
+def test_a_refused_push_is_recorded_nowhere_and_a_lost_one_stays_open_until_it_is_found(tmp_path):
+    run = Run(tmp_path, "mine")
+    with pytest.raises(Refused):
+        sent(tmp_path, Refused("to push", "no", "do"))
+    assert kernels_folder(run) == []
+    with pytest.raises(KitError, match="whether it arrived is not known"):
+        sent(tmp_path, Unanswered("to push", "no answer", "do"))
+    assert kernels_folder(run) == [".mine.open"]
+    found, _ = sent(tmp_path, Unanswered("to push", "no answer", "do"), OURS)
+    assert (found.version, kernels_folder(run)) == (1, ["mine.json"])
+
+
+def test_a_version_that_runs_without_its_data_is_recorded_and_said(tmp_path):
+    made = Pushed(KERNEL, 4, f"https://www.kaggle.com/code/{KERNEL}", (f"{KERNEL}-run",))
+    with pytest.raises(Refused, match=f"mounts no {KERNEL}-run.*; version 4 runs without it") as error:
+        sent(tmp_path, made)
+    assert "data set is ready" in error.value.do
+    assert read_push(Run(tmp_path, "mine")).version == 4
+
+
+def test_the_same_push_again_is_told_from_another(tmp_path):
+    one = planned(tmp_path)
+    made, _ = sent(tmp_path, Pushed(KERNEL, 1, ""))
+    assert is_repeated(one, read_push(Run(tmp_path, "mine")))
+    assert is_repeated(planned(tmp_path, "kaggle.deadline_seconds=60"), made)
+    assert not is_repeated(planned(tmp_path, "training.seed=9"), made)
+    assert not is_repeated(planned(tmp_path, folds=2), made)
+    assert not is_repeated(one, replace(made, continues_sha256="another"))
+
+
+@pytest.mark.parametrize(
+    ("state", "said"), [("running", "is running"), ("queued", "is queued"), ("complete", "was not pulled")]
+)
+def test_a_session_that_works_or_waits_to_be_pulled_is_not_followed_by_another(state, said, tmp_path):
+    made, account = sent(tmp_path, Pushed(KERNEL, 1, ""))
+    account.states[1] = state
+    with pytest.raises(KitError, match=said):
+        require_idle(account, planned(tmp_path), again=False)
+    if state == "complete":
+        require_idle(account, planned(tmp_path), again=True)
+        home = Run(tmp_path, "mine").folder
+        home.mkdir(parents=True)
+        (home / "kernel.json").write_text(json.dumps(asdict(Manifest(made.id, "mine", "stopped", {}))))
+        require_idle(account, planned(tmp_path), again=False)
+
+
+@pytest.mark.parametrize("state", ["error", "cancelled", None])
+def test_a_session_that_failed_or_is_gone_may_be_followed_by_another(state, tmp_path):
+    made, account = sent(tmp_path, Pushed(KERNEL, 1, ""))
+    account.states[1] = state
+    require_idle(account, planned(tmp_path), again=False)
+    assert status(account, made).status == (state or "gone")
 
 
 def test_two_pushes_of_one_run_at_once_are_one_and_an_error(tmp_path):
@@ -297,7 +482,7 @@ class Scene:
 
     def forget_the_run(self):
         shutil.rmtree(self.run.folder, ignore_errors=True)
-        shutil.rmtree(self.user.workspace / "kernels" / "mine", ignore_errors=True)
+        shutil.rmtree(self.user.workspace / "kernels" / ".mine.output", ignore_errors=True)
 
 
 @pytest.fixture(scope="module")
@@ -372,7 +557,7 @@ def test_what_kaggle_refuses_is_refused_and_recorded_nowhere(scene, tmp_path):
     push = ("kernel.push", "--run", "other", "--yes", *NEW)
     server.fail("SaveKernel", answer={"error": "Your account is not verified by phone"})
     user.refused(*push, says=["not verified by phone"])
-    server.fail("SaveKernel", answer={"invalidCompetitionSources": [SLUG], "versionNumber": 1})
+    server.fail("SaveKernel", answer={"invalidCompetitionSources": [SLUG]})
     user.refused(*push, says=["mounts no toy-competition", f"competitions/{SLUG}/rules"])
     server.fail("SaveKernel", status=503)
     user.refused(*push, says=["503", "the same command looks for it on Kaggle"])
@@ -434,7 +619,7 @@ def test_a_pull_that_is_killed_anywhere_is_gone_on_with_by_the_same_command(agai
     manifest = json.loads((again.run.folder / "kernel.json").read_text())
     home = again.user.workspace
     assert all(sha256(home / name) == digest for name, digest in manifest["files"].items())
-    assert not (home / "kernels" / "mine").exists()
+    assert not (home / "kernels" / ".mine.output").exists()
 
 
 @pytest.mark.slow
@@ -490,7 +675,7 @@ def test_output_that_is_not_whole_is_fetched_anew(fault, again):
     manifest = json.loads((again.run.folder / "kernel.json").read_text())
     home = again.user.workspace
     assert all(sha256(home / name) == digest for name, digest in manifest["files"].items())
-    assert not (home / "kernels" / "mine").exists()
+    assert not (home / "kernels" / ".mine.output").exists()
 
 
 @pytest.mark.slow

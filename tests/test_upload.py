@@ -364,6 +364,49 @@ def test_a_competition_whose_list_is_refused_does_not_hide_the_scores_of_others(
     assert "a-gone-slug could not be asked for (Kaggle answered 404" in caplog.text
 
 
+def test_an_again_that_was_pending_at_the_deadline_and_then_refreshed_is_the_same_wish(kaggle, tmp_path):
+    submission = filed(tmp_path)
+    submit(kaggle, submission)
+    kaggle.scored_after = 5000.0
+    assert submit(kaggle, submission, again=True).status == "pending"
+    assert submit(kaggle, submission, again=True).status == "pending"
+    kaggle.seconds += 6000
+    refresh(kaggle, tmp_path / "submissions")
+    assert submit(kaggle, submission, again=True).public_score == 0.25
+    assert len(kaggle.uploads) == 2
+
+
+def test_what_another_process_has_learned_meanwhile_is_not_written_over(kaggle, tmp_path):
+    submission = filed(tmp_path)
+    kaggle.scored_after = 5000.0
+    pending = submit(kaggle, submission)
+    kaggle.seconds += 6000
+    refresh(kaggle, tmp_path / "submissions")
+    record_attempt(submission, replace(pending, told=True))
+    record_attempt(submission, on_disk(submission).attempts[0])
+    record_attempt(submission, pending)
+    (attempt,) = on_disk(submission).attempts
+    assert (attempt.status, attempt.public_score, attempt.told) == ("complete", 0.25, True)
+
+
+def test_what_was_given_up_long_ago_is_looked_for_once_before_anything_is_sent(kaggle, tmp_path):
+    submission = filed(tmp_path)
+    kaggle.submit_faults, kaggle.listed_after = ["lost after"], 900.0
+    with pytest.raises(KitError, match="does not have it"):
+        submit(kaggle, submission)
+    kaggle.seconds += 3600
+    assert submit(kaggle, submission).status == "complete"
+    assert len(kaggle.uploads) == 1
+
+
+def test_an_end_in_an_error_is_told_and_recorded_as_told(kaggle, tmp_path):
+    submission = filed(tmp_path)
+    kaggle.status, kaggle.reason = "error", "wrong columns"
+    assert submit(kaggle, submission).told
+    submit(kaggle, submission, again=True)
+    assert len(kaggle.uploads) == 2
+
+
 def test_a_refresh_that_no_list_answers_is_an_error(kaggle, tmp_path):
     submission = filed(tmp_path)
     submit(kaggle, submission)
@@ -464,18 +507,20 @@ FAULTS = st.lists(st.sampled_from(["", "lost before", "lost after", "refused"]),
     unlisted=st.integers(0, 2),
     again=st.booleans(),
     refreshed=st.booleans(),
+    scored_after=st.sampled_from([5.0, 700.0]),
 )
-@example(kills=[3], faults=[], listed_after=0.0, unlisted=0, again=False, refreshed=False)
-@example(kills=[4], faults=[], listed_after=25.0, unlisted=2, again=True, refreshed=False)
-@example(kills=[4], faults=[], listed_after=0.0, unlisted=0, again=True, refreshed=True)
+@example(kills=[3], faults=[], listed_after=0.0, unlisted=0, again=False, refreshed=False, scored_after=5.0)
+@example(kills=[4], faults=[], listed_after=25.0, unlisted=2, again=True, refreshed=False, scored_after=700.0)
+@example(kills=[4], faults=[], listed_after=0.0, unlisted=0, again=True, refreshed=True, scored_after=700.0)
 def test_killed_anywhere_and_called_again_until_it_ends_there_is_one_upload(
-    kills, faults, listed_after, unlisted, again, refreshed, tmp_path_factory
+    kills, faults, listed_after, unlisted, again, refreshed, scored_after, tmp_path_factory
 ):
     kaggle = FakeKaggle()
     submission = filed(tmp_path_factory.mktemp("killed"))
     if again:
         submit(kaggle, submission)
     kaggle.submit_faults, kaggle.listed_after, kaggle.list_faults = list(faults), listed_after, unlisted
+    kaggle.scored_after = scored_after
     for kill_at in [*kills, *[None] * (len(faults) + unlisted + 2)]:
         kaggle.steps, kaggle.kill_at = 0, kill_at
         with contextlib.suppress(Killed, KitError):
@@ -486,6 +531,10 @@ def test_killed_anywhere_and_called_again_until_it_ends_there_is_one_upload(
             kaggle.seconds += 30
             with contextlib.suppress(KitError):
                 refresh(kaggle, submission.folder.parent)
+    if on_disk(submission).status == "pending":  # at the deadline: picked up later, and the same command told it
+        kaggle.seconds += 1000
+        refresh(kaggle, submission.folder.parent)
+        submit(kaggle, submission, again=again)
     assert len(kaggle.uploads) == 1 + again
     now = on_disk(submission)
     assert (now.status, now.public_score, now.ref) == ("complete", 0.25, 100 + again)
