@@ -594,9 +594,9 @@ def _show_rows(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]
     from rich.table import Table
     from rich.text import Text
 
-    shown = Table(title=title)
+    shown = Table(title=Text(title))  # Text: what came from a file is no markup
     for number, column in enumerate(columns):
-        shown.add_column(column, no_wrap=number == 0)  # a class's name is never cut short
+        shown.add_column(Text(column), no_wrap=number == 0)  # a class's name is never cut short
     for row in rows:
         shown.add_row(*(Text(_cell(value)) for value in row))
     Console().print(shown)

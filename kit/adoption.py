@@ -148,9 +148,10 @@ def _cells(path: Path, labels: Sequence[str]) -> Cells:
 def _parquet_cells(path: Path) -> Cells:
     try:
         table = pd.read_parquet(path)
-    # pyarrow raises its own ArrowInvalid (a ValueError), OSError and others for a broken file.
-    except (OSError, ValueError, KeyError) as error:
-        raise TableError(path, [Fault(path, None, str(error).splitlines()[0], "a parquet file")], _DO) from error
+    # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
+    except Exception as error:
+        found = (str(error) or type(error).__name__).splitlines()[0]
+        raise TableError(path, [Fault(path, None, found, "a parquet file")], _DO) from error
     texts = {str(name): [str(value) for value in table[name].astype(object)] for name in table.columns}
     rows = pd.DataFrame(texts, index=pd.RangeIndex(len(table)), dtype=object)
     return Cells(path, tuple(texts), 0, rows.assign(**{LINE: np.arange(1, len(table) + 1)}), ())

@@ -248,12 +248,16 @@ def _start_worker(number: int) -> None:
 def training_dataset(workspace: Path, image_size_px: int | None = None) -> DetectionDataset:
     """The augmented training images of the preset ``seed`` by themselves, every image of ``train/``.
 
-    Needs ``data/train/`` and ``data/train.csv`` only; the pixel cache is built on first use.
+    Needs ``data/train/`` and ``data/train.csv`` only; the pixel cache is built on first use. Raises KitError for a
+    size outside of the knob's range.
     """
     config = Config()
     data = load_training(Path(workspace), config)
-    size_px = image_size_px or config.model.image_size_px
-    return DetectionDataset(data, data.image_ids, size_px, config.training.seed, config.augmentation)
+    if image_size_px is not None:
+        config = config.replace({"model.image_size_px": image_size_px})  # refuses what no image can have
+    return DetectionDataset(
+        data, data.image_ids, config.model.image_size_px, config.training.seed, config.augmentation
+    )
 
 
 def _flat_boxes(

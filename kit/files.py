@@ -22,7 +22,7 @@ from kit.errors import KitError
 
 PARTIAL_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
-_GIB = 2**30
+_MIB, _GIB = 2**20, 2**30
 
 
 @contextlib.contextmanager
@@ -136,9 +136,14 @@ def require_room(folder: Path, needed_bytes: int, what: str) -> None:
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise KitError(
-            f"{what}: {needed_bytes / _GIB:.1f} GiB", f"{free / _GIB:.1f} GiB free",
+            f"{what}: {size_text(needed_bytes)}", f"{size_text(free)} free",
             "make room, or choose a folder on another disk with --workspace",
         )  # fmt: skip
+
+
+def size_text(count: int) -> str:
+    """A number of bytes as it is said: MiB below one GiB."""
+    return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / _MIB:.1f} MiB"
 
 
 def remove_partials(folder: Path) -> None:
@@ -181,7 +186,7 @@ def _size(path: Path) -> int:
 
 def _free_space(path: Path) -> str:
     folder = next((parent for parent in path.parents if parent.exists()), Path())
-    return f"{shutil.disk_usage(folder).free / 2**20:.0f} MiB free"
+    return f"{size_text(shutil.disk_usage(folder).free)} free"
 
 
 def _umask() -> int:

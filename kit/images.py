@@ -6,6 +6,9 @@ A 16-bit PNG is scaled by its own range; PIL's own conversion would saturate it 
 from __future__ import annotations
 
 import math
+import struct
+import zlib
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -15,6 +18,11 @@ from PIL import Image
 
 Grey = UInt8[np.ndarray, "_ _"]  # (height, width), any size
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
+_BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error)
+_SIGNATURE, _PALETTE = b"\x89PNG\r\n\x1a\n", 3
+_CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}  # by a PNG's colour type
+_WHOLE = ((0, 0, 1, 1),)
+_INTERLACED = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2))
 
 
 class ImageError(Exception):
@@ -24,13 +32,16 @@ class ImageError(Exception):
 def read_grey(path: Path) -> Grey:
     """Decode a PNG or JPEG (grey, RGB, RGBA, palette, 16-bit) to grey levels 0..255, shape (h, w).
 
-    An alpha channel is ignored. Raises ImageError where the file is missing, truncated or no image. Pillow may
-    warn of odd metadata or of size; filters are the caller's to set, since they belong to the whole process.
+    An alpha channel is ignored. Raises ImageError where the file is missing, truncated or no image; only a JPEG
+    that was cut and closed again is not seen. Pillow may warn of odd metadata or of size; filters are the
+    caller's to set, since they belong to the whole process.
     """
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ImageError(f"{image.width} x {image.height} pixels: a decompression bomb")
+            if image.format == "PNG":
+                _require_every_line(path.read_bytes())
             if image.mode in _DEEP_MODES:
                 return _scaled(np.asarray(image, dtype=np.float64))
             if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
@@ -39,7 +50,15 @@ def read_grey(path: Path) -> Grey:
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
     # PIL raises SyntaxError, EOFError, ValueError and others of its own for broken files.
-    except (OSError, SyntaxError, EOFError, ValueError, Image.DecompressionBombError) as error:
+    except (
+        OSError,
+        SyntaxError,
+        EOFError,
+        ValueError,
+        struct.error,
+        zlib.error,
+        Image.DecompressionBombError,
+    ) as error:
         raise ImageError(_reason(path, error)) from error
 
 
@@ -57,6 +76,33 @@ def fitted_size(width_px: int, height_px: int, size_px: int) -> tuple[int, int]:
     """Width and height after a resize whose longer side is ``size_px``; at least one pixel each."""
     scale = size_px / max(width_px, height_px)
     return max(1, round(width_px * scale)), max(1, round(height_px * scale))
+
+
+def _require_every_line(data: bytes) -> None:
+    """Raises ImageError for a PNG with fewer lines than its header says: Pillow would fill up with black."""
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    lines = [
+        (-(-(height - y) // dy), -(-(width - x) // dx) * depth * _CHANNELS[colour])
+        for x, y, dx, dy in (_INTERLACED if interlaced else _WHOLE)
+    ]
+    needed = sum(count * (1 + -(-bits // 8)) for count, bits in lines if count > 0 and bits > 0)
+    inflated, found, kinds = zlib.decompressobj(), 0, set()
+    for kind, body in _chunks(data):
+        kinds.add(kind)
+        if kind == b"IDAT":
+            found += len(inflated.decompress(body))
+    if found < needed:
+        raise ImageError(f"pixels of {found} bytes, where {width} x {height} need {needed}: cut short")
+    if colour == _PALETTE and b"PLTE" not in kinds:
+        raise ImageError("a palette's indices without the palette")
+
+
+def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    place = len(_SIGNATURE)
+    while place + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, place)
+        yield kind, data[place + 8 : place + 8 + length]
+        place += 12 + length
 
 
 def _scaled(levels: np.ndarray) -> Grey:

@@ -25,7 +25,7 @@ from kit.errors import KitError
 from kit.files import make_folder, remove_partials, replacing
 from kit.images import Grey
 from kit.memory import keeping_freed_memory
-from kit.model import load_checkpoint, network_input
+from kit.model import is_state_dict, load_checkpoint, network_input
 from kit.pixels import PixelCache
 from kit.progress import Track, silent
 from kit.runs import Run
@@ -113,10 +113,9 @@ def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
     key = "current_model_state" if keep == "last" and "current_model_state" in state else "state_dict"
     weights, made = state.get(key), state.get("kit")
     epoch = made.get("epoch") if isinstance(made, dict) else None
-    tensors = isinstance(weights, dict) and all(isinstance(tensor, torch.Tensor) for tensor in weights.values())
-    if not tensors or type(epoch) is not int or epoch < 1:
+    if not is_state_dict(weights) or type(epoch) is not int or epoch < 1:
         raise KitError(f"{path} to be a checkpoint of `invoke train`", f"keys {', '.join(map(str, state))}", do)
-    return path, epoch, state[key]
+    return path, epoch, weights
 
 
 def read_detections(path: Path) -> pd.DataFrame:

@@ -40,9 +40,14 @@ def precision(config: Config) -> Any:
 
 @contextlib.contextmanager
 def in_words(batch_size: int, image_size_px: int, knob: str) -> Iterator[None]:
-    """Around the network's work: KitError where a batch does not fit (with the ``knob``) or a process is gone."""
+    """Around the network's work: KitError where a batch does not fit (``knob``), a process or a file is gone."""
     try:
         yield
+    except FileNotFoundError as error:  # a worker's arrives without its fields, at the end of a traceback's text
+        raise KitError(
+            "the pixel cache and the run's folder to stay while they are used", str(error).strip().splitlines()[-1],
+            "the same command makes the cache anew and goes on; images must not change meanwhile",
+        ) from error  # fmt: skip
     except (MemoryError, RuntimeError) as error:
         text = str(error) or type(error).__name__
         found = text.splitlines()[0][:_SHOWN_LETTERS]

@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeGuard
 from urllib.parse import urlparse
 
 import torch
@@ -95,7 +95,12 @@ def build(config: ModelConfig, classes: int) -> nn.Module:
 
 
 def resolved(config: ModelConfig) -> ModelConfig:
-    """The same configuration with ``norm`` and ``norm_eps`` named where they were left to the weights."""
+    """The same configuration with ``norm`` and ``norm_eps`` named where they were left to the weights.
+
+    Raises KitError where they stand in a file that cannot be read.
+    """
+    if config.norm != "auto" and config.norm_eps >= 0:
+        return config
     family = DETECTORS[config.detector]
     pretrained = config.weights != "none"
     norm = family.pretrained_norm if pretrained else "batch"
@@ -103,8 +108,7 @@ def resolved(config: ModelConfig) -> ModelConfig:
     if config.backbone and config.norm_eps < 0:
         eps = timm_detectors.norm_eps(config.backbone) or eps
     if pretrained and config.weights not in ("coco", "imagenet"):
-        saved = _saved_model(Path(config.weights))
-        norm, eps = str(saved.get("norm", norm)), float(saved.get("norm_eps", eps))
+        norm, eps = _saved_norm(Path(config.weights), norm, eps)
     return dataclasses.replace(
         config,
         norm=norm if config.norm == "auto" else config.norm,
@@ -132,6 +136,22 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
         of_body = timm_detectors.from_file(config.backbone, weights, config.weights)
         return _load_body(model, of_body, config.weights)
     return _load_fitting(model, weights, config.weights)
+
+
+def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Whether something is tensors by name."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
+
+
+def _fits(found: object, own: Tensor) -> bool:
+    return (
+        isinstance(found, Tensor)
+        and found.layout == own.layout
+        and found.shape == own.shape
+        and torch.can_cast(found.dtype, own.dtype)
+    )
 
 
 def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
@@ -316,9 +336,14 @@ def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
     return inner if isinstance(inner, dict) else {}
 
 
-def _saved_model(path: Path) -> Mapping[str, Any]:
+def _saved_norm(path: Path, norm: str, eps: float) -> tuple[str, float]:
+    """The norm and its epsilon as a checkpoint of the kit names them, else those given."""
     kit = load_checkpoint(path, _CHECK_WEIGHTS).get("kit", {})
-    return kit.get("model", {}) if isinstance(kit, dict) else {}
+    saved = kit.get("model", {}) if isinstance(kit, dict) else {}
+    found = (saved.get("norm", norm), saved.get("norm_eps", eps)) if isinstance(saved, dict) else (saved, None)
+    if found[0] not in ("batch", "frozen") or not isinstance(found[1], float) or not 0 <= found[1] < 1:
+        raise KitError(f"{path} to name its norm and norm_eps", ", ".join(map(repr, found)), _CHECK_WEIGHTS)
+    return found[0], found[1]
 
 
 def _load_backbone(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
@@ -334,11 +359,7 @@ def _load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
 
 def _load_fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
     own = model.state_dict()
-    fitting = {
-        name: tensor
-        for name, tensor in weights.items()
-        if name in own and isinstance(tensor, Tensor) and tensor.shape == own[name].shape
-    }
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and _fits(tensor, own[name])}
     missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
     if len(fitting) < len(own) / 2:
         raise KitError(

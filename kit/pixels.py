@@ -1,7 +1,8 @@
 """The pixel cache: every image of a folder decoded once, as one memory-mapped file of grey levels.
 
 Decoding is also the only real check of an image, so the cache remembers which files could not be read.
-Deleting the cache costs time only; it is rebuilt whenever a file's name, size or time has changed.
+Deleting the cache costs time only, and a command that uses it must be given again; it is rebuilt whenever a
+file's name, size or time has changed.
 """
 
 from __future__ import annotations
@@ -60,8 +61,17 @@ class PixelCache:
     file: Path
 
     def read(self, image_id: str) -> Grey:
-        """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied."""
-        return self._all.read(self._places[image_id])
+        """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied.
+
+        Raises KitError where the cache was deleted meanwhile.
+        """
+        try:
+            return self._all.read(self._places[image_id])
+        except FileNotFoundError as error:
+            raise KitError(
+                f"the pixel cache {self.file} to stay while it is used", "no such file",
+                "the same command makes it anew",
+            ) from error  # fmt: skip
 
     def rows(self, image_ids: Sequence[str]) -> PixelRows:
         """The named images in that order, for whoever reads them by number."""

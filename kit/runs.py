@@ -165,11 +165,23 @@ def read_split(run: Run) -> Split:
 
 
 def read_history(run: Run) -> pd.DataFrame:
-    """One row per epoch; zero rows where the file was lost (`invoke train` writes it anew before it goes on)."""
+    """One row per epoch; zero rows where the file was lost (`invoke train` writes it anew before it goes on).
+
+    Raises KitError where it is no such table.
+    """
+    do = f"delete {run.history}: it only shows the epochs, and a training that goes on writes it anew"
     try:
-        return pd.read_csv(run.history)
+        table = pd.read_csv(run.history)
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return pd.DataFrame(columns=list(HISTORY_COLUMNS), dtype=float)
+    except (OSError, ValueError) as error:  # pandas' own errors and those of decoding are ValueErrors
+        raise KitError(f"{run.history} to be a table of epochs", str(error).splitlines()[0], do) from error
+    missing = [name for name in HISTORY_COLUMNS if name not in table]
+    words = [name for name in HISTORY_COLUMNS if name in table and not pd.api.types.is_numeric_dtype(table[name])]
+    if missing or words:
+        found = f"no {', '.join(missing)}" if missing else f"no numbers in {', '.join(words)}"
+        raise KitError(f"{run.history} to have a row of numbers per epoch", found, do)
+    return table
 
 
 def read_finished(run: Run) -> Finished:

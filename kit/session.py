@@ -39,6 +39,10 @@ class Manifest:
     ended: str
     files: dict[str, str]
 
+    def __post_init__(self) -> None:
+        if self.ended not in (FINISHED, STOPPED):
+            raise ValueError(f"a session that ended as {self.ended!r}, not {FINISHED} or {STOPPED}")
+
 
 def run_session(config: Config, push: Mapping[str, str], package: Path, output: Path) -> str:
     """Do it all; how it ended: finished or stopped. Raises SystemExit with the code of a step that failed.

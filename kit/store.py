@@ -66,7 +66,7 @@ def stored_fold(
 def bare_detector(config: Config, split: Split) -> nn.Module:
     """The run's network before any weights are put into it: the same random ones every time."""
     torch.manual_seed(config.training.seed)
-    return model.build(config.model, len(split.labels))
+    return model.build(model.resolved(config.model), len(split.labels))
 
 
 def _require_finished_with(run: Run, path: Path, found: str) -> None:
@@ -74,7 +74,8 @@ def _require_finished_with(run: Run, path: Path, found: str) -> None:
     if not run.finished.exists():
         return
     # By place, not by title: a run's folder may have been renamed.
-    expected = list(read_finished(run).weights.values())[run.fold or 0]
+    hashes, fold = list(read_finished(run).weights.values()), run.fold or 0
+    expected = hashes[fold] if fold < len(hashes) else "no hash"
     if found != expected:
         raise KitError(
             f"{path} as it was when the run was finished ({expected[:_DIGITS]}...)",

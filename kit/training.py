@@ -38,6 +38,7 @@ from kit.loss_check import BadLoss, LossCheck
 from kit.machine import devices, in_words, on_gpu, precision
 from kit.memory import keeping_freed_memory, laid_out
 from kit.model import load_checkpoint, network_input
+from kit.resume import PROGRESS, resume_state
 from kit.runs import HISTORY_COLUMNS, Run, Split
 from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended
 
@@ -58,8 +59,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
     settings = config.training
     processes = devices(config) * config.trainer.nodes
     window = accumulation(settings, processes)
-    do = f"restore it from a copy, or delete {run.home} and start anew"
-    state = load_checkpoint(run.last, do) if run.last.exists() else {}
+    state = resume_state(run, detector)
     progress = Progress(run, settings)
     if state:
         progress.load_state_dict(state["callbacks"][progress.state_key])
@@ -262,7 +262,7 @@ class Progress(Checkpoint):
     @property
     def state_key(self) -> str:
         """A name that does not change with the code around it."""
-        return "kit.progress"
+        return PROGRESS
 
     @property
     def epochs(self) -> int:

@@ -226,8 +226,7 @@ def _stored(run: Run) -> Config | None:
     if not run.config.exists():
         return None
     config = load(run.config)
-    is_open = config.model.norm == "auto" or config.model.norm_eps < 0
-    return dataclasses.replace(config, model=model.resolved(config.model)) if is_open else config
+    return dataclasses.replace(config, model=model.resolved(config.model))
 
 
 def _save_changed(run: Run, config: Config) -> None:

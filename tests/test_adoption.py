@@ -1,5 +1,6 @@
 """Detections from elsewhere: three formats, one run, and every fault of the file at once."""
 
+import base64
 import json
 from collections import Counter
 
@@ -280,6 +281,12 @@ class TestRefused:
         with pytest.raises(KitError, match=r"\.csv, \.parquet, \.json"):
             bring_in(Run(place, "refused"), tmp_path / "theirs.txt")
         (tmp_path / "theirs.parquet").write_bytes(b"PAR1")
+        assert "a parquet file" in faults_of(place, tmp_path / "theirs.parquet")[0]
+        pd.DataFrame({"image_id": ["a"], "score": [0.5]}).to_parquet(tmp_path / "whole.parquet", index=False)
+        whole = (tmp_path / "whole.parquet").read_bytes()
+        odd = whole.replace(base64.b64encode(b'"str",'), base64.b64encode(b'"stj",'))  # a type that pandas looks up
+        assert odd != whole
+        (tmp_path / "theirs.parquet").write_bytes(odd)
         assert "a parquet file" in faults_of(place, tmp_path / "theirs.parquet")[0]
         assert "no such file" in faults_of(place, tmp_path / "missing.csv")[0]
 

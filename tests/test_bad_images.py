@@ -116,6 +116,9 @@ def broken_images():
         "odd-depth": png(16, 24, 7, 0, []),
         "odd-colour": png(16, 24, 8, 9, []),
         "no-pixels": png(16, 24, 8, 0, []),
+        "half-of-the-lines": png(16, 24, 8, 0, [bytes(16)] * 12),
+        "a-line-too-few": png(16, 24, 8, 2, [bytes(48)] * 23),
+        "no-palette": png(16, 24, 8, 3, [bytes(16)] * 24),
         "notes-bomb": png(
             16, 24, 8, 0, [bytes(16)] * 24, chunk(b"zTXt", b"x\0\0" + zlib.compress(bytes(2**27), 9))
         ),

@@ -146,6 +146,24 @@ def test_weights_of_a_file_fill_all_but_a_head_for_other_classes(tmp_path):
     assert torch.equal(other.state_dict()[name], network.state_dict()[name])
 
 
+@pytest.mark.parametrize(
+    "made",
+    ["batch", {"norm": "odd"}, {"norm": 3}, {"norm_eps": "x"}, {"norm_eps": -1.0}, {"norm_eps": float("nan")}],
+)
+def test_a_file_that_names_its_norm_wrongly_is_refused(made, tmp_path):
+    torch.save({"state_dict": {}, "kit": {"model": made}}, tmp_path / "a.ckpt")
+    with pytest.raises(KitError, match=r"a\.ckpt to name its norm"):
+        model.resolved(ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
+
+
+def test_tensors_of_another_kind_do_not_fit(tmp_path):
+    network, config = built()
+    weights = {name: tensor.to(torch.complex64) for name, tensor in network.state_dict().items()}
+    torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
+    with pytest.raises(KitError, match="0 of its"):
+        model.load_initial_weights(network, dataclasses.replace(config, weights=str(tmp_path / "a.ckpt")))
+
+
 def test_weights_of_another_detector_are_refused(tmp_path):
     torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "a.ckpt")
     network, _ = built()

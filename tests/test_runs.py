@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kit.errors import KitError
-from kit.runs import Run, Split, read_split
+from kit.runs import HISTORY_COLUMNS, Run, Split, read_history, read_split
 
 ABC = ("a.png", "b.png", "c.png", "d.png")
 
@@ -47,3 +47,35 @@ class TestSplit:
         run.split.write_text(json.dumps(json.loads(run.split.read_text()) | {"folds": folds}))
         with pytest.raises(KitError, match=r"split\.json"):
             read_split(run)
+
+
+HEADER = ",".join(HISTORY_COLUMNS)
+
+
+class TestHistory:
+    @pytest.mark.parametrize("content", [None, b""])
+    def test_a_lost_file_has_no_epochs(self, content, tmp_path):
+        run = Run(tmp_path, "one")
+        if content is not None:
+            run.folder.mkdir(parents=True)
+            run.history.write_bytes(content)
+        assert list(read_history(run).columns) == list(HISTORY_COLUMNS)
+        assert len(read_history(run)) == 0
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            b"\xff\xfe\x00",
+            b"a,b\n1,2\n",
+            f"{HEADER}\n1,2,3,4,5,6,7,8\n1,2,3,4,5,6,7,8,9\n".encode(),
+            f"{HEADER}\n1,2,3,4,high,6,7,8\n".encode(),
+            f'{HEADER}\n1,2,3,4,"5'.encode(),
+            "folder",
+        ],
+    )
+    def test_a_broken_file_is_an_error_that_names_it(self, content, tmp_path):
+        run = Run(tmp_path, "one")
+        run.folder.mkdir(parents=True)
+        run.history.mkdir() if content == "folder" else run.history.write_bytes(content)
+        with pytest.raises(KitError, match=r"history\.csv"):
+            read_history(run)

@@ -1,5 +1,6 @@
 """Folds: each image is detected by the weights that never saw it, and a kill loses at most an epoch."""
 
+import dataclasses
 import json
 import math
 import os
@@ -119,6 +120,20 @@ class TestAgain:
             verbs.predict(run)
         assert str(best) in str(caught.value)
         assert not (run.workspace / "submissions").exists()
+
+    def test_an_end_with_a_hash_too_few_answers_no_test_image(self, run):
+        finished = json.loads(run.finished.read_text())
+        run.finished.write_text(json.dumps(finished | {"weights": dict(list(finished["weights"].items())[:1])}))
+        with pytest.raises(KitError, match=r"when the run was finished \(no hash"):
+            verbs.predict(run)
+
+    def test_norms_that_a_config_leaves_open_are_those_of_the_weights(self, run):
+        config = load(run.config)
+        save(
+            dataclasses.replace(config, model=dataclasses.replace(config.model, norm="auto", norm_eps=-1.0)),
+            run.config,
+        )
+        assert verbs.predict(run).number == 1
 
     def test_weights_that_do_not_fit_their_config_are_named(self, run):
         config = override(load(run.config), ["model.detector=fcos_resnet50_fpn"])

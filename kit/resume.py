@@ -1,0 +1,64 @@
+"""The state that a training goes on from, looked through before Lightning takes it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from kit.errors import KitError
+from kit.model import is_state_dict, load_checkpoint
+from kit.runs import HISTORY_COLUMNS, Run
+
+PROGRESS = "kit.progress"  # under which the callback keeps its rows
+_SHOWN = 3
+
+
+def resume_state(run: Run, detector: nn.Module) -> dict[str, Any]:
+    """The content of ``last.ckpt``; empty where there is none.
+
+    Raises KitError where the file is broken, lacks a part, or holds the weights of another detector.
+    """
+    if not run.last.exists():
+        return {}
+    do = f"restore it from a copy, or delete {run.home} and start anew"
+    state = load_checkpoint(run.last, do)
+    found = _fault(state, detector)
+    if found:
+        raise KitError(f"{run.last} to be a state that `invoke train` goes on from", found, do)
+    return state
+
+
+def _fault(state: dict[str, Any], detector: nn.Module) -> str:
+    kinds = {"state_dict": dict, "callbacks": dict, "optimizer_states": list, "lr_schedulers": list, "loops": dict,
+             "epoch": int, "global_step": int}  # fmt: skip
+    wrong = [name for name, kind in kinds.items() if not isinstance(state.get(name), kind)]
+    if wrong:
+        return f"without {', '.join(wrong)}"
+    if len(state["optimizer_states"]) != 1 or "fit_loop" not in state["loops"]:
+        return f"{len(state['optimizer_states'])} optimizers, loops {', '.join(map(str, state['loops']))}"
+    kept = state["callbacks"].get(PROGRESS)
+    rows = kept.get("rows") if isinstance(kept, dict) else None
+    if not isinstance(rows, list) or not all(map(_is_row, rows)):
+        return "epochs that are no rows of numbers"
+    return next(
+        (text for name in ("state_dict", "current_model_state") if (text := _misfit(state, name, detector))), ""
+    )
+
+
+def _is_row(row: object) -> bool:
+    return (
+        isinstance(row, dict)
+        and set(row) == set(HISTORY_COLUMNS)
+        and all(isinstance(value, (int, float)) for value in row.values())
+    )
+
+
+def _misfit(state: dict[str, Any], name: str, detector: nn.Module) -> str:
+    if name not in state:
+        return ""
+    found, own = state[name], detector.state_dict()
+    if not is_state_dict(found):
+        return f"{name} that holds no tensors by name"
+    strange = sorted(set(found) ^ set(own)) or [key for key in own if found[key].shape != own[key].shape]
+    return f"{name} of another detector: {', '.join(strange[:_SHOWN])}" if strange else ""
