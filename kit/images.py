@@ -92,7 +92,7 @@ def _require_every_line(data: bytes) -> None:
         if kind == b"IDAT":
             found += len(inflated.decompress(body))
     if found < needed:
-        raise ImageError(f"pixels of {found} bytes, where {width} x {height} need {needed}: cut short")
+        raise ImageError(f"truncated: pixels of {found} bytes, where {width} x {height} need {needed}")
     if colour == _PALETTE and b"PLTE" not in kinds:
         raise ImageError("a palette's indices without the palette")
 

@@ -43,6 +43,14 @@ CASES = [
     ("submissions", "submissions/0001-x/manifest.json", b"{}", "manifest.json"),
     ("validate", "submissions/0001-x/manifest.json", b'{"number": []}', "manifest.json"),
 ]  # fmt: skip
+SUBMISSIONS = {
+    "nothing": b"",
+    "header alone": b"ID,image_id,x_min,y_min,x_max,y_max,confidence,label\n",
+    "other names": b"id,image,xmin\n0,a.png,1\n",
+    "wide letters": "ID,image_id,x_min,y_min,x_max,y_max,confidence,label\n".encode("utf-16"),
+    "a word for a number": b"ID,image_id,x_min,y_min,x_max,y_max,confidence,label\n0,a.png,one,1,9,9,.5,Mass\n",
+    "an ID twice": b"ID,image_id,x_min,y_min,x_max,y_max,confidence,label\n" + b"0,a.png,1,1,9,9,.5,Mass\n" * 2,
+}
 IMAGES = {"text": PNG_TEXT, "nothing": b"", "bomb": png(BOMB_PX, BOMB_PX, 1, 0, [bytes(BOMB_PX // 8)])}
 
 
@@ -89,6 +97,21 @@ def test_dozens_of_bad_files_from_the_command_line(warm, evaluated_source, tmp_p
             raise
         shutil.rmtree(workspace)
     assert list(warm.temporary.iterdir()) == []
+
+
+@pytest.mark.slow
+def test_a_bad_submission_is_refused_by_validate(warm, evaluated, tmp_path):
+    for name, content in SUBMISSIONS.items():
+        path = tmp_path / "mine.csv"
+        path.write_bytes(content)
+        before = len(warm.said())
+        status, _ = warm.run(("validate", "--file", path, "--workspace", evaluated))
+        try:
+            assert_refused(status, warm.said()[before:], "mine.csv")
+        except AssertionError as problem:
+            problem.add_note(f"case: {name}")
+            raise
+        assert path.read_bytes() == content
 
 
 @pytest.mark.slow

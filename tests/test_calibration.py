@@ -133,7 +133,7 @@ def test_our_lines_of_numpy_equal_scikit_learn(seed):
     theirs = LogisticRegression(max_iter=1000).fit(np.hstack(columns), right)
     seen = evidence(learned, table, sizes)
     expected = theirs.decision_function(np.hstack(columns)) - theirs.intercept_[0]
-    assert seen == pytest.approx(expected, abs=1e-9)
+    assert seen == pytest.approx(expected, abs=1e-6)  # as far as an older solver converges
     modelled = theirs.predict_proba(np.hstack(columns))[:, 1]
 
     p = (probability(learned, table, sizes) - TIE_SHARE * score) / (1 - TIE_SHARE)
@@ -147,7 +147,7 @@ def test_our_lines_of_numpy_equal_scikit_learn(seed):
         between = IsotonicRegression(out_of_bounds="clip").fit(blocks["at"].to_numpy(), blocks.index.to_numpy())
         trust = right[pool].sum() / (right[pool].sum() + PRIOR_HITS)
         wanted = trust * between.predict(seen[rows]) + (1 - trust) * modelled[rows]
-        assert p[rows] == pytest.approx(wanted, abs=1e-9)
+        assert p[rows] == pytest.approx(wanted, abs=1e-6)
 
 
 def test_a_class_with_few_hits_is_read_off_the_curve_of_all():

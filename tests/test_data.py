@@ -3,6 +3,7 @@
 import json
 import os
 import pickle
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -19,6 +20,7 @@ from kit.data import (
     EpochSampler,
     collate,
     load_training,
+    loader,
     patients,
     training_dataset,
 )
@@ -155,10 +157,22 @@ class TestDataset:
 
     def test_the_public_training_dataset_needs_the_training_half_only(self, toy):
         (toy / "data" / "ID_to_Image_Mapping.csv").unlink()
+        for folder in (toy / "data" / "test", toy / ".cache"):
+            shutil.rmtree(folder, ignore_errors=True)
         dataset = training_dataset(toy, image_size_px=48)
         assert len(dataset) == 32
         assert dataset[0].image.shape == (1, 48, 48)
         assert dataset[31].boxes.shape[1] == 4
+        for size_px in (0, -5):
+            with pytest.raises(KitError, match="image_size_px"):
+                training_dataset(toy, image_size_px=size_px)
+
+    def test_workers_live_over_the_epochs_and_a_gpu_copies_from_pinned_memory(self, toy):
+        dataset = training_dataset(toy, image_size_px=48)
+        batches = loader(dataset, EpochSampler(len(dataset), 0), 4, workers=2, pinned=True)
+        assert batches.persistent_workers and batches.pin_memory
+        alone = loader(dataset, EpochSampler(len(dataset), 0), 4, workers=0, pinned=False)
+        assert not alone.persistent_workers and not alone.pin_memory
 
 
 class TestSampler:

@@ -238,6 +238,7 @@ try:
 except KitError as error:
     sys.exit(str(error))
 """
+    # Libraries warn when memory is short; what counts is how the process ends.
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False,
         cwd=Path(__file__).parent.parent, env={**os.environ, "OMP_NUM_THREADS": "1"},
@@ -266,6 +267,7 @@ verbs.train(run.workspace, None, "demo", {(*TOY, "training.max_epochs=200", "tra
 for epoch, pages in seen:
     print(epoch, pages)
 """
+    # Libraries warn when memory is short; what counts is how the process ends.
     done = subprocess.run(
         [sys.executable, "-W", "ignore", "-c", code], capture_output=True, text=True, check=False,
         cwd=Path(__file__).parent.parent, env={**os.environ, "OMP_NUM_THREADS": "1"},

@@ -175,3 +175,40 @@ def test_the_readme_has_every_knob_with_its_line():
 def test_the_readme_has_the_two_commands():
     assert "\n    pip install -e . && invoke demo\n" in readme()
     assert "\n    pip install -e '.[dev]' && invoke test\n" in readme()
+
+
+@pytest.mark.parametrize(
+    ("module", "function"),
+    [
+        ("training", "training_step"),
+        ("training", "_targets"),
+        ("model", "network_input"),
+        ("loss_check", "add"),
+    ],
+)
+def test_a_training_step_waits_for_no_gpu(module, function):
+    """No call in it needs a number that the GPU is still computing."""
+    tree = ast.parse((ROOT / "kit" / f"{module}.py").read_text(encoding="utf-8"))
+    found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function]
+    waits = {
+        "item",
+        "cpu",
+        "numpy",
+        "tolist",
+        "nonzero",
+        "synchronize",
+        "float",
+        "int",
+        "bool",
+        "print",
+        "any",
+        "all",
+    }
+    assert found
+    for node in found:
+        called = {
+            call.func.attr if isinstance(call.func, ast.Attribute) else getattr(call.func, "id", "")
+            for call in ast.walk(node)
+            if isinstance(call, ast.Call)
+        }
+        assert not called & waits

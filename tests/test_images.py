@@ -66,6 +66,7 @@ def test_a_missing_file_and_a_folder_are_image_errors(tmp_path):
             read_grey(path)
 
 
+# Pillow warns between its limit and twice that; the refusal above it is what is tested.
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_decompression_bomb_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)

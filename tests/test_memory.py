@@ -9,10 +9,13 @@ from conftest import toy_config
 from torch import nn
 
 from kit import model
-from kit.config import preset
+from kit.config import load, preset
+from kit.inference import kept_weights
 from kit.loss_check import BadLoss, LossCheck
 from kit.machine import precision
 from kit.memory import keeping_freed_memory, laid_out
+from kit.runs import Run, read_split
+from kit.store import bare_detector
 
 
 def test_auto_is_full_precision_on_the_cpu_and_a_wish_is_a_wish():
@@ -43,6 +46,19 @@ def test_channels_last_gives_the_losses_and_the_gradients_of_the_plain_layout():
     for (name, one), other in zip(plain.named_parameters(), laid.parameters(), strict=True):
         if one.grad is not None:
             assert (one.grad - other.grad).norm() <= 1e-4 * one.grad.norm() + 1e-7, name
+
+
+def test_channels_last_finds_the_boxes_of_the_plain_layout(trained_source):
+    run = Run(trained_source, "demo")
+    plain = bare_detector(load(run.config), read_split(run)).eval()
+    plain.load_state_dict(kept_weights(run, "best")[2])
+    laid = laid_out(copy.deepcopy(plain))
+    images = [torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    with torch.inference_mode():
+        for one, other in zip(plain(images), laid(images), strict=True):
+            assert len(one["scores"]) > 10
+            assert torch.allclose(one["scores"][:10], other["scores"][:10], atol=1e-4)
+            assert torch.allclose(one["boxes"][:10], other["boxes"][:10], atol=0.05)
 
 
 def test_kept_memory_changes_no_result_and_ends_with_its_block():

@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+import lowest
 import test_bad_files
 import test_bad_images
 import test_bad_json
@@ -25,7 +26,9 @@ def test_the_readme_says_how_much_is_tried():
     said = re.search(r"\| Bad files \| ([\d,]+) in process, (\d+) from the command line", README)
     assert said, "the README has a row of bad files with both numbers"
     assert int(said[1].replace(",", "")) == tried_in_process() >= 2_000
-    assert int(said[2]) == len(test_bad_files.CASES) + 3 * len(test_bad_files.IMAGES) + 1
+    cases = len(test_bad_files.CASES) + len(test_bad_files.SUBMISSIONS)
+    assert int(said[2]) == cases + 3 * len(test_bad_files.IMAGES) + 1
     assert f"| {test_kills.KILLS} kills at random points" in README
     assert f"| {test_two_at_once.AT_ONCE} `predict` at the same time" in README
     assert f"| {test_bad_stores.TRAPS} hostile checkpoints" in README
+    assert f"| {len(lowest.PARTS)} test files on Python 3.11" in README

@@ -6,12 +6,14 @@ import os
 import shutil
 import stat
 import subprocess
+import sys
 import tempfile
 from pathlib import Path
 
 import pandas as pd
 import pytest
 import torch
+from conftest import TOY
 from torchvision.models import detection
 
 from kit import model
@@ -170,3 +172,23 @@ def test_weights_that_were_fetched_by_hand_are_checked_and_run_no_code(tmp_path,
         model.load_initial_weights(torch.nn.Linear(1, 1), config)
     assert str(planted) in str(caught.value)
     assert not (tmp_path / "it-ran").exists()
+
+
+@pytest.mark.slow
+def test_a_label_is_text_in_the_terminal_and_on_the_page(toy):
+    path = toy / "data" / "train.csv"
+    text = path.read_text()
+    assert "Mass" in text and "Nodule" in text
+    path.write_text(text.replace("Mass", "[/bold]").replace("Nodule", "<script>alert(1)</script>"))
+    knobs = [word for knob in TOY for word in ("--set", knob)]
+    for verb in ("explore", "audit"):
+        done = subprocess.run(
+            [sys.executable, "-m", "invoke", verb, *knobs, "--workspace", str(toy)],
+            cwd=ROOT, capture_output=True, text=True, check=False, env={**os.environ, "COLUMNS": "200"},
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        page = (toy / verb / f"{verb}.html").read_text()
+        assert "<script>alert" not in page
+        if verb == "explore":
+            assert "[/bold]" in done.stdout
+            assert "&lt;script&gt;alert(1)" in page

@@ -57,16 +57,21 @@ def last_loss(run):
     return pd.read_csv(run.history)["train_loss"].iloc[-1]
 
 
-def second_gets(how, run, recipe):
-    """Two processes train until the first epoch has ended, then the second gets a signal; how the first ends."""
-    process = started(*words(run.workspace, (*recipe, *TWO)))
+def until_the_first_epoch_has_ended(process, run):
+    """The second process, as its folder under /proc, when both train."""
     deadline = time.monotonic() + PATIENCE_SECONDS
     while not run.history.exists():
         assert process.poll() is None, process.stderr.read()
         assert time.monotonic() < deadline
         time.sleep(0.05)
     (second,) = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    os.kill(int(second), how)
+    return Path("/proc", second)
+
+
+def second_gets(how, run, recipe):
+    """Two processes train until the first epoch has ended, then the second gets a signal; how the first ends."""
+    process = started(*words(run.workspace, (*recipe, *TWO)))
+    os.kill(int(until_the_first_epoch_has_ended(process, run).name), how)
     said = "".join(process.communicate(timeout=A_MINUTE))
     assert "Traceback" not in said
     return process.returncode, said
@@ -112,6 +117,15 @@ def test_a_second_process_that_is_asked_to_stop_ends_the_first_with_a_message(to
     assert code == 1, said
     assert "expected: every process of this training to go on" in said
     assert len(pd.read_csv(Run(toy, "demo").history)) < 8
+
+
+def test_a_killed_first_process_does_not_leave_the_second_behind(toy):
+    process = started(*words(toy, (*TOY, "training.max_epochs=200", *TWO)))
+    second = until_the_first_epoch_has_ended(process, Run(toy, "demo"))
+    process.kill()
+    said = "".join(process.communicate(timeout=A_MINUTE))  # ends when the second has let go of the pipes
+    assert "expected: every process of this training to go on" in said
+    assert not second.exists() or ") Z " in (second / "stat").read_text()
 
 
 def test_two_go_on_after_one_and_end_where_one_would(toy, tmp_path):
