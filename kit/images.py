@@ -40,26 +40,24 @@ def read_grey(path: Path) -> Grey:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ImageError(f"{image.width} x {image.height} pixels: a decompression bomb")
-            if image.format == "PNG":
+            pixels = _grey(image)
+            is_simple = image.mode in ("L", "RGB") and not image.info.get("interlace")
+            if image.format == "PNG" and not (is_simple and pixels[-1].any()):  # else its last line has been read
                 _require_every_line(path.read_bytes())
-            if image.mode in _DEEP_MODES:
-                return _scaled(np.asarray(image, dtype=np.float64))
-            if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
-                return np.asarray(image.convert("RGB").convert("L"))
-            return np.asarray(image if image.mode == "L" else image.convert("L"))
+            return pixels
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
     # PIL raises SyntaxError, EOFError, ValueError and others of its own for broken files.
-    except (
-        OSError,
-        SyntaxError,
-        EOFError,
-        ValueError,
-        struct.error,
-        zlib.error,
-        Image.DecompressionBombError,
-    ) as error:
+    except (*_BROKEN, Image.DecompressionBombError) as error:
         raise ImageError(_reason(path, error)) from error
+
+
+def _grey(image: Image.Image) -> Grey:
+    if image.mode in _DEEP_MODES:
+        return _scaled(np.asarray(image, dtype=np.float64))
+    if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
+        return np.asarray(image.convert("RGB").convert("L"))
+    return np.asarray(image if image.mode == "L" else image.convert("L"))
 
 
 def resize_longest(image: Grey, size_px: int) -> Grey:

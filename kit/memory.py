@@ -30,7 +30,7 @@ def laid_out(network: nn.Module) -> nn.Module:
 def keeping_freed_memory(device_type: str) -> Iterator[None]:
     """On the CPU, let glibc keep what is freed, instead of giving large tensors back to the system at every step.
 
-    Each would come back as new pages for the kernel to clear: a tenth of a training step on the CPU, a fifth of
+    Each would come back as new pages for the kernel to clear: a tenth of a training step on the CPU, a quarter of
     a forward pass. Nothing happens where the C library is another one. At the end the memory is given back.
     """
     if device_type != "cpu" or platform.libc_ver()[0] != "glibc":

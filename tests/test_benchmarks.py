@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from benchmarks.__main__ import BENCHMARKS, chosen
-from benchmarks.measure import Row, in_turn
+from benchmarks.measure import WHY, Row, in_turn
 from benchmarks.tables import detections, image_names, truth
 
 from kit.errors import KitError
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 
 
 def row(**changed):
-    return Row(**{"name": "x", "what": "w", "against": "a", "unit": "s", "ours": 2.0, "other": 10.0,
+    return Row(**{"name": "fusion", "what": "w", "against": "a", "unit": "s", "ours": 2.0, "other": 10.0,
                   "kind": "times less"} | changed)  # fmt: skip
 
 
@@ -42,6 +42,19 @@ def test_a_limit_is_read_in_the_rows_own_direction(changed, ratio, reached):
     assert row(**changed).ratio == pytest.approx(ratio)
     assert row(**changed).reached is reached
     assert ("missed" in row(**changed).verdict) is not reached
+    assert (WHY["fusion"] in row(**changed).verdict) is not reached
+
+
+def test_every_benchmark_says_why_its_limits_are_there_and_stands_in_the_readme():
+    assert set(WHY) == set(BENCHMARKS)
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = readme[readme.index("## How it is fast") : readme.index("## The tree")]
+    for words in (
+        "warm cache", "one training epoch", "threshold curve", "five views", "weighted boxes fusion",
+        "resamples of the patients", "`invoke validate`", "an image among", "resident memory",
+    ):  # fmt: skip
+        assert words in section
+    assert section.count("missed:") == sum(section.count(why) for why in WHY.values())
 
 
 def test_two_ways_are_timed_in_turn():

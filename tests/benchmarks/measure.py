@@ -18,6 +18,19 @@ Clock = Callable[[], float]
 WALL: Clock = time.perf_counter
 CPU: Clock = time.process_time  # of all threads of this process: what a core would need by itself
 
+# Why the limits are where they are, by a benchmark's name: said where one is missed.
+WHY = {
+    "samples": "the limit is what is left of the seed's work if an image is decoded once and travels as bytes",
+    "epoch": "the limit leaves a twentieth for loading, the schedule, the checks and the progress",
+    "scores": "the limit is near the number of thresholds, at each of which the seed runs the network again",
+    "views": "the limit leaves a tenth for making the views and turning their boxes back",
+    "fusion": "the limit is what arrays bring over loops, box by box",
+    "resamples": "the limit is what weighing the matches anew brings over matching each resample",
+    "startup": "the limit is what a user waits for gladly before anything is said",
+    "growth": "the limit leaves a seventh for what the processor's caches no longer hold",
+    "memory": "one Python object per image, copied as its references are counted, would take ten times the limit",
+}
+
 
 @dataclass(frozen=True)
 class Row:
@@ -61,7 +74,7 @@ class Row:
                 missed.append(f"missed: {self.ratio:.3g} against {self.limit:g}")
             if self.ceiling is not None and self.ours > self.ceiling:
                 missed.append(f"missed: {self.ours:.3g} {self.unit} against {self.ceiling:g}")
-            said = "; ".join(missed)
+            said = "; ".join([*missed, WHY[self.name]])
         return f"{said} ({self.note})" if self.note else said
 
     @property

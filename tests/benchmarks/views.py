@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kit.config import Config
 from kit.inference import Source, detect
+from kit.memory import keeping_freed_memory
 from kit.model import network_input
 from kit.phantoms import LABELS, write_competition
 from kit.pixels import PixelCache, open_cache
@@ -48,6 +49,14 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     yield Row("views", f"five views of a test image, laptop ({config.model.image_size_px} px)",
               "the same five forward passes, bare", "ms", a * to_ms, b * to_ms, "times as much",
               limit=1.1)  # fmt: skip
+
+    def kept() -> object:
+        with keeping_freed_memory("cpu"):
+            return bare()
+
+    a, b = in_turn(ours, kept, sizes.repeats)
+    yield Row("views", "five views of a test image, laptop", "the same, freed memory kept there too", "ms",
+              a * to_ms, b * to_ms, "times as much")  # fmt: skip
     a, b = in_turn(ours, seed, max(1, sizes.repeats // 2))
     yield Row("views", "five views of a test image, laptop", "the seed's way, image by image", "ms",
               a * to_ms, b * to_ms, "times less")  # fmt: skip
