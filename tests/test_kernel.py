@@ -554,14 +554,14 @@ def test_a_dry_run_needs_no_account_and_shows_the_script(scene, tmp_path):
 @pytest.mark.slow
 def test_what_kaggle_refuses_is_refused_and_recorded_nowhere(scene, tmp_path):
     server, user = scene.server, User(scene.server, tmp_path)
-    push = ("kernel.push", "--run", "other", "--yes", *NEW)
+    patience = ("--set", "kaggle.settle_seconds=0", "--set", "kaggle.deadline_seconds=5")
+    push = ("kernel.push", "--run", "other", "--yes", *NEW, *patience)
     server.fail("SaveKernel", answer={"error": "Your account is not verified by phone"})
     user.refused(*push, says=["not verified by phone"])
     server.fail("SaveKernel", answer={"invalidCompetitionSources": [SLUG]})
     user.refused(*push, says=["mounts no toy-competition", f"competitions/{SLUG}/rules"])
     server.fail("SaveKernel", status=503)
     user.refused(*push, says=["503", "the same command looks for it on Kaggle"])
-    push = (*push, "--set", "kaggle.settle_seconds=0", "--set", "kaggle.deadline_seconds=5")
     server.gpu_seconds = 0
     user.refused(*push, says=["none left this week"])
     server.gpu_seconds = 30 * 3600
@@ -586,6 +586,7 @@ def test_a_push_that_was_cut_is_found_by_the_same_command_and_never_repeated(cut
         scene.server.fail("SaveKernel", **slow)
         process = user.start(*push)
         while "SaveKernel" in scene.server.waiting():
+            assert process.poll() is None, process.communicate()
             time.sleep(0.01)
         time.sleep(0.5)  # it waits for the answer
         process.kill()
