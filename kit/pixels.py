@@ -7,6 +7,7 @@ file's name, size or time has changed.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
@@ -186,10 +187,16 @@ def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> dict[str, 
 
         names = list(facts)
         tasks = [names[start : start + _TASK] for start in range(0, len(names), _TASK)]
-        with warnings.catch_warnings(), ThreadPoolExecutor(os.cpu_count()) as pool:
+        with warnings.catch_warnings(), contextlib.closing(_Pool(os.cpu_count())) as pool:
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata; what matters is a fault
             decoded = chain.from_iterable(pool.map(decode_all, tasks))
             return dict(zip(facts, track(decoded, f"decoding {folder.name}", len(facts)), strict=True))
+
+
+class _Pool(ThreadPoolExecutor):
+    def close(self) -> None:
+        """Wait for the tasks that have begun only: after Ctrl-C nobody wants the others."""
+        self.shutdown(cancel_futures=True)
 
 
 def _key(folder: Path, names: Sequence[str]) -> str:
