@@ -404,12 +404,7 @@ def push(
     with pushing(planned.run):
         made = settle(wire, planned.run, planned.config.kaggle)
         if made is None or not kernel.is_repeated(planned, made):  # else it is the same command once more
-            kernel.require_idle(wire, planned, again)
-            hours = wire.gpu_hours()
-            print("\n".join(planned.lines(hours)))
-            kernel.require_hours(hours)
-            _ask("push it?", yes)
-            made = kernel.push(wire, planned, secrets.token_hex(ID_BYTES))
+            made = _asked_and_pushed(wire, planned, again, yes)
     print(f"version {made.version}: {made.url}\n`invoke kernel.status --run {run} --wait`, then kernel.pull")
 
 
@@ -421,7 +416,7 @@ def status(
     context: Context, run: str, wait: bool = False, set_: Iterable[str] | None = None, workspace: str = "."
 ) -> None:
     """What became of a pushed run: its state, its last metrics, the tail of its log."""
-    from kit import kernel
+    from kit import kernel_output
     from kit.config import Config, override
     from kit.pushes import last_push, require_pushed
     from kit.runs import Run
@@ -430,23 +425,23 @@ def status(
     require_pushed(home)
     wire, before = _kernels(knobs.kaggle), ""
     pushed = last_push(wire, home)
-    for session in kernel.looks(wire, pushed, knobs.kernel.poll_seconds):
-        works = session.status in (kernel.QUEUED, kernel.RUNNING)
+    for session in kernel_output.looks(wire, pushed, knobs.kernel.poll_seconds):
+        works = session.status in (kernel_output.QUEUED, kernel_output.RUNNING)
         if not (wait and works):
             break
-        said = "\n".join(kernel.lines(session, tail=0))
+        said = "\n".join(kernel_output.lines(session, tail=0))
         if said != before:
             print(said, flush=True)
         before = said
-    print("\n".join(kernel.lines(session)))
-    if not works and session.status != kernel.COMPLETE:
+    print("\n".join(kernel_output.lines(session)))
+    if not works and session.status != kernel_output.COMPLETE:
         raise Exit(code=1)
 
 
 @verb(iterable=["set_"], help=WORKSPACE | SET | {"run": "name of a run that was pushed"})
 def pull(context: Context, run: str, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Bring a pushed run home as runs/NAME, every file as the kernel's manifest says."""
-    from kit import kernel
+    from kit import kernel_output
     from kit.config import Config, override
     from kit.pushes import last_push, pushing, require_pushed
     from kit.runs import Run
@@ -456,7 +451,7 @@ def pull(context: Context, run: str, set_: Iterable[str] | None = None, workspac
     require_pushed(home)
     wire = _kernels(knobs.kaggle)
     with pushing(home):
-        manifest = kernel.pull(wire, home, last_push(wire, home), print)
+        manifest = kernel_output.pull(wire, home, last_push(wire, home), print)
     ends = {
         FINISHED: "it is finished: `invoke evaluate`, `invoke predict`, `invoke submit`",
         STOPPED: f"it stopped itself in time: `invoke kernel.push --run {run}` goes on with it",
@@ -538,6 +533,17 @@ def _ask(question: str, yes: bool) -> None:
             print(answer)  # as a terminal does
         if answer.lower() not in ("y", "yes"):
             raise KitError("y on standard input", "another answer, or none", "nothing was sent; --yes does not ask")
+
+
+def _asked_and_pushed(wire: Any, planned: Any, again: bool, yes: bool) -> Any:
+    from kit import kernel
+
+    kernel.require_idle(wire, planned, again)
+    hours = wire.gpu_hours()
+    print("\n".join(planned.lines(hours)))
+    kernel.require_hours(hours)
+    _ask("push it?", yes)
+    return kernel.push(wire, planned, secrets.token_hex(ID_BYTES))
 
 
 def _kernels(knobs: Any) -> Any:

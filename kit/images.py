@@ -18,7 +18,7 @@ from PIL import Image
 
 Grey = UInt8[np.ndarray, "_ _"]  # (height, width), any size
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
-_BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error)
+_BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 _SIGNATURE, _PALETTE = b"\x89PNG\r\n\x1a\n", 3
 _CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}  # by a PNG's colour type
 _WHOLE = ((0, 0, 1, 1),)
@@ -48,7 +48,7 @@ def read_grey(path: Path) -> Grey:
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
     # PIL raises SyntaxError, EOFError, ValueError and others of its own for broken files.
-    except (*_BROKEN, Image.DecompressionBombError) as error:
+    except _BROKEN as error:
         raise ImageError(_reason(path, error)) from error
 
 
@@ -78,20 +78,21 @@ def fitted_size(width_px: int, height_px: int, size_px: int) -> tuple[int, int]:
 
 def _require_every_line(data: bytes) -> None:
     """Raises ImageError for a PNG with fewer lines than its header says: Pillow would fill up with black."""
-    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", data, 16)
+    chunks = list(_chunks(data))
+    header = next(body for kind, body in chunks if kind == b"IHDR")
+    width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header)
     lines = [
         (-(-(height - y) // dy), -(-(width - x) // dx) * depth * _CHANNELS[colour])
         for x, y, dx, dy in (_INTERLACED if interlaced else _WHOLE)
     ]
-    needed = sum(count * (1 + -(-bits // 8)) for count, bits in lines if count > 0 and bits > 0)
-    inflated, found, kinds = zlib.decompressobj(), 0, set()
-    for kind, body in _chunks(data):
-        kinds.add(kind)
-        if kind == b"IDAT":
-            found += len(inflated.decompress(body))
-    if found < needed:
-        raise ImageError(f"truncated: pixels of {found} bytes, where {width} x {height} need {needed}")
-    if colour == _PALETTE and b"PLTE" not in kinds:
+    missing = sum(count * (1 + -(-bits // 8)) for count, bits in lines if count > 0 and bits > 0)
+    inflated = zlib.decompressobj()
+    for kind, body in chunks:
+        if kind == b"IDAT" and missing > 0:  # and never more than is missing: a stream may go on for gigabytes
+            missing -= len(inflated.decompress(body, missing))
+    if missing:
+        raise ImageError(f"truncated: {missing} bytes are missing of {width} x {height} pixels")
+    if colour == _PALETTE and not any(kind == b"PLTE" for kind, _ in chunks):
         raise ImageError("a palette's indices without the palette")
 
 

@@ -44,8 +44,9 @@ def in_words(batch_size: int, image_size_px: int, knob: str) -> Iterator[None]:
     try:
         yield
     except FileNotFoundError as error:  # a worker's arrives without its fields, at the end of a traceback's text
+        found = (str(error).strip() or "a file is gone").splitlines()[-1]
         raise KitError(
-            "the pixel cache and the run's folder to stay while they are used", str(error).strip().splitlines()[-1],
+            "the pixel cache and the run's folder to stay while they are used", found,
             "the same command makes the cache anew and goes on; images must not change meanwhile",
         ) from error  # fmt: skip
     except (MemoryError, RuntimeError) as error:

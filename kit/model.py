@@ -10,7 +10,7 @@ import dataclasses
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeGuard
+from typing import Any
 from urllib.parse import urlparse
 
 import torch
@@ -28,6 +28,7 @@ from torchvision.models.resnet import BasicBlock
 from torchvision.ops import FrozenBatchNorm2d
 
 from kit import timm_detectors
+from kit.checkpoints import load_checkpoint
 from kit.config import ModelConfig
 from kit.errors import KitError
 from kit.files import sha256
@@ -136,48 +137,6 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
         of_body = timm_detectors.from_file(config.backbone, weights, config.weights)
         return _load_body(model, of_body, config.weights)
     return _load_fitting(model, weights, config.weights)
-
-
-def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
-    """Whether something is tensors by name."""
-    return isinstance(content, dict) and all(
-        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
-    )
-
-
-def _fits(found: object, own: Tensor) -> bool:
-    return (
-        isinstance(found, Tensor)
-        and found.layout == own.layout
-        and found.shape == own.shape
-        and torch.can_cast(found.dtype, own.dtype)
-    )
-
-
-def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
-    """Read a checkpoint without running any code from it; ``do`` is what the KitError advises where it cannot."""
-    try:
-        content = _read(path)
-    except FileNotFoundError as error:
-        raise KitError(f"the checkpoint {path}", "no such file", do) from error
-    # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file.
-    except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise KitError(
-            f"{path} to be a checkpoint of plain tensors and values", reason,
-            do,
-        ) from error  # fmt: skip
-    if not isinstance(content, dict):
-        raise KitError(f"{path} to hold a dict of weights", type(content).__name__, do)
-    return content
-
-
-def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":  # as timm's weights are published; it brings the reader along
-        from safetensors.torch import load_file
-
-        return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def network_input(images: Sequence[UInt8[Tensor, "1 _h _w"]]) -> list[Float[Tensor, "3 _h2 _w2"]]:
@@ -355,6 +314,15 @@ def _load_backbone(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]
 def _load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
     _load_fitting(model.get_submodule("backbone.body"), weights, source)
     return [name for name in model.state_dict() if not name.startswith("backbone.body.")]
+
+
+def _fits(found: object, own: Tensor) -> bool:
+    return (
+        isinstance(found, Tensor)
+        and found.layout == own.layout
+        and found.shape == own.shape
+        and torch.can_cast(found.dtype, own.dtype)
+    )
 
 
 def _load_fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:

@@ -57,7 +57,7 @@ def require_pushed(run: Run) -> None:
     """Raises KitError where nothing was ever sent for a run: that is known without asking Kaggle."""
     path = record_path(run)
     if not path.exists() and not _open_path(run).exists():
-        known = [one.stem for one in path.parent.glob("*.json") if not one.name.startswith(".")]
+        known = [one.stem for one in path.parent.glob("*.json")]
         raise KitError(
             f"a run that was pushed from {run.workspace}", repr(run.name),
             f"nearest: {nearest(run.name, known)}; `invoke kernel.push --run {run.name}` pushes it",

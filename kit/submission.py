@@ -28,7 +28,8 @@ INDEX_COLUMNS = (
 )  # fmt: skip
 NEWER_COLUMNS = {"ref", "reason"}  # an index from before there were uploads lacks them
 OPEN, FAILED, PENDING, COMPLETE, ERROR = "open", "failed", "pending", "complete", "error"
-_WITHOUT_REF, _WITH_REF = (OPEN, FAILED), (PENDING, COMPLETE, ERROR)
+ENDS = (COMPLETE, ERROR)  # nothing comes after them
+_WITHOUT_REF, _WITH_REF = (OPEN, FAILED), (PENDING, *ENDS)
 _FOLDER = re.compile(r"(\d{4,})-[a-z0-9-]+")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _SLUG_LETTERS = 40
@@ -187,7 +188,7 @@ def with_attempt(submission: Submission, attempt: Attempt) -> Submission:
 
 
 def _furthest(before: Attempt, now: Attempt) -> Attempt:
-    ended = before.status in (COMPLETE, ERROR) and now.status in (OPEN, PENDING)
+    ended = before.status in ENDS and now.status not in ENDS
     return replace(before if ended else now, told=before.told or now.told)
 
 

@@ -30,6 +30,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.detection import MeanAveragePrecision
 
+from kit.checkpoints import load_checkpoint
 from kit.config import Config, TrainingConfig
 from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, loader
 from kit.errors import KitError
@@ -37,7 +38,7 @@ from kit.files import remove_partials, replacing, write_text
 from kit.loss_check import BadLoss, LossCheck
 from kit.machine import devices, in_words, on_gpu, precision
 from kit.memory import keeping_freed_memory, laid_out
-from kit.model import load_checkpoint, network_input
+from kit.model import network_input
 from kit.resume import PROGRESS, resume_state
 from kit.runs import HISTORY_COLUMNS, Run, Split
 from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended

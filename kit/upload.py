@@ -21,6 +21,7 @@ from kit.preview import Outgoing, expected_score, local_score, require_unchanged
 from kit.refusals import Refused, Unanswered
 from kit.submission import (
     COMPLETE,
+    ENDS,
     ERROR,
     FAILED,
     OPEN,
@@ -162,7 +163,7 @@ def outcome(outgoing: Outgoing, attempt: Attempt) -> list[str]:
 
 
 def _recorded_as_told(outgoing: Outgoing, attempt: Attempt) -> None:
-    if attempt.status in (COMPLETE, ERROR) and not attempt.told:  # pending is no end
+    if attempt.status in ENDS and not attempt.told:  # pending is no end
         recorded(outgoing.submission, replace(attempt, told=True))
 
 

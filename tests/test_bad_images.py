@@ -3,6 +3,7 @@
 import io
 import random
 import struct
+import tracemalloc
 import zlib
 
 import numpy as np
@@ -13,6 +14,7 @@ from PIL import Image, ImageCms, PngImagePlugin
 
 from kit.cells import TableError
 from kit.errors import KitError
+from kit.images import read_grey
 from kit.pixels import open_cache
 from kit.schemas import read_annotations
 
@@ -219,3 +221,24 @@ def test_images_that_would_fill_the_disk_are_refused_with_the_knob(tmp_path):
     with pytest.raises(KitError, match=r"data\.cache_max_gib"):
         open_cache(folder, tmp_path / "c", 1)
     assert [path.name for path in (tmp_path / "c").iterdir()] == [".lock"]
+
+
+def test_a_stream_that_goes_on_for_gigabytes_is_read_as_far_as_the_picture_goes(tmp_path):
+    lines = zlib.compressobj(9)
+    stream = b"".join(lines.compress(bytes(2**24)) for _ in range(16)) + lines.flush()  # 256 MiB of black
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 16, 24, 8, 0, 0, 0, 0))
+    path = tmp_path / "a.png"
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", stream) + chunk(b"IEND", b""))
+    tracemalloc.start()
+    try:
+        assert not read_grey(path).any()
+        assert tracemalloc.get_traced_memory()[1] < 2**22
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_black_picture_is_whole_whatever_stands_before_its_header(tmp_path):
+    whole = png(16, 24, 8, 0, [bytes(16)] * 24)
+    path = tmp_path / "a.png"
+    path.write_bytes(whole[:8] + chunk(b"tEXt", b"note\0x" * 9) + whole[8:])
+    assert read_grey(path).shape == (24, 16)

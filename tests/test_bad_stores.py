@@ -13,9 +13,9 @@ import pytest
 import torch
 from mutations import snapshot, table_mutants
 
+from kit.checkpoints import load_checkpoint
 from kit.errors import KitError
 from kit.inference import kept_weights, read_detections
-from kit.model import load_checkpoint
 from kit.runs import Run
 from kit.schemas import DETECTION_COLUMNS
 from kit.submission import INDEX_COLUMNS, Origin, write_index, write_submission

@@ -1,11 +1,13 @@
 """From files to samples: the patients of images, and a cache that equals the files."""
 
+import contextlib
 import json
 import os
 import pickle
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -26,7 +28,8 @@ from kit.data import (
 )
 from kit.errors import KitError
 from kit.images import read_grey
-from kit.pixels import open_cache
+from kit.machine import in_words
+from kit.pixels import _Pool, open_cache
 
 NIH = r"^(\d{8})_\d{3}"
 
@@ -213,3 +216,32 @@ print(sum(len(batch.images) for batch in loader(dataset, EpochSampler(len(datase
         cwd=Path(__file__).parent.parent,
     )  # fmt: skip
     assert done.stdout.split() == ["32"], done.stderr
+
+
+def test_an_interrupted_decoding_waits_for_what_has_begun_only():
+    done = []
+
+    def slowly(number):
+        time.sleep(0.05)
+        done.append(number)
+
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(_Pool(1)) as pool:
+        pool.map(slowly, range(100))
+        raise KeyboardInterrupt
+    assert len(done) <= 2
+
+
+@pytest.mark.parametrize(
+    "text", ["", "no such file: 'train.u8'", "Caught in a worker\nTraceback\nno such file: 'train.u8'"]
+)
+def test_a_file_that_vanishes_under_the_network_is_said_in_words(text):
+    with pytest.raises(KitError, match="makes the cache anew") as error, in_words(4, 128, "training.batch_size"):
+        raise FileNotFoundError(text)
+    assert error.value.found == ("no such file: 'train.u8'" if text else "a file is gone")
+
+
+def test_a_deleted_cache_is_said_in_words(toy):
+    cache = open_cache(toy / "data" / "train", toy / ".cache", 1.0)
+    shutil.rmtree(toy / ".cache")
+    with pytest.raises(KitError, match="to stay while it is used"):
+        cache.read(next(iter(cache.facts)))

@@ -12,10 +12,10 @@ import pandas as pd
 import pytest
 from conftest import TOY, copied
 
+from kit.checkpoints import load_checkpoint
 from kit.demo import DemoResult, clear, finished_demo
 from kit.errors import KitError
 from kit.files import sha256, write_json
-from kit.model import load_checkpoint
 from kit.runs import Run
 from kit.submission import read_submissions
 

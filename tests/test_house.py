@@ -16,7 +16,7 @@ MODULES = {path.stem: path for path in sorted((ROOT / "kit").glob("*.py")) if pa
 # A module imports only from lower levels.
 LEVELS = (
     ("errors", "progress", "deadlines", "boxes", "images", "radiographs", "loss_check", "memory"),
-    ("files", "credentials", "duplicates", "timm_detectors", "overlaps", "calibration"),
+    ("files", "credentials", "duplicates", "timm_detectors", "overlaps", "calibration", "checkpoints"),
     ("records", "refusals", "archive", "checkout"),
     ("config", "cells", "submission", "download_record"),
     ("rules", "runs", "kaggle_client", "kernel_script", "machine"),
@@ -45,9 +45,9 @@ LEVELS = (
         "pages",
         "attempts",
         "download",
-        "kernel",
+        "kernel_output",
     ),
-    ("run_page",),
+    ("run_page", "kernel"),
     ("choice", "inference", "resume", "explore", "splits", "upload", "scores", "members"),
     ("training",),
     ("audit", "store", "adoption", "path"),

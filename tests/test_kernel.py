@@ -21,12 +21,13 @@ from kaggle_server import FOREVER, USERNAME, KaggleServer
 from kaggle_user import User
 
 from kit.checkout import git_state, packed, requirements
+from kit.checkpoints import load_checkpoint
 from kit.config import KaggleConfig, override, preset
 from kit.errors import KitError
 from kit.files import sha256
 from kit.kaggle_kernels import Kernels, Pushed, Session, Version, _plain_log
-from kit.kernel import is_repeated, plan, pull, push, require_idle, script, status
-from kit.model import load_checkpoint
+from kit.kernel import is_repeated, plan, push, require_idle, script
+from kit.kernel_output import pull, status
 from kit.pushes import Push, arrived, begin, ended, last_push, pushing, read_push, settle, slug_of
 from kit.refusals import Refused, Unanswered
 from kit.runs import Run

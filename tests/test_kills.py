@@ -11,7 +11,7 @@ import pytest
 import torch
 from conftest import TOY, copied
 
-from kit.model import load_checkpoint
+from kit.checkpoints import load_checkpoint
 from kit.runs import Run, read_finished
 from kit.submission import newest
 

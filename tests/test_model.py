@@ -7,6 +7,7 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from kit import model
+from kit.checkpoints import load_checkpoint
 from kit.config import DETECTOR_NAMES, TIMM_DETECTORS, ModelConfig
 from kit.errors import KitError
 
@@ -102,7 +103,7 @@ def test_detections_are_equal_before_and_after_a_checkpoint(norm, tmp_path):
     torch.save({"state_dict": network.state_dict()}, tmp_path / "a.ckpt")
     torch.manual_seed(99)
     rebuilt = model.build(config, 8)
-    rebuilt.load_state_dict(model.load_checkpoint(tmp_path / "a.ckpt", "")["state_dict"])
+    rebuilt.load_state_dict(load_checkpoint(tmp_path / "a.ckpt", "")["state_dict"])
     with torch.inference_mode():
         (before,), (after,) = (each.eval()(model.network_input([example()])) for each in (network, rebuilt))
     assert len(before["scores"]) > 0
@@ -175,7 +176,7 @@ def test_weights_of_another_detector_are_refused(tmp_path):
 def test_a_broken_or_hostile_checkpoint_is_refused_by_name(content, tmp_path):
     (tmp_path / "a.ckpt").write_bytes(content)
     with pytest.raises(KitError, match=r"a\.ckpt"):
-        model.load_checkpoint(tmp_path / "a.ckpt", "")
+        load_checkpoint(tmp_path / "a.ckpt", "")
 
 
 def test_weights_that_do_not_exist_are_an_error_that_goes_without():

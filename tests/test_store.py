@@ -15,12 +15,12 @@ import pytest
 from conftest import FOLDS, TOY, TOY_TEST_IMAGES, copied
 
 from kit import verbs
+from kit.checkpoints import load_checkpoint
 from kit.config import load, override, save
 from kit.data import load_training, patients
 from kit.errors import KitError
 from kit.inference import read_detections
 from kit.locks import holding
-from kit.model import load_checkpoint
 from kit.phantoms import write_competition
 from kit.report import in_loop
 from kit.runs import Run, read_finished, read_split

@@ -12,6 +12,7 @@ import torch
 from torchvision.ops import FrozenBatchNorm2d
 
 from kit import model, timm_detectors
+from kit.checkpoints import load_checkpoint
 from kit.config import TIMM_DETECTORS, Config, ModelConfig, override, preset
 from kit.errors import KitError
 
@@ -108,7 +109,7 @@ def test_detections_are_equal_before_and_after_a_checkpoint(detector, norm, tmp_
     torch.save({"state_dict": network.state_dict()}, tmp_path / "a.ckpt")
     torch.manual_seed(99)
     rebuilt = model.build(config, 3)
-    rebuilt.load_state_dict(model.load_checkpoint(tmp_path / "a.ckpt", "")["state_dict"])
+    rebuilt.load_state_dict(load_checkpoint(tmp_path / "a.ckpt", "")["state_dict"])
     with torch.inference_mode():
         (before,), (after,) = (each.eval()(images((64, 96))) for each in (network, rebuilt))
     assert len(before["scores"]) > 0

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit import schedule, training, verbs
+from kit.checkpoints import load_checkpoint
 from kit.config import TrainingConfig
 from kit.errors import KitError
 from kit.inference import kept_weights
-from kit.model import load_checkpoint
 from kit.runs import Run, read_finished, read_split
 
 SEED = TrainingConfig()

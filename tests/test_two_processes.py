@@ -18,8 +18,8 @@ from test_demo import PATIENCE_SECONDS, started
 from test_training import interrupted_after_one_epoch
 
 from kit import verbs
+from kit.checkpoints import load_checkpoint
 from kit.config import load
-from kit.model import load_checkpoint
 from kit.runs import Run, read_split
 from kit.store import bare_detector
 

@@ -301,12 +301,13 @@ def test_an_again_that_was_cut_and_then_refreshed_is_not_sent_a_second_time_by_t
     assert len(kaggle.uploads) == 3
 
 
-def test_an_attempt_that_turns_up_after_it_was_given_up_is_taken_back(kaggle, tmp_path):
+@pytest.mark.parametrize("later", [300.0, 3600.0])  # while it is doubtful, and long after
+def test_an_attempt_that_turns_up_after_it_was_given_up_is_taken_back(later, kaggle, tmp_path):
     submission = filed(tmp_path)
-    kaggle.submit_faults, kaggle.listed_after = ["lost after"], 300.0
+    kaggle.submit_faults, kaggle.listed_after = ["lost after"], later
     with pytest.raises(KitError, match="does not have it"):
         submit(kaggle, submission)
-    kaggle.seconds += 300
+    kaggle.seconds += later
     assert submit(kaggle, submission).status == "complete"
     assert len(kaggle.uploads) == 1
 
@@ -387,16 +388,6 @@ def test_what_another_process_has_learned_meanwhile_is_not_written_over(kaggle, 
     record_attempt(submission, pending)
     (attempt,) = on_disk(submission).attempts
     assert (attempt.status, attempt.public_score, attempt.told) == ("complete", 0.25, True)
-
-
-def test_what_was_given_up_long_ago_is_looked_for_once_before_anything_is_sent(kaggle, tmp_path):
-    submission = filed(tmp_path)
-    kaggle.submit_faults, kaggle.listed_after = ["lost after"], 900.0
-    with pytest.raises(KitError, match="does not have it"):
-        submit(kaggle, submission)
-    kaggle.seconds += 3600
-    assert submit(kaggle, submission).status == "complete"
-    assert len(kaggle.uploads) == 1
 
 
 def test_an_end_in_an_error_is_told_and_recorded_as_told(kaggle, tmp_path):

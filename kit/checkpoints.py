@@ -1,0 +1,44 @@
+"""Files of weights, read without running any code from them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, TypeGuard
+
+import torch
+from torch import Tensor
+
+from kit.errors import KitError
+
+
+def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
+    """Read a checkpoint without running any code from it; ``do`` is what the KitError advises where it cannot."""
+    try:
+        content = _read(path)
+    except FileNotFoundError as error:
+        raise KitError(f"the checkpoint {path}", "no such file", do) from error
+    # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file.
+    except Exception as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0]
+        raise KitError(
+            f"{path} to be a checkpoint of plain tensors and values", reason,
+            do,
+        ) from error  # fmt: skip
+    if not isinstance(content, dict):
+        raise KitError(f"{path} to hold a dict of weights", type(content).__name__, do)
+    return content
+
+
+def _read(path: Path) -> Any:
+    if path.suffix == ".safetensors":  # as timm's weights are published; it brings the reader along
+        from safetensors.torch import load_file
+
+        return load_file(path)
+    return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
+    """Whether something is tensors by name."""
+    return isinstance(content, dict) and all(
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
+    )
