@@ -13,7 +13,7 @@ from typing import Any
 
 from invoke import Collection, Context, Exit, Task, task
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 INTERRUPTED = 130
 ID_BYTES = 4
@@ -391,7 +391,7 @@ def push(
 ) -> None:
     """Train a run on Kaggle's GPUs: the kit and the run's knobs as one private script."""
     from kit import kernel
-    from kit.files import write_text
+    from kit.core.files import write_text
     from kit.pushes import pushing, settle
 
     planned = kernel.plan(Path(workspace), run, preset, tuple(set_ or ()), folds)

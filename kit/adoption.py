@@ -17,12 +17,13 @@ from kit.boxes import CORNERS
 from kit.cells import LINE, Cells, Fault, TableError, read_cells
 from kit.coco import coco_cells
 from kit.config import Config, load, override, save
+from kit.core.errors import KitError
+from kit.core.files import make_folder, sha256
+from kit.core.json_files import write_json
+from kit.core.progress import Track, silent
 from kit.data import TestData, TrainingData, has_test, load_test, load_training, patients
-from kit.errors import KitError
-from kit.files import make_folder, sha256, write_json
 from kit.inference import write_detections
 from kit.members import Adopted, read_adopted
-from kit.progress import Track, silent
 from kit.rules import AREA, IMAGE_RULES, INSIDE, PLAIN_VIEW, Rule, broken_rules, clipped
 from kit.runs import Run, Split, mark_finished, read_split, workspace_config
 from kit.schemas import DETECTION_COLUMNS, ImageFacts, finish, parsed, with_facts

@@ -14,9 +14,9 @@ import zlib
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
-from kit.errors import KitError
-from kit.files import make_folder, writing
-from kit.progress import Track, silent
+from kit.core.errors import KitError
+from kit.core.files import make_folder, writing
+from kit.core.progress import Track, silent
 
 _ENCRYPTED = 0x1
 _BLOCK_BYTES = 1 << 20

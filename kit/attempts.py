@@ -17,8 +17,9 @@ from typing import Protocol, runtime_checkable
 from filelock import Timeout
 
 from kit.config import KaggleConfig
-from kit.errors import KitError
-from kit.files import locked, make_folder
+from kit.core.errors import KitError
+from kit.core.files import make_folder
+from kit.core.locks import locked
 from kit.kaggle_api import Limits, RemoteSubmission
 from kit.preview import mark
 from kit.refusals import Refused

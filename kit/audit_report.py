@@ -16,16 +16,17 @@ from kit import __version__, canvas
 from kit.audit import BOXES, CHECKS, DUPLICATES, FAULT, NOTE, WARNING, Finding, Material, findings
 from kit.canvas import PREDICTION, Mark
 from kit.config import Config
+from kit.core.errors import KitError, nearest
+from kit.core.files import sha256
+from kit.core.json_files import read_record, write_json
+from kit.core.locks import alone_in
+from kit.core.progress import Track, silent
 from kit.data import MAPPING, data_folder, has_test, patients
 from kit.download_record import has_own_table
 from kit.duplicates import Prints, take_prints
-from kit.errors import KitError, nearest
-from kit.files import alone_in, sha256, write_json
 from kit.images import Grey
 from kit.pages import Section, write_page
 from kit.pixels import PixelCache, open_cache
-from kit.progress import Track, silent
-from kit.records import read_record
 from kit.schemas import mapped_images, read_annotations
 
 _TABLE = "train.csv"

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from kit.files import replacing
+from kit.core.files import replacing
 from kit.images import ImageError, read_grey, resize_longest
 
 TRUTH, PREDICTION = "#178a52", "#d92d3a"

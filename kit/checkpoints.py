@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 
 def load_checkpoint(path: Path, do: str) -> dict[str, Any]:

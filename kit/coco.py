@@ -15,7 +15,7 @@ import pandas as pd
 
 from kit.boxes import CORNERS
 from kit.cells import LINE, Cells, Fault, TableError
-from kit.files import read_json
+from kit.core.json_files import read_json
 
 _ENTRY = "an object with image_id, category_id, bbox [x, y, width, height] and score"
 _COLUMNS = ("image_id", *CORNERS, "score", "label")

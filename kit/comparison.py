@@ -10,13 +10,14 @@ from pathlib import Path
 from typing import Any
 
 from kit import canvas, decision, evaluation, score_charts
+from kit.core.errors import KitError
+from kit.core.json_files import without_nan, write_json
+from kit.core.locks import alone_in
+from kit.core.progress import Track, silent
 from kit.ensemble import refresh
-from kit.errors import KitError
 from kit.evaluation import Matches
-from kit.files import alone_in, without_nan, write_json
 from kit.intervals import Interval, Intervals, difference
 from kit.locks import working
-from kit.progress import Track, silent
 from kit.report import current_report
 from kit.runs import Run, read_split
 from kit.scoring import HeldOut, held_out

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kit.errors import KitError, nearest
-from kit.files import read_json, write_json
+from kit.core.errors import KitError, nearest
+from kit.core.json_files import read_json, write_json
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
 RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # by preference, see kit/choice.py

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 HOW_TO_GET = (
     "log in with `kaggle auth login`, or make a token at https://www.kaggle.com/settings/api and "

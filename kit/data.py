@@ -20,11 +20,11 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 
 from kit.boxes import CORNERS
 from kit.config import AugmentationConfig, Config
-from kit.errors import KitError
-from kit.files import sha256
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.core.progress import Track, silent
 from kit.images import resize_longest
 from kit.pixels import PixelCache, open_cache
-from kit.progress import Track, silent
 from kit.schemas import mapped_images, read_annotations, read_mapping
 from kit.transforms import Augmentation
 

@@ -15,7 +15,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from kit.boxes import CORNERS, area, clip, iou_matrix
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.evaluation import MATCH_IOU
 
 JUDGED_COLUMNS = ["image_id", *CORNERS, "label", "confidence", "value"]

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from kit.errors import KitError
-from kit.files import PARTIAL_SUFFIX, sha256, write_json
+from kit.core.errors import KitError
+from kit.core.files import PARTIAL_SUFFIX, sha256
+from kit.core.json_files import read_record, write_json
+from kit.core.progress import Track, silent
 from kit.phantoms import STAGING, TRUTH, write_competition
-from kit.progress import Track, silent
-from kit.records import read_record
 from kit.submission import read_submissions
 
 DEMO_SEED = 7

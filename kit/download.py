@@ -18,6 +18,11 @@ from filelock import Timeout
 
 from kit.archive import Corrupt, unpack
 from kit.config import Config
+from kit.core.errors import KitError
+from kit.core.files import make_folder, remove_partials, require_room, sha256, writing
+from kit.core.json_files import read_record, write_json
+from kit.core.locks import locked
+from kit.core.progress import Track, silent
 from kit.download_record import (
     HAND,
     KAGGLE,
@@ -28,11 +33,7 @@ from kit.download_record import (
     read_download,
     record_download,
 )
-from kit.errors import KitError
-from kit.files import locked, make_folder, remove_partials, require_room, sha256, write_json, writing
 from kit.kaggle_api import connect
-from kit.progress import Track, silent
-from kit.records import read_record
 from kit.schemas import image_headers, read_annotations, read_mapping
 
 TABLE, MAPPING = "train.csv", "ID_to_Image_Mapping.csv"

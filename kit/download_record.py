@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kit.files import sha256, write_json
-from kit.records import read_record
+from kit.core.files import sha256
+from kit.core.json_files import read_record, write_json
 
 NAME = ".download.json"
 KAGGLE, MOUNTED, HAND = "kaggle", "mounted", "hand"

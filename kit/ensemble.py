@@ -13,13 +13,14 @@ from pathlib import Path
 import pandas as pd
 
 from kit.config import Config, differences, load, override, save
+from kit.core.errors import KitError
+from kit.core.files import make_folder, sha256
+from kit.core.json_files import write_json
+from kit.core.progress import Track, silent
 from kit.data import TestData, TrainingData
-from kit.errors import KitError
-from kit.files import make_folder, sha256, write_json
 from kit.inference import KEY, merge_detections, read_detections
 from kit.locks import working
 from kit.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
-from kit.progress import Track, silent
 from kit.runs import Run, Split, mark_finished, read_finished, read_split, require_finished
 from kit.store import stored
 

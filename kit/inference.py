@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from kit.boxes import CORNERS, Boxes, clip
 from kit.checkpoints import is_state_dict, load_checkpoint
 from kit.config import InferenceConfig
-from kit.errors import KitError
-from kit.files import make_folder, remove_partials, replacing
+from kit.core.errors import KitError
+from kit.core.files import make_folder, remove_partials, replacing
+from kit.core.progress import Track, silent
 from kit.images import Grey
 from kit.memory import keeping_freed_memory
 from kit.model import network_input
 from kit.pixels import PixelCache
-from kit.progress import Track, silent
 from kit.runs import Run
 from kit.schemas import DETECTION_COLUMNS, check_detections
 from kit.tta import View, views

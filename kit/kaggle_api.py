@@ -17,10 +17,10 @@ from typing import Any, TypeVar
 
 from kit.archive import Corrupt
 from kit.config import KaggleConfig
+from kit.core.errors import KitError
+from kit.core.progress import Track, silent
 from kit.deadlines import Work, wait_while_growing
-from kit.errors import KitError
 from kit.kaggle_client import Connection, log_in
-from kit.progress import Track, silent
 from kit.refusals import Refused, Unanswered
 
 T = TypeVar("T")

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit import pushes
-from kit.checkout import git_state, packed, requirements
 from kit.config import DEFAULT_PRESET, Config, differences, load, override, preset
+from kit.core.errors import KitError
+from kit.core.files import make_folder, write_text
+from kit.core.json_files import write_json
+from kit.core.source_tree import git_state, packed, requirements
 from kit.download_record import downloaded_slug
-from kit.errors import KitError
-from kit.files import make_folder, write_json, write_text
 from kit.kaggle_kernels import Kernels, not_mounted
 from kit.kernel_output import COMPLETE, GONE, QUEUED, RUNNING, is_pulled, status
 from kit.kernel_script import kernel_script

@@ -13,11 +13,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
-from kit.errors import KitError
-from kit.files import make_folder, sha256, write_json, writing
+from kit.core.errors import KitError
+from kit.core.files import make_folder, sha256, writing
+from kit.core.json_files import read_record, write_json
 from kit.kaggle_kernels import Kernels, Session
 from kit.pushes import Push
-from kit.records import read_record
 from kit.runs import Run
 from kit.session import MANIFEST, ORIGIN, Manifest, state_sha256
 

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 
 from filelock import Timeout
 
-from kit.errors import KitError
-from kit.files import locked, make_folder, remove_partials, write_text
+from kit.core.errors import KitError
+from kit.core.files import make_folder, remove_partials, write_text
+from kit.core.locks import locked
 from kit.runs import Run
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kit.config import Config
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 _FULL = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
 _GONE = ("gloo", "nccl", "connection reset by peer", "connection closed by peer", "broken pipe")

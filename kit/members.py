@@ -9,9 +9,9 @@ import numpy as np
 import pandas as pd
 
 from kit.config import FusionConfig, load
-from kit.errors import KitError
+from kit.core.errors import KitError
+from kit.core.json_files import read_record
 from kit.fusion import fuse
-from kit.records import read_record
 from kit.runs import Run, read_split
 
 _LEAST_MEMBERS = 2

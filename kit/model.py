@@ -30,8 +30,8 @@ from torchvision.ops import FrozenBatchNorm2d
 from kit import timm_detectors
 from kit.checkpoints import load_checkpoint
 from kit.config import ModelConfig
-from kit.errors import KitError
-from kit.files import sha256
+from kit.core.errors import KitError
+from kit.core.files import sha256
 
 TORCH_EPS = 1e-5
 _CHECK_WEIGHTS = "check model.weights: coco, imagenet, none or the path of a weights file"

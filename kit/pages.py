@@ -16,7 +16,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit.files import write_text
+from kit.core.files import write_text
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """

@@ -14,9 +14,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from kit.errors import KitError
-from kit.files import write_text
-from kit.progress import Track, silent
+from kit.core.errors import KitError
+from kit.core.files import write_text
+from kit.core.progress import Track, silent
 from kit.radiographs import Finding, draw_anatomy, render
 
 __all__ = ["LABELS", "STATISTICS", "TRUTH", "Finding", "draw_findings", "plan", "render", "write_competition"]

@@ -22,11 +22,12 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Int64
 
-from kit.errors import KitError
-from kit.files import locked, make_folder, read_json, remove_partials, replacing, require_room, write_json
+from kit.core.errors import KitError
+from kit.core.files import make_folder, remove_partials, replacing, require_room
+from kit.core.json_files import read_json, read_record, write_json
+from kit.core.locks import locked
+from kit.core.progress import Track, silent
 from kit.images import Grey, ImageError, read_grey
-from kit.progress import Track, silent
-from kit.records import read_record
 from kit.schemas import ImageFacts, image_headers, image_names
 
 _GIB = 2**30

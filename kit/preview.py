@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from kit.config import CompetitionConfig, load
+from kit.core.errors import KitError
+from kit.core.files import sha256
 from kit.download_record import downloaded_slug
-from kit.errors import KitError
-from kit.files import sha256
 from kit.runs import Run, names, newest_finished, read_finished
 from kit.schemas import validate_submission
 from kit.submission import Submission, read_submissions

@@ -20,10 +20,11 @@ from typing import Any
 from filelock import Timeout
 
 from kit.config import KaggleConfig
-from kit.errors import KitError, nearest
-from kit.files import locked, make_folder, write_json, writing
+from kit.core.errors import KitError, nearest
+from kit.core.files import make_folder, writing
+from kit.core.json_files import read_record, write_json
+from kit.core.locks import locked
 from kit.kaggle_kernels import Kernels, Version
-from kit.records import read_record
 from kit.runs import Run
 
 _SLUG_LETTERS, _HASH_DIGITS = 40, 6  # Kaggle takes titles of 50 letters

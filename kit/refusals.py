@@ -11,8 +11,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from kit.core.errors import KitError
 from kit.credentials import HOW_TO_GET, Credentials
-from kit.errors import KitError
 
 _BUSY, _SERVER_ERRORS = 429, 500
 _OURS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}

@@ -19,13 +19,14 @@ import kit
 from kit import decision, evaluation, explore, intervals
 from kit.choice import RULES, Rule, fit_rules, preferred
 from kit.config import Config, load
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.core.json_files import read_json, without_nan, write_json
+from kit.core.progress import Track, silent
 from kit.data import MAPPING, has_test, patients
 from kit.ensemble import held_out_detections, refresh
-from kit.errors import KitError
-from kit.files import read_json, sha256, without_nan, write_json
 from kit.losses import losses
 from kit.members import members
-from kit.progress import Track, silent
 from kit.runs import Run, Split, read_history, require_finished
 from kit.schemas import mapped_images
 from kit.scoring import HeldOut, ceiling, floor_of_choice, held_out

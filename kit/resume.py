@@ -7,7 +7,7 @@ from typing import Any
 from torch import nn
 
 from kit.checkpoints import is_state_dict, load_checkpoint
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.runs import HISTORY_COLUMNS, Run
 
 PROGRESS = "kit.progress"  # under which the callback keeps its rows

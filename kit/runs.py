@@ -14,9 +14,8 @@ from pathlib import Path
 import pandas as pd
 
 from kit.config import Config, load
-from kit.errors import KitError, nearest
-from kit.files import write_json
-from kit.records import read_record
+from kit.core.errors import KitError, nearest
+from kit.core.json_files import read_record, write_json
 
 HISTORY_COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from kit.config import TrainingConfig
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 
 def accumulation(settings: TrainingConfig, processes: int) -> int:

@@ -19,7 +19,7 @@ from PIL import Image, UnidentifiedImageError
 
 from kit.boxes import CORNERS
 from kit.cells import LINE, Cells, Fault, TableError, numbers, read_cells
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.rules import (
     AREA,
     EXACTLY_INSIDE,

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit.files import locked, make_folder
+from kit.core.files import make_folder
+from kit.core.locks import locked
 from kit.submission import LOCK_NAME, MANIFEST_NAME, Submission, read_submissions
 
 PLOT_NAME = "scores.png"

@@ -14,12 +14,12 @@ import pandas as pd
 from kit import decision, evaluation
 from kit.choice import cross_judged, oracle, patient_groups, shuffled
 from kit.config import Config, load
+from kit.core.errors import KitError
+from kit.core.progress import Track, silent
 from kit.data import TrainingData, asks_twice, load_training, patients
 from kit.ensemble import held_out_detections, refresh
-from kit.errors import KitError
 from kit.inference import read_detections
 from kit.members import fused, members
-from kit.progress import Track, silent
 from kit.runs import Run, Split, read_split, require_finished
 from kit.schemas import ImageFacts
 from kit.splits import kin

@@ -19,7 +19,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit.config import Config, knobs
-from kit.files import make_folder, sha256, write_json
+from kit.core.files import make_folder, sha256
+from kit.core.json_files import write_json
 from kit.runs import Run
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"

@@ -12,9 +12,9 @@ import pandas as pd
 from jaxtyping import Int64
 
 from kit.config import DataConfig
+from kit.core.errors import KitError
 from kit.data import TrainingData, patients
 from kit.duplicates import pixel_digest
-from kit.errors import KitError
 
 Folds = tuple[tuple[str, ...], ...]
 _CROSS_FITS = 5

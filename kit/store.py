@@ -13,13 +13,13 @@ from torch import nn
 
 from kit import model
 from kit.config import Config
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.core.progress import Track, silent
 from kit.data import TestData, TrainingData
-from kit.errors import KitError
-from kit.files import sha256
 from kit.inference import Source, kept_weights, merge_detections, store_detections
 from kit.machine import in_words, on_gpu
 from kit.memory import laid_out
-from kit.progress import Track, silent
 from kit.runs import Run, Split, read_finished
 
 _RESTORE = "restore the file from a copy, or train under another --run name"

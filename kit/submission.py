@@ -18,9 +18,10 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from kit.errors import KitError
-from kit.files import PARTIAL_SUFFIX, locked, make_folder, remove_partials, sha256, write_json, write_text
-from kit.records import read_record
+from kit.core.errors import KitError
+from kit.core.files import PARTIAL_SUFFIX, make_folder, remove_partials, sha256, write_text
+from kit.core.json_files import read_record, write_json
+from kit.core.locks import locked
 
 CSV_NAME, MANIFEST_NAME, INDEX_NAME, LOCK_NAME = "submission.csv", "manifest.json", "index.csv", ".lock"
 INDEX_COLUMNS = (

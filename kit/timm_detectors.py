@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from kit.errors import KitError, nearest
+from kit.core.errors import KitError, nearest
 
 KINDS = ("fasterrcnn", "retinanet", "fcos")
 GROUPS = 32  # of the group norms in the heads: the pyramid's channels are a multiple of it

@@ -22,7 +22,6 @@ from torch import nn
 from kit import decision, explore, model
 from kit import report as reports
 from kit.audit_report import audit_workspace, require_sound
-from kit.checkout import git_state
 from kit.choice import Rule
 from kit.config import (
     DEFAULT_PRESET,
@@ -35,6 +34,11 @@ from kit.config import (
     preset,
     save,
 )
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.core.locks import alone_in
+from kit.core.progress import Track, silent
+from kit.core.source_tree import git_state
 from kit.data import (
     TrainingData,
     data_folder,
@@ -44,14 +48,11 @@ from kit.data import (
     patients,
 )
 from kit.ensemble import detections, refresh
-from kit.errors import KitError
-from kit.files import alone_in, sha256
 from kit.inference import kept_weights
 from kit.locks import holding, rank, turn, working
 from kit.machine import devices
 from kit.members import members, require_trainable
 from kit.path import candidates_for_test
-from kit.progress import Track, silent
 from kit.report import current_report
 from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
 from kit.schedule import accumulation

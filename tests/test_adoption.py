@@ -14,9 +14,9 @@ from kit.adoption import adopt
 from kit.boxes import CORNERS
 from kit.cells import TableError
 from kit.config import load
+from kit.core.errors import KitError
 from kit.data import load_test, load_training, patients
 from kit.ensemble import detections, ensemble
-from kit.errors import KitError
 from kit.inference import read_detections
 from kit.members import members, read_adopted
 from kit.report import evaluate

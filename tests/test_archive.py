@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kaggle_server import zipped
 
 from kit.archive import Corrupt, unpack
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 LARGE = 1 << 30
 

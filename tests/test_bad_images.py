@@ -13,7 +13,7 @@ from mutations import snapshot
 from PIL import Image, ImageCms, PngImagePlugin
 
 from kit.cells import TableError
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.images import read_grey
 from kit.pixels import open_cache
 from kit.schemas import read_annotations

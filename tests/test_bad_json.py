@@ -9,8 +9,8 @@ import json
 from mutations import json_mutants, snapshot
 
 from kit.config import Config, knobs, load, preset
+from kit.core.errors import KitError
 from kit.demo import DemoResult, finished_demo
-from kit.errors import KitError
 from kit.runs import Finished, Run, Split, read_finished, read_split
 from kit.submission import Origin, read_submissions, write_submission
 

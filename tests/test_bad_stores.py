@@ -14,7 +14,7 @@ import torch
 from mutations import snapshot, table_mutants
 
 from kit.checkpoints import load_checkpoint
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.inference import kept_weights, read_detections
 from kit.runs import Run
 from kit.schemas import DETECTION_COLUMNS

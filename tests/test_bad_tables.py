@@ -12,7 +12,7 @@ from mutations import Mutant, snapshot, table_mutants
 from PIL import Image
 
 from kit.cells import TableError
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.schemas import (
     NIH_COLUMNS,
     image_headers,

@@ -10,7 +10,7 @@ from benchmarks.__main__ import BENCHMARKS, chosen
 from benchmarks.measure import WHY, Row, in_turn
 from benchmarks.tables import detections, image_names, truth
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 ROOT = Path(__file__).parent.parent
 

@@ -10,9 +10,9 @@ from stores import detector, one_box_images
 
 from kit import score_charts
 from kit.comparison import compare, comparison_folder, verdict
-from kit.errors import KitError
+from kit.core.errors import KitError
+from kit.core.json_files import read_json, write_json
 from kit.evaluation import match
-from kit.files import read_json, write_json
 from kit.intervals import Interval, difference
 from kit.runs import Run, read_split
 

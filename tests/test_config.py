@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit import config
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 
 def test_every_knob_has_one_line_of_documentation_and_a_default_in_its_range():

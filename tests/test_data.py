@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.config import AugmentationConfig
+from kit.core.errors import KitError
 from kit.data import (
     DetectionDataset,
     EpochSampler,
@@ -26,7 +27,6 @@ from kit.data import (
     patients,
     training_dataset,
 )
-from kit.errors import KitError
 from kit.images import read_grey
 from kit.machine import in_words
 from kit.pixels import _Pool, open_cache

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from kit.boxes import CORNERS
+from kit.core.errors import KitError
 from kit.decision import (
     ANSWER_COLUMNS,
     Prior,
@@ -23,7 +24,6 @@ from kit.decision import (
     pseudo_mapping,
     submission_text,
 )
-from kit.errors import KitError
 from kit.evaluation import score
 
 HEART = PriorBox("Cardiomegaly", (0.25, 0.5, 0.75, 0.75), 0.8, 0.013)

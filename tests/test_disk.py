@@ -23,8 +23,9 @@ from mutations import snapshot
 
 from kit import verbs
 from kit.config import load, override, save
-from kit.errors import KitError
-from kit.files import replacing, write_json, write_text
+from kit.core.errors import KitError
+from kit.core.files import replacing, write_text
+from kit.core.json_files import write_json
 from kit.pixels import open_cache
 from kit.report import evaluate
 from kit.runs import Run

@@ -21,10 +21,10 @@ from kaggle_server import FOREVER, KEY, USERNAME, KaggleServer, zipped
 from kaggle_user import QUICK, User
 
 from kit.config import Config
+from kit.core.errors import KitError
+from kit.core.files import sha256
 from kit.download import PIECES, download
 from kit.download_record import NAME, downloaded_slug, has_own_table
-from kit.errors import KitError
-from kit.files import sha256
 
 SLUG = "toy-competition"
 KNOBS = ("--set", f"competition.expected_ids={TOY_TEST_IMAGES}", *QUICK)

@@ -11,9 +11,9 @@ from conftest import TOY_TEST_IMAGES, copied
 from kit import verbs
 from kit.boxes import CORNERS
 from kit.config import FusionConfig, load
+from kit.core.errors import KitError
 from kit.data import TrainingData, load_test, load_training
 from kit.ensemble import detections, ensemble, refresh
-from kit.errors import KitError
 from kit.inference import read_detections
 from kit.members import Member, by_fold, fused, members, read_ensemble
 from kit.report import current_report, evaluate

@@ -6,8 +6,10 @@ import stat
 import pytest
 from filelock import Timeout
 
-from kit.errors import KitError, nearest
-from kit.files import alone_in, locked, read_json, remove_partials, replacing, sha256, write_json, write_text
+from kit.core.errors import KitError, nearest
+from kit.core.files import remove_partials, replacing, sha256, write_text
+from kit.core.json_files import read_json, write_json
+from kit.core.locks import alone_in, locked
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):

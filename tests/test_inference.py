@@ -13,8 +13,8 @@ from torch import nn
 
 from kit import inference, model, verbs
 from kit.config import InferenceConfig, preset
+from kit.core.errors import KitError
 from kit.data import load_test
-from kit.errors import KitError
 from kit.inference import Source, detect, read_detections, store_detections
 from kit.pixels import open_cache
 from kit.runs import Run

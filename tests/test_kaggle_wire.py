@@ -11,8 +11,8 @@ import pytest
 from kaggle_server import FOREVER, KEY, TOKEN, USERNAME, KaggleServer
 
 from kit.config import KaggleConfig
+from kit.core.errors import KitError
 from kit.credentials import Credentials
-from kit.errors import KitError
 from kit.kaggle_api import Kaggle
 from kit.kaggle_client import Connection, Guard
 from kit.refusals import Refused, Unanswered

@@ -20,11 +20,11 @@ from conftest import TOY, TOY_TEST_IMAGES
 from kaggle_server import FOREVER, USERNAME, KaggleServer
 from kaggle_user import User
 
-from kit.checkout import git_state, packed, requirements
 from kit.checkpoints import load_checkpoint
 from kit.config import KaggleConfig, override, preset
-from kit.errors import KitError
-from kit.files import sha256
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.core.source_tree import git_state, packed, requirements
 from kit.kaggle_kernels import Kernels, Pushed, Session, Version, _plain_log
 from kit.kernel import is_repeated, plan, push, require_idle, script
 from kit.kernel_output import pull, status

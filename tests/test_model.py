@@ -9,7 +9,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from kit import model
 from kit.checkpoints import load_checkpoint
 from kit.config import DETECTOR_NAMES, TIMM_DETECTORS, ModelConfig
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 
 def built(name="fcos_tiny", classes=8, **options):

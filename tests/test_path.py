@@ -12,7 +12,7 @@ from test_fusion import LEFT, NEAR_LEFT, RIGHT, random_detections
 from kit.boxes import CORNERS
 from kit.choice import SCORE, Rule, fit_rules
 from kit.config import FusionConfig
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.members import Member, by_fold, fused
 from kit.path import candidates_for_test, joined
 

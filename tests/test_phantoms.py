@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.phantoms import LABELS, STATISTICS, deal, draw_findings, plan, write_competition
 from kit.radiographs import Anatomy, Finding, draw_anatomy, render
 

@@ -5,8 +5,8 @@ import pytest
 from conftest import TOY_TEST_IMAGES, copied, toy_config
 
 from kit.config import override, save
+from kit.core.errors import KitError
 from kit.download_record import record_download
-from kit.errors import KitError
 from kit.preview import lines, outgoing
 from kit.runs import Run, mark_finished
 from kit.schemas import SUBMISSION_COLUMNS

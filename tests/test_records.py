@@ -5,9 +5,8 @@ from dataclasses import asdict, dataclass, field
 
 import pytest
 
-from kit.errors import KitError
-from kit.files import write_json
-from kit.records import read_record
+from kit.core.errors import KitError
+from kit.core.json_files import read_record, write_json
 
 
 @dataclass(frozen=True)

@@ -8,9 +8,9 @@ import threading
 import pytest
 import requests
 
+from kit.core.errors import KitError
 from kit.credentials import Credentials, find_credentials, sources
 from kit.deadlines import Work
-from kit.errors import KitError
 from kit.refusals import Refused, Unanswered, answer_of, is_passing, kit_error
 
 MINE = Credentials("the variable KAGGLE_API_TOKEN", ("KGAT_secret",))

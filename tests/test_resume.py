@@ -5,7 +5,7 @@ import torch
 
 from kit import verbs
 from kit.config import load
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.resume import PROGRESS, resume_state
 from kit.runs import Run, read_split
 from kit.store import bare_detector

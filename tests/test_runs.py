@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.runs import HISTORY_COLUMNS, Run, Split, read_history, read_split
 
 ABC = ("a.png", "b.png", "c.png", "d.png")

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kit.cells import Fault, TableError, numbers, read_cells
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.schemas import (
     ANNOTATION_COLUMNS,
     DETECTION_COLUMNS,

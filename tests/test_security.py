@@ -18,8 +18,8 @@ from torchvision.models import detection
 
 from kit import model
 from kit.config import ModelConfig
-from kit.errors import KitError
-from kit.files import write_text
+from kit.core.errors import KitError
+from kit.core.files import write_text
 from kit.pages import Section, write_page
 from kit.runs import Run
 from kit.schemas import image_headers, read_annotations
@@ -151,7 +151,7 @@ def test_a_message_cannot_leave_the_submissions_folder(message):
 
 
 def test_a_file_is_nobody_elses_while_it_is_written(tmp_path):
-    from kit.files import replacing
+    from kit.core.files import replacing
 
     with replacing(tmp_path / "a") as partial:
         assert stat.S_IMODE(partial.stat().st_mode) == 0o600

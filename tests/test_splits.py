@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kit.config import DataConfig, override
+from kit.core.errors import KitError
 from kit.data import load_training, patients
-from kit.errors import KitError
 from kit.splits import cross_validation, held_out, validation_split
 
 NIH = r"^(\d{8})_\d{3}"

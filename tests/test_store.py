@@ -17,8 +17,8 @@ from conftest import FOLDS, TOY, TOY_TEST_IMAGES, copied
 from kit import verbs
 from kit.checkpoints import load_checkpoint
 from kit.config import load, override, save
+from kit.core.errors import KitError
 from kit.data import load_training, patients
-from kit.errors import KitError
 from kit.inference import read_detections
 from kit.locks import holding
 from kit.phantoms import write_competition

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from kit.errors import KitError
-from kit.files import sha256
+from kit.core.errors import KitError
+from kit.core.files import sha256
 from kit.submission import (
     INDEX_COLUMNS,
     Origin,

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kit.cells import TableError
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.schemas import SUBMISSION_COLUMNS, ImageFacts, read_submission, validate_submission
 
 HEADER = "ID,image_id,x_min,y_min,x_max,y_max,confidence,label"

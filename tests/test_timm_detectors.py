@@ -14,7 +14,7 @@ from torchvision.ops import FrozenBatchNorm2d
 from kit import model, timm_detectors
 from kit.checkpoints import load_checkpoint
 from kit.config import TIMM_DETECTORS, Config, ModelConfig, override, preset
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 TINY = "test_efficientnet"  # 82,300 parameters
 ROOT = Path(__file__).parent.parent

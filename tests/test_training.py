@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from kit import schedule, training, verbs
 from kit.checkpoints import load_checkpoint
 from kit.config import TrainingConfig
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.inference import kept_weights
 from kit.runs import Run, read_finished, read_split
 

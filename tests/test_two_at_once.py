@@ -11,7 +11,7 @@ from conftest import TOY
 from test_demo import PATIENCE_SECONDS, started
 
 from kit import verbs
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.locks import holding, working
 from kit.runs import Run
 from kit.schemas import validate_submission

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from kit.attempts import Clock, pauses, refresh, seen, uploading
 from kit.config import KaggleConfig
-from kit.errors import KitError
+from kit.core.errors import KitError
 from kit.kaggle_api import Limits, RemoteSubmission
 from kit.preview import Outgoing
 from kit.refusals import Refused, Unanswered

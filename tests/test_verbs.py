@@ -13,8 +13,8 @@ from conftest import TOY, TOY_TEST_IMAGES, toy_config
 
 from kit import decision, evaluation, verbs
 from kit.config import load, override, save
+from kit.core.errors import KitError
 from kit.data import load_training
-from kit.errors import KitError
 from kit.inference import read_detections
 from kit.locks import holding
 from kit.report import current_report, evaluate

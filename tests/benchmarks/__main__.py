@@ -18,8 +18,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kit.errors import KitError, nearest
-from kit.files import write_json
+from kit.core.errors import KitError, nearest
+from kit.core.json_files import write_json
 
 from .measure import Row, machine
 from .sizes import FULL, TINY, Sizes

@@ -5,6 +5,7 @@ A dataclass takes whatever it is given; a list where a text belongs would surfac
 
 from __future__ import annotations
 
+import json
 import math
 import types
 from collections.abc import Mapping
@@ -12,8 +13,8 @@ from dataclasses import MISSING, fields, is_dataclass
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from kit.errors import KitError
-from kit.files import read_json
+from kit.core.errors import KitError
+from kit.core.files import write_text
 
 _SHOWN_LETTERS = 80
 _WORDS = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
@@ -103,3 +104,41 @@ def _wrong(place: str, expected: str, value: Any) -> ValueError:
 def _shown(value: Any) -> str:
     text = repr(value)
     return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically; NaN is refused (no JSON reader agrees on it)."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """The same nested values with None for NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(part) for part in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def read_json(path: Path, do: str) -> Any:
+    """Read a JSON file of the kit; ``do`` says in the error what to do where it is missing or broken.
+
+    Stricter than Python: a key that stands twice, NaN, numbers beyond float64 and half characters are refused,
+    since each reader of JSON makes something else of them.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except FileNotFoundError as error:
+        raise KitError(f"the file {path}", "no such file", do) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise KitError(f"{path} to be readable JSON", str(error), do) from error
+    return value
+
+
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    content = dict(pairs)
+    if len(content) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+    return content

@@ -9,9 +9,9 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
-from kit.errors import KitError
+from kit.core.errors import KitError
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the same files give the same archive, whenever they were written
 
 
@@ -30,7 +30,7 @@ def git_state() -> dict[str, Any]:
 
 def packed() -> bytes:
     """A zip of the package and its verbs, as they are now. Raises KitError where the kit is no checkout."""
-    files = [*sorted((ROOT / "kit").glob("*.py")), ROOT / "tasks.py"]
+    files = [*_packaged(), ROOT / "tasks.py"]
     _require(files[-1])
     goal = io.BytesIO()
     with zipfile.ZipFile(goal, "w") as archive:
@@ -38,6 +38,12 @@ def packed() -> bytes:
             entry = zipfile.ZipInfo(path.relative_to(ROOT).as_posix(), _EPOCH)
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
     return goal.getvalue()
+
+
+def _packaged() -> list[Path]:
+    """Every file of the package: modules, and the data files that lie beside them."""
+    files = (path for path in (ROOT / "kit").rglob("*") if path.is_file())
+    return sorted(path for path in files if "__pycache__" not in path.parts)
 
 
 def requirements() -> list[str]:

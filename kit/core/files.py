@@ -7,18 +7,13 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
-import math
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
-from filelock import FileLock, Timeout
-
-from kit.errors import KitError
+from kit.core.errors import KitError
 
 PARTIAL_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
@@ -66,60 +61,10 @@ def make_folder(path: Path) -> Path:
     return path
 
 
-@contextlib.contextmanager
-def locked(path: Path, seconds: float = -1) -> Iterator[None]:
-    """Hold a lock of the system's, which ends with its process; the file stays, removing it would be a race.
-
-    Waits for as long as it takes, or raises filelock's Timeout after ``seconds``. Raises KitError where the
-    system refuses the file.
-    """
-    lock = FileLock(path, timeout=seconds)
-    try:
-        lock.acquire()
-    except Timeout:
-        raise
-    except OSError as error:
-        raise _refused(path, error) from error
-    try:
-        yield
-    finally:
-        lock.release()
-
-
 def write_text(path: Path, text: str) -> None:
     """Write UTF-8 text atomically, line ends as they are."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically; NaN is refused (no JSON reader agrees on it)."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def without_nan(value: Any) -> Any:
-    """The same nested values with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def read_json(path: Path, do: str) -> Any:
-    """Read a JSON file of the kit; ``do`` says in the error what to do where it is missing or broken.
-
-    Stricter than Python: a key that stands twice, NaN, numbers beyond float64 and half characters are refused,
-    since each reader of JSON makes something else of them.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except FileNotFoundError as error:
-        raise KitError(f"the file {path}", "no such file", do) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise KitError(f"{path} to be readable JSON", str(error), do) from error
-    return value
 
 
 def sha256(path: Path) -> str:
@@ -153,22 +98,6 @@ def remove_partials(folder: Path) -> None:
             shutil.rmtree(path, ignore_errors=True)
         else:
             path.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[Path]:
-    """Hold a folder of results, made where it is missing; what a killed process left half written goes first."""
-    with locked(make_folder(folder) / ".lock"):
-        remove_partials(folder)
-        yield folder
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    content = dict(pairs)
-    if len(content) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
-    return content
 
 
 def _refused(path: Path, error: OSError, written_bytes: int = 0) -> KitError:
