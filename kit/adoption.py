@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.cells import LINE, Cells, Fault, TableError, read_cells
 from kit.coco import coco_cells
 from kit.config import Config, load, override, save

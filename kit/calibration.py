@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
 
-from kit.boxes import CORNERS, area
+from kit.boxes.geometry import CORNERS, area
 
 LEAST_HITS = 20  # a class with fewer is read off the curve of all classes together
 # The share of the confidence that is the score itself: only to break what the curve leaves equal.

@@ -14,12 +14,12 @@ import pandas as pd
 from jaxtyping import Float64
 
 from kit import calibration
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
+from kit.boxes.nearest_truth import hits_alone
 from kit.calibration import Calibration, Sizes
 from kit.config import RULE_NAMES
 from kit.evaluation import MATCH_IOU, Matches, match
 from kit.intervals import Intervals, difference
-from kit.overlaps import hits_alone
 
 RULES = RULE_NAMES
 CROSS_FITS = 5

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.cells import LINE, Cells, Fault, TableError
 from kit.core.json_files import read_json
 

@@ -18,7 +18,7 @@ from jaxtyping import Float32, Int64, UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.config import AugmentationConfig, Config
 from kit.core.errors import KitError
 from kit.core.files import sha256

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from kit.boxes import CORNERS, area, clip, iou_matrix
+from kit.boxes.geometry import CORNERS, area, clip, iou_matrix
 from kit.core.errors import KitError
 from kit.evaluation import MATCH_IOU
 

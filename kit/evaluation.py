@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from kit.boxes import CORNERS, iou_pairs
+from kit.boxes.geometry import CORNERS, iou_pairs
 
 MATCH_IOU = 0.5
 MOST_PER_IMAGE_AND_CLASS = 100

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 
 from kit import canvas, charts, score_charts
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.canvas import PREDICTION, TRUTH, Figure, Mark
 from kit.core.progress import Track, silent
 from kit.evaluation import precision_recall

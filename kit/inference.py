@@ -19,7 +19,7 @@ import torch
 from jaxtyping import Float32, Int64
 from torch import Tensor, nn
 
-from kit.boxes import CORNERS, Boxes, clip
+from kit.boxes.geometry import CORNERS, Boxes, clip
 from kit.checkpoints import is_state_dict, load_checkpoint
 from kit.config import InferenceConfig
 from kit.core.errors import KitError

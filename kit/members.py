@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
+from kit.boxes.fusion import fuse
 from kit.config import FusionConfig, load
 from kit.core.errors import KitError
 from kit.core.json_files import read_record
-from kit.fusion import fuse
 from kit.runs import Run, read_split
 
 _LEAST_MEMBERS = 2

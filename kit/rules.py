@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pandera.pandas as pa
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.cells import LINE, Fault
 
 _OVERHANG_PX = 1.0

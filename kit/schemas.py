@@ -17,7 +17,7 @@ import pandas as pd
 import pandera.pandas as pa
 from PIL import Image, UnidentifiedImageError
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.cells import LINE, Cells, Fault, TableError, numbers, read_cells
 from kit.core.errors import KitError
 from kit.rules import (

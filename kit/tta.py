@@ -10,8 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kit import boxes as geometry
-from kit.boxes import Boxes
+from kit.boxes import geometry
+from kit.boxes.geometry import Boxes
 from kit.config import VIEW_NAMES, InferenceConfig
 from kit.images import Grey, fitted_size, resize_longest
 

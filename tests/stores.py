@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 
 SIDE = 1000
 LABELS = ("Effusion", "Mass", "Nodule", "Pneumonia")

@@ -11,7 +11,7 @@ from test_tasks import assert_refused, invoke
 
 from kit import verbs
 from kit.adoption import adopt
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.cells import TableError
 from kit.config import load
 from kit.core.errors import KitError

@@ -11,7 +11,7 @@ from PIL import Image
 
 from kit import audit
 from kit.audit_report import audit_workspace, require_sound
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.cells import TableError
 from kit.core.errors import KitError
 from kit.download_record import DownloadRecord, has_own_table, read_download, record_download

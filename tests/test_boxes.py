@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from kit.boxes import area, clip, flip_horizontally, iou_matrix, iou_pairs, scale
+from kit.boxes.geometry import area, clip, flip_horizontally, iou_matrix, iou_pairs, scale
 
 NONE = np.zeros((0, 4), dtype=np.float32)
 WIDTH, HEIGHT = 640, 480

@@ -11,7 +11,8 @@ from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from stores import detector, one_box_images
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
+from kit.boxes.nearest_truth import hits_alone
 from kit.calibration import (
     LEAST_HITS,
     PRIOR_HITS,
@@ -24,7 +25,6 @@ from kit.calibration import (
     fit,
     probability,
 )
-from kit.overlaps import hits_alone
 
 SIZES = {"1.png": (100, 100)}
 HALF_SIDE = (0, 0, 25, 100)  # a quarter of the image: its side is a half

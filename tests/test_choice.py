@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 from stores import detector, one_box_images
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.choice import RULES, Rule, cross_judged, fit_rules, oracle, patient_groups, preferred, shuffled
 from kit.evaluation import match, mean_average_precision
 from kit.intervals import difference

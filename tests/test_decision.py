@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.core.errors import KitError
 from kit.decision import (
     ANSWER_COLUMNS,

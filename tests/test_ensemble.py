@@ -9,7 +9,7 @@ import pytest
 from conftest import TOY_TEST_IMAGES, copied
 
 from kit import verbs
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.config import FusionConfig, load
 from kit.core.errors import KitError
 from kit.data import TrainingData, load_test, load_training

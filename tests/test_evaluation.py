@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.evaluation import (
     MOST_PER_IMAGE_AND_CLASS,
     average_precision,

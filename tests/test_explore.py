@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kit import canvas, charts, explore, pages
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.canvas import PREDICTION, TRUTH, Mark
 from kit.schemas import ImageFacts
 

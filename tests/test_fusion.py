@@ -11,9 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
-from kit.boxes import CORNERS
+from kit.boxes.fusion import CANDIDATE_COLUMNS, fuse, suppress, weighted_boxes_fusion
+from kit.boxes.geometry import CORNERS
 from kit.config import FusionConfig
-from kit.fusion import CANDIDATE_COLUMNS, fuse, suppress, weighted_boxes_fusion
 
 with warnings.catch_warnings():
     # ensemble-boxes compiles its three-dimensional fusion with numba when imported; what numba says about

@@ -7,9 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_evaluation import detected, random_case, truth_of
 
+from kit.boxes.nearest_truth import hits_alone, nearest
 from kit.evaluation import score
 from kit.losses import CAUSES, losses
-from kit.overlaps import hits_alone, nearest
 
 BOX, FAR = (0, 0, 10, 10), (50, 50, 60, 60)
 SHIFTED = (0, 0, 10, 4)  # overlaps BOX by 40 / 100

@@ -9,7 +9,7 @@ from pandas.testing import assert_frame_equal
 from stores import detector, one_box_images
 from test_fusion import LEFT, NEAR_LEFT, RIGHT, random_detections
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.choice import SCORE, Rule, fit_rules
 from kit.config import FusionConfig
 from kit.core.errors import KitError

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from kit import evaluation, verbs
-from kit.boxes import CORNERS, flip_horizontally
+from kit.boxes.fusion import fuse
+from kit.boxes.geometry import CORNERS, flip_horizontally
 from kit.config import VIEW_NAMES, FusionConfig
 from kit.data import load_training
-from kit.fusion import fuse
 from kit.inference import read_detections
 from kit.runs import Run, read_split
 from kit.tta import ZOOM_IN, ZOOM_OUT

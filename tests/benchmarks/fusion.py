@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.boxes import CORNERS
-from kit.fusion import weighted_boxes_fusion
+from kit.boxes.fusion import weighted_boxes_fusion
+from kit.boxes.geometry import CORNERS
 
 from .measure import Row, in_turn
 from .sizes import Sizes

@@ -15,11 +15,11 @@ import pandas as pd
 from PIL import Image
 
 from kit import decision, evaluation
-from kit.boxes import CORNERS
+from kit.boxes.fusion import fuse
+from kit.boxes.geometry import CORNERS
 from kit.choice import SCORE
 from kit.config import AugmentationConfig, Config, FusionConfig
 from kit.data import DetectionDataset, TrainingData, load_training
-from kit.fusion import fuse
 from kit.pixels import open_cache
 from kit.report import THRESHOLDS
 from kit.schemas import read_submission

@@ -12,7 +12,7 @@ from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
 from kit import intervals
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.evaluation import match
 
 from .measure import Row, timed

@@ -14,10 +14,10 @@ import torch
 from torch import Tensor
 
 from kit import decision, evaluation
+from kit.boxes.fusion import fuse
 from kit.choice import SCORE
 from kit.config import Config
 from kit.data import DetectionDataset, TrainingData, load_training
-from kit.fusion import fuse
 from kit.inference import Source, detect
 from kit.model import network_input
 from kit.phantoms import write_competition

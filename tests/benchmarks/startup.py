@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 from kit.phantoms import LABELS, write_competition
 
 from .measure import Row, in_turn

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from kit.boxes import CORNERS
+from kit.boxes.geometry import CORNERS
 
 LABELS = tuple(f"finding {number}" for number in range(8))
 SIDE_PX = 1024

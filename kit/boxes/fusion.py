@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
-from kit.boxes import CORNERS, area, iou_pairs
+from kit.boxes.geometry import CORNERS, area, iou_pairs
 from kit.config import FusionConfig
 
 # ``agreement``: the share of the sources (views and runs) of which a box went into the candidate.

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from kit.boxes import CORNERS, iou_pairs
+from kit.boxes.geometry import CORNERS, iou_pairs
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""Pure geometry on tables of boxes: no file, no network, no run."""
