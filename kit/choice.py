@@ -18,8 +18,8 @@ from kit.boxes.geometry import CORNERS
 from kit.boxes.nearest_truth import hits_alone
 from kit.calibration import Calibration, Sizes
 from kit.config import RULE_NAMES
-from kit.evaluation import MATCH_IOU, Matches, match
-from kit.intervals import Intervals, difference
+from kit.metrics.average_precision import MATCH_IOU, Matches, match
+from kit.metrics.bootstrap import Intervals, difference
 
 RULES = RULE_NAMES
 CROSS_FITS = 5

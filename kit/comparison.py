@@ -9,15 +9,16 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from kit import canvas, decision, evaluation, score_charts
+from kit import canvas, decision, score_charts
 from kit.core.errors import KitError
 from kit.core.json_files import without_nan, write_json
 from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
 from kit.ensemble import refresh
-from kit.evaluation import Matches
-from kit.intervals import Interval, Intervals, difference
 from kit.locks import working
+from kit.metrics import average_precision
+from kit.metrics.average_precision import Matches
+from kit.metrics.bootstrap import Interval, Intervals, difference
 from kit.report import current_report
 from kit.runs import Run, read_split
 from kit.scoring import HeldOut, held_out
@@ -52,7 +53,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
     def part(first: Matches, second: Matches) -> dict[str, Any]:
         found = difference(first, second, ours.patients, seed)
         scores = {
-            run.name: evaluation.mean_average_precision(each)
+            run.name: average_precision.mean_average_precision(each)
             for run, each in zip((a, b), (first, second), strict=True)
         }
         return {"map50": scores} | _judged(found)
@@ -102,11 +103,11 @@ def _judged(found: Intervals) -> dict[str, Any]:
 
 def _many_box(held: HeldOut, images: Collection[str]) -> Matches:
     truth, candidates = (table[table["image_id"].isin(images)] for table in (held.truth, held.candidates))
-    return evaluation.match(truth, candidates, images)
+    return average_precision.match(truth, candidates, images)
 
 
 def _one_box(held: HeldOut, images: Collection[str], report: dict[str, Any]) -> Matches:
     judged = held.judged[report["decision"]["chosen"]]
     answers = decision.answers_to_detections(held.answers(judged, report["threshold"]["applied"]).table)
     truth, given = (table[table["image_id"].isin(images)] for table in (held.asked, answers))
-    return evaluation.match(truth, given, images)
+    return average_precision.match(truth, given, images)

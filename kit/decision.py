@@ -16,7 +16,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from kit.boxes.geometry import CORNERS, area, clip, iou_matrix
 from kit.core.errors import KitError
-from kit.evaluation import MATCH_IOU
+from kit.metrics.average_precision import MATCH_IOU
 
 JUDGED_COLUMNS = ["image_id", *CORNERS, "label", "confidence", "value"]
 SCORED_COLUMNS = ["image_id", *CORNERS, "score", "label"]

@@ -69,9 +69,10 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     """Make the competition, train, evaluate, predict, file one submission, score it."""
     import pandas as pd
 
-    from kit import decision, evaluation, verbs
+    from kit import decision, verbs
     from kit.config import preset
     from kit.data import load_test
+    from kit.metrics import average_precision
     from kit.report import current_report
     from kit.scoring import image_sizes
 
@@ -91,7 +92,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     )
 
     def score(answers: pd.DataFrame) -> float:
-        return evaluation.score(truth, decision.answers_to_detections(answers), test.image_ids).map50
+        return average_precision.score(truth, decision.answers_to_detections(answers), test.image_ids).map50
 
     result = DemoResult(
         score=score(pd.read_csv(submission.csv)),

@@ -18,7 +18,7 @@ from kit import canvas, charts, score_charts
 from kit.boxes.geometry import CORNERS
 from kit.canvas import PREDICTION, TRUTH, Figure, Mark
 from kit.core.progress import Track, silent
-from kit.evaluation import precision_recall
+from kit.metrics.average_precision import precision_recall
 from kit.pages import dataset_page
 from kit.run_page import run_page
 from kit.schemas import ImageFacts

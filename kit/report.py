@@ -16,7 +16,7 @@ from typing import Any
 import pandas as pd
 
 import kit
-from kit import decision, evaluation, explore, intervals
+from kit import decision, explore
 from kit.choice import RULES, Rule, fit_rules, preferred
 from kit.config import Config, load
 from kit.core.errors import KitError
@@ -25,8 +25,9 @@ from kit.core.json_files import read_json, without_nan, write_json
 from kit.core.progress import Track, silent
 from kit.data import MAPPING, has_test, patients
 from kit.ensemble import held_out_detections, refresh
-from kit.losses import losses
 from kit.members import members
+from kit.metrics import average_precision, bootstrap
+from kit.metrics.error_analysis import losses
 from kit.runs import Run, Split, read_history, require_finished
 from kit.schemas import mapped_images
 from kit.scoring import HeldOut, ceiling, floor_of_choice, held_out
@@ -45,23 +46,23 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     rules, chosen = _rules(held)
     judged = held.judged[chosen]
 
-    def one_box(answers: decision.Decision) -> evaluation.Scores:
+    def one_box(answers: decision.Decision) -> average_precision.Scores:
         found = decision.answers_to_detections(answers.table)
-        return evaluation.score(held.asked, found, set(held.mapping["image_id"]))
+        return average_precision.score(held.asked, found, set(held.mapping["image_id"]))
 
-    many_curve = evaluation.threshold_curve(truth, held.candidates, split.validation, THRESHOLDS)
+    many_curve = average_precision.threshold_curve(truth, held.candidates, split.validation, THRESHOLDS)
     curve = [
         {"threshold": at, "map50": many_map50, "one_box_map50": one_box(held.answers(judged, at)).map50}
         for at, many_map50 in many_curve
     ]
     applied = _applied_threshold(held, chosen)
     answers = held.answers(judged, applied)
-    one, many = one_box(answers), evaluation.score(truth, held.candidates, split.validation)
+    one, many = one_box(answers), average_precision.score(truth, held.candidates, split.validation)
     floor = one_box(held.answers(judged.iloc[:0]))
     one_matches, many_matches = held.one_box(answers), held.many_box()
-    one_interval = intervals.level(one_matches, held.patients, seed)
-    many_interval = intervals.level(many_matches, held.patients, seed)
-    expected = intervals.expected_on(one_matches, _test_images(run.workspace, config), seed)
+    one_interval = bootstrap.level(one_matches, held.patients, seed)
+    many_interval = bootstrap.level(many_matches, held.patients, seed)
+    expected = bootstrap.expected_on(one_matches, _test_images(run.workspace, config), seed)
     detections = decision.answers_to_detections(answers.table)
     report = {
         "run": run.name,
@@ -179,7 +180,7 @@ def _rules(held: HeldOut) -> tuple[dict[str, Any], str]:
     best, differences = preferred(matched, held.patients, seed)
     table: dict[str, Any] = {}
     for rule, matches in matched.items():
-        overall = intervals.level(matches, held.patients, seed).overall
+        overall = bootstrap.level(matches, held.patients, seed).overall
         against = {
             other: {"difference": found.overall.value} | _ends(found.overall)
             for (one, other), found in differences.items()
@@ -195,7 +196,7 @@ def _applied_threshold(held: HeldOut, rule: str) -> float:
     if not wanted:
         return 0.0
     before, after = (held.one_box(held.answers(held.judged[rule], at)) for at in (0.0, wanted))
-    gain = intervals.difference(after, before, held.patients, held.config.training.seed)
+    gain = bootstrap.difference(after, before, held.patients, held.config.training.seed)
     return wanted if gain.overall.low > 0 else 0.0
 
 
@@ -215,18 +216,20 @@ def _shared_patients(workspace: Path, split: Split, pattern: str) -> float | Non
     return sum(patient in known for patient in patients(sorted(tested), pattern).values()) / max(1, len(tested))
 
 
-def _ends(interval: intervals.Interval) -> dict[str, float]:
+def _ends(interval: bootstrap.Interval) -> dict[str, float]:
     return {"low": interval.low, "high": interval.high}
 
 
-def _one_box_class(one: evaluation.Scores, interval: intervals.Intervals, label: str) -> dict[str, float | None]:
+def _one_box_class(
+    one: average_precision.Scores, interval: bootstrap.Intervals, label: str
+) -> dict[str, float | None]:
     if label not in one.per_class:
         return {"one_box_ap50": None, "one_box_low": None, "one_box_high": None}
     ends = interval.per_class[label]
     return {"one_box_ap50": one.per_class[label].ap50, "one_box_low": ends.low, "one_box_high": ends.high}
 
 
-def _aggregate(scores: evaluation.Scores) -> dict[str, Any]:
+def _aggregate(scores: average_precision.Scores) -> dict[str, Any]:
     return {name: value for name, value in dataclasses.asdict(scores).items() if name != "per_class"}
 
 

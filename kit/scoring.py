@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kit import decision, evaluation
+from kit import decision
 from kit.choice import cross_judged, oracle, patient_groups, shuffled
 from kit.config import Config, load
 from kit.core.errors import KitError
@@ -20,6 +20,7 @@ from kit.data import TrainingData, asks_twice, load_training, patients
 from kit.ensemble import held_out_detections, refresh
 from kit.inference import read_detections
 from kit.members import fused, members
+from kit.metrics import average_precision
 from kit.runs import Run, Split, read_split, require_finished
 from kit.schemas import ImageFacts
 from kit.splits import kin
@@ -55,14 +56,14 @@ class HeldOut:
         table = pd.concat([part.table for part in parts]).set_index("ID").loc[self.mapping["ID"]].reset_index()
         return decision.Decision(table, tuple(sorted(each for part in parts for each in part.fallback_ids)))
 
-    def many_box(self) -> evaluation.Matches:
+    def many_box(self) -> average_precision.Matches:
         """All candidates of all held-out images, matched."""
-        return evaluation.match(self.truth, self.candidates, self.split.validation)
+        return average_precision.match(self.truth, self.candidates, self.split.validation)
 
-    def one_box(self, answers: decision.Decision) -> evaluation.Matches:
+    def one_box(self, answers: decision.Decision) -> average_precision.Matches:
         """The answers to the asked images, matched."""
         found = decision.answers_to_detections(answers.table)
-        return evaluation.match(self.asked, found, set(self.mapping["image_id"]))
+        return average_precision.match(self.asked, found, set(self.mapping["image_id"]))
 
 
 def held_out(run: Run, track: Track = silent) -> HeldOut:
@@ -136,4 +137,4 @@ def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
 
 
 def _map50(held: HeldOut, judged: pd.DataFrame) -> float:
-    return evaluation.mean_average_precision(held.one_box(held.answers(judged)))
+    return average_precision.mean_average_precision(held.one_box(held.answers(judged)))

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import decision, evaluation, intervals
+from kit import decision
 from kit.config import Config
 from kit.data import patients
+from kit.metrics import average_precision, bootstrap
 from kit.phantoms import TRUTH
 from kit.submission import read_submissions
 
@@ -25,11 +26,13 @@ def main(workspace: Path) -> None:
     matched = {}
     for submission in read_submissions(workspace / "submissions"):
         answers = decision.answers_to_detections(pd.read_csv(submission.csv))
-        matched[f"{submission.number:04d} {submission.origin.message}"] = evaluation.match(truth, answers, images)
+        matched[f"{submission.number:04d} {submission.origin.message}"] = average_precision.match(
+            truth, answers, images
+        )
     first = next(iter(matched.values()))
     for name, matches in matched.items():
-        level = intervals.level(matches, people, SEED).overall
-        gain = intervals.difference(matches, first, people, SEED).overall
+        level = bootstrap.level(matches, people, SEED).overall
+        gain = bootstrap.difference(matches, first, people, SEED).overall
         print(
             f"{name:28} {level.value:.3f} ({level.low:.3f} to {level.high:.3f})   "
             f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"

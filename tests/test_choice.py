@@ -13,8 +13,8 @@ from stores import detector, one_box_images
 
 from kit.boxes.geometry import CORNERS
 from kit.choice import RULES, Rule, cross_judged, fit_rules, oracle, patient_groups, preferred, shuffled
-from kit.evaluation import match, mean_average_precision
-from kit.intervals import difference
+from kit.metrics.average_precision import match, mean_average_precision
+from kit.metrics.bootstrap import difference
 
 APART = (3.0, 0.0, -3.0, 0.0)  # how far the log-odds of the classes are moved apart
 

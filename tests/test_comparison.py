@@ -12,8 +12,8 @@ from kit import score_charts
 from kit.comparison import compare, comparison_folder, verdict
 from kit.core.errors import KitError
 from kit.core.json_files import read_json, write_json
-from kit.evaluation import match
-from kit.intervals import Interval, difference
+from kit.metrics.average_precision import match
+from kit.metrics.bootstrap import Interval, difference
 from kit.runs import Run, read_split
 
 

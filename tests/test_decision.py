@@ -24,7 +24,7 @@ from kit.decision import (
     pseudo_mapping,
     submission_text,
 )
-from kit.evaluation import score
+from kit.metrics.average_precision import score
 
 HEART = PriorBox("Cardiomegaly", (0.25, 0.5, 0.75, 0.75), 0.8, 0.013)
 LUNG = PriorBox("Effusion", (0.1, 0.1, 0.4, 0.9), 0.1, 0.001)

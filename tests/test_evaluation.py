@@ -13,7 +13,7 @@ from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
 from kit.boxes.geometry import CORNERS
-from kit.evaluation import (
+from kit.metrics.average_precision import (
     MOST_PER_IMAGE_AND_CLASS,
     average_precision,
     match,

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from stores import detector, one_box_images
 from test_evaluation import random_case, truth_of
 
-from kit.evaluation import average_precision, match, mean_average_precision, score
-from kit.intervals import difference, expected_on, level, resampled
+from kit.metrics.average_precision import average_precision, match, mean_average_precision, score
+from kit.metrics.bootstrap import difference, expected_on, level, resampled
 
 
 def random_matches(seed, coarse=True):

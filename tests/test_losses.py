@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 from test_evaluation import detected, random_case, truth_of
 
 from kit.boxes.nearest_truth import hits_alone, nearest
-from kit.evaluation import score
-from kit.losses import CAUSES, losses
+from kit.metrics.average_precision import score
+from kit.metrics.error_analysis import CAUSES, losses
 
 BOX, FAR = (0, 0, 10, 10), (50, 50, 60, 60)
 SHIFTED = (0, 0, 10, 4)  # overlaps BOX by 40 / 100

@@ -116,7 +116,7 @@ def test_a_threshold_leaves_out_candidates_by_their_score_before_the_folds_are_j
 def test_joining_folds_of_one_detector_ranks_better_than_one_fold():
     from test_choice import answered
 
-    from kit.evaluation import mean_average_precision
+    from kit.metrics.average_precision import mean_average_precision
 
     truth, _, sizes = one_box_images(0, 200)
     folds = [detector(truth, seed, strength=1.5) for seed in range(1, 6)]

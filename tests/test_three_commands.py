@@ -17,8 +17,9 @@ import torch
 from kaggle_server import TOKEN, KaggleServer
 from PIL import Image
 
-from kit import decision, evaluation, model
+from kit import decision, model
 from kit.config import CompetitionConfig, preset, save
+from kit.metrics import average_precision
 from kit.runs import Run
 from kit.submission import read_submissions
 
@@ -99,7 +100,7 @@ def test_download_train_and_submit_end_in_a_public_score(tmp_path):
     (submission,) = read_submissions(workspace / "submissions")
     answers = decision.answers_to_detections(pd.read_csv(submission.csv))
     boxes = pd.read_csv(truth)
-    score = evaluation.score(boxes, answers, sorted(boxes["image_id"])).map50
+    score = average_precision.score(boxes, answers, sorted(boxes["image_id"])).map50
     assert score > 0
     assert submission.public_score == pytest.approx(score, abs=5e-6)
     assert submission.origin.message == "first try"

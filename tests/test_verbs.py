@@ -11,12 +11,13 @@ import pytest
 import torch
 from conftest import TOY, TOY_TEST_IMAGES, toy_config
 
-from kit import decision, evaluation, verbs
+from kit import decision, verbs
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data import load_training
 from kit.inference import read_detections
 from kit.locks import holding
+from kit.metrics import average_precision
 from kit.report import current_report, evaluate
 from kit.runs import Run, existing, newest_finished, read_split
 from kit.schemas import validate_submission
@@ -70,7 +71,7 @@ class TestValidationOfTheSeedNotebook:
         (tmp_path / "submission.csv").write_text(decision.submission_text(answers.table))
         written = pd.read_csv(tmp_path / "submission.csv")
         truth = decision.one_box_truth(held.truth, held.mapping)
-        scores = evaluation.score(truth, decision.answers_to_detections(written), held.mapping["image_id"])
+        scores = average_precision.score(truth, decision.answers_to_detections(written), held.mapping["image_id"])
         assert scores.map50 == report["one_box"]["map50"]
         assert scores.images == report["one_box"]["images"]
 

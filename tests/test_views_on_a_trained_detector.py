@@ -5,12 +5,13 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kit import evaluation, verbs
+from kit import verbs
 from kit.boxes.fusion import fuse
 from kit.boxes.geometry import CORNERS, flip_horizontally
 from kit.config import VIEW_NAMES, FusionConfig
 from kit.data import load_training
 from kit.inference import read_detections
+from kit.metrics import average_precision
 from kit.runs import Run, read_split
 from kit.tta import ZOOM_IN, ZOOM_OUT
 
@@ -59,7 +60,7 @@ def test_each_view_alone_nearly_reaches_the_plain_one_and_a_wrong_inverse_does_n
 
     def map50(table, view):
         candidates = fuse(table, FusionConfig(), [("shapes", view)])
-        return evaluation.score(truth, candidates, held).map50
+        return average_precision.score(truth, candidates, held).map50
 
     plain = map50(detections, "plain")
     assert plain > 0.5

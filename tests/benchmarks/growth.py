@@ -14,12 +14,13 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kit import decision, evaluation
+from kit import decision
 from kit.boxes.fusion import fuse
 from kit.boxes.geometry import CORNERS
 from kit.choice import SCORE
 from kit.config import AugmentationConfig, Config, FusionConfig
 from kit.data import DetectionDataset, TrainingData, load_training
+from kit.metrics import average_precision
 from kit.pixels import open_cache
 from kit.report import THRESHOLDS
 from kit.schemas import read_submission
@@ -108,8 +109,8 @@ class _Work:
             dataset[0, index]
 
     def evaluate(self) -> None:
-        evaluation.score(self.data.annotations, self.candidates, self.data.image_ids)
-        evaluation.threshold_curve(self.data.annotations, self.candidates, self.data.image_ids, THRESHOLDS)
+        average_precision.score(self.data.annotations, self.candidates, self.data.image_ids)
+        average_precision.threshold_curve(self.data.annotations, self.candidates, self.data.image_ids, THRESHOLDS)
 
     def decide(self) -> None:
         sizes = image_sizes(self.data.pixels.facts)

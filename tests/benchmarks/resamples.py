@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 from torchmetrics.detection import MeanAveragePrecision
 
-from kit import intervals
 from kit.boxes.geometry import CORNERS
-from kit.evaluation import match
+from kit.metrics import bootstrap
+from kit.metrics.average_precision import match
 
 from .measure import Row, timed
 from .sizes import Sizes
@@ -29,7 +29,7 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     true, found = truth(image_ids), detections(image_ids, 1, sizes.resampled_boxes)
 
     def ours() -> object:
-        return intervals.level(match(true, found, image_ids), patients, seed=0, resamples=sizes.resamples)
+        return bootstrap.level(match(true, found, image_ids), patients, seed=0, resamples=sizes.resamples)
 
     targets, outputs = _tensors(true, image_ids), _tensors(found, image_ids)
     rng = np.random.default_rng(0)

@@ -13,12 +13,13 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kit import decision, evaluation
+from kit import decision
 from kit.boxes.fusion import fuse
 from kit.choice import SCORE
 from kit.config import Config
 from kit.data import DetectionDataset, TrainingData, load_training
 from kit.inference import Source, detect
+from kit.metrics import average_precision
 from kit.model import network_input
 from kit.phantoms import write_competition
 from kit.report import THRESHOLDS
@@ -66,13 +67,13 @@ def evaluated(detections: pd.DataFrame, config: Config, data: TrainingData) -> d
     prior = decision.fit_prior(truth, sizes)
     asked = decision.one_box_truth(truth, mapping)
 
-    def one_box(threshold: float) -> evaluation.Scores:
+    def one_box(threshold: float) -> average_precision.Scores:
         answers = decision.decide(candidates[candidates["score"] >= threshold], mapping, prior, sizes).table
-        return evaluation.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
+        return average_precision.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
 
     return {
-        "many": evaluation.score(truth, candidates, data.image_ids),
-        "curve": evaluation.threshold_curve(truth, candidates, data.image_ids, THRESHOLDS),
+        "many": average_precision.score(truth, candidates, data.image_ids),
+        "curve": average_precision.threshold_curve(truth, candidates, data.image_ids, THRESHOLDS),
         "one_box": [one_box(threshold) for threshold in THRESHOLDS],
     }
 

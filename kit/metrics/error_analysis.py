@@ -14,7 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from kit.boxes.nearest_truth import nearest
-from kit.evaluation import MATCH_IOU, Matches, average_precision, match, mean_average_precision
+from kit.metrics.average_precision import MATCH_IOU, Matches, average_precision, match, mean_average_precision
 
 # Below this overlap a box is not a misplaced one but another thing (TIDE's background threshold).
 NEAR_IOU = 0.1

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Float64, Int64
 
-from kit.evaluation import RECALL_POINTS, ClassMatches, Matches, average_precision
+from kit.metrics.average_precision import RECALL_POINTS, ClassMatches, Matches, average_precision
 
 RESAMPLES = 1000
 DRAWS = 400

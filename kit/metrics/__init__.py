@@ -1,0 +1,1 @@
+"""Average precision and how far it can be trusted. Pure."""
