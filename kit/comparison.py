@@ -9,7 +9,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from kit import canvas, decision, score_charts
+from kit import canvas, score_charts
+from kit.choosing import one_box
 from kit.core.errors import KitError
 from kit.core.json_files import without_nan, write_json
 from kit.core.locks import alone_in
@@ -108,6 +109,6 @@ def _many_box(held: HeldOut, images: Collection[str]) -> Matches:
 
 def _one_box(held: HeldOut, images: Collection[str], report: dict[str, Any]) -> Matches:
     judged = held.judged[report["decision"]["chosen"]]
-    answers = decision.answers_to_detections(held.answers(judged, report["threshold"]["applied"]).table)
+    answers = one_box.answers_to_detections(held.answers(judged, report["threshold"]["applied"]).table)
     truth, given = (table[table["image_id"].isin(images)] for table in (held.asked, answers))
     return average_precision.match(truth, given, images)

@@ -69,7 +69,8 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     """Make the competition, train, evaluate, predict, file one submission, score it."""
     import pandas as pd
 
-    from kit import decision, verbs
+    from kit import verbs
+    from kit.choosing import location_prior, one_box
     from kit.config import preset
     from kit.data import load_test
     from kit.metrics import average_precision
@@ -87,12 +88,12 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     submission = filed[-1] if filed else verbs.predict(trained.run, "demo", track)
     test = load_test(workspace, preset(_PRESET), track)
     truth = pd.read_csv(workspace / TRUTH)
-    floor = decision.prior_answers(
-        decision.Prior.from_dict(report["prior"]), test.mapping, image_sizes(test.pixels.facts), 1.0
+    floor = one_box.prior_answers(
+        location_prior.Prior.from_dict(report["prior"]), test.mapping, image_sizes(test.pixels.facts), 1.0
     )
 
     def score(answers: pd.DataFrame) -> float:
-        return average_precision.score(truth, decision.answers_to_detections(answers), test.image_ids).map50
+        return average_precision.score(truth, one_box.answers_to_detections(answers), test.image_ids).map50
 
     result = DemoResult(
         score=score(pd.read_csv(submission.csv)),

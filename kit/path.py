@@ -11,8 +11,8 @@ from collections.abc import Sequence
 import pandas as pd
 
 from kit.boxes.fusion import weighted_boxes_fusion
-from kit.calibration import Sizes
-from kit.choice import Rule
+from kit.boxes.geometry import Sizes
+from kit.choosing.selection import Rule
 from kit.config import FusionConfig
 from kit.members import Member, by_fold, fused
 

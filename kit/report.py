@@ -16,8 +16,10 @@ from typing import Any
 import pandas as pd
 
 import kit
-from kit import decision, explore
-from kit.choice import RULES, Rule, fit_rules, preferred
+from kit import explore
+from kit.choosing import location_prior
+from kit.choosing.one_box import Decision, answers_to_detections
+from kit.choosing.selection import RULES, Rule, fit_rules, preferred
 from kit.config import Config, load
 from kit.core.errors import KitError
 from kit.core.files import sha256
@@ -46,8 +48,8 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     rules, chosen = _rules(held)
     judged = held.judged[chosen]
 
-    def one_box(answers: decision.Decision) -> average_precision.Scores:
-        found = decision.answers_to_detections(answers.table)
+    def one_box(answers: Decision) -> average_precision.Scores:
+        found = answers_to_detections(answers.table)
         return average_precision.score(held.asked, found, set(held.mapping["image_id"]))
 
     many_curve = average_precision.threshold_curve(truth, held.candidates, split.validation, THRESHOLDS)
@@ -63,7 +65,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     one_interval = bootstrap.level(one_matches, held.patients, seed)
     many_interval = bootstrap.level(many_matches, held.patients, seed)
     expected = bootstrap.expected_on(one_matches, _test_images(run.workspace, config), seed)
-    detections = decision.answers_to_detections(answers.table)
+    detections = answers_to_detections(answers.table)
     report = {
         "run": run.name,
         "kit_version": kit.__version__,
@@ -111,7 +113,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
         },
         "fusion": dataclasses.asdict(config.fusion),
         "members": [dataclasses.asdict(member) for member in of],
-        "prior": decision.fit_prior(held.data.annotations, held.sizes).to_dict(),
+        "prior": location_prior.fit_prior(held.data.annotations, held.sizes).to_dict(),
     }
     report = without_nan(report)
     paths = {image_id: held.data.pixels.facts[image_id].path for image_id in split.validation}
@@ -149,7 +151,7 @@ def _made_from(run: Run, config: Config) -> dict[str, Any]:
 def _is_usable(report: Mapping[str, Any]) -> bool:
     """Whether ``predict`` finds what it wants; what is missing raises KeyError and the like."""
     Rule.from_dict(report["decision"]["rule"])
-    decision.Prior.from_dict(report["prior"])
+    location_prior.Prior.from_dict(report["prior"])
     found = [report["one_box"][name] for name in ("map50", "low", "high")]
     found += [report["expected_on_leaderboard"][name] for name in ("mean", "low", "high")]
     return all(isinstance(one, (float, type(None))) for one in [*found, report["threshold"]["applied"]])

@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kit import decision
-from kit.choice import cross_judged, oracle, patient_groups, shuffled
+from kit.choosing import location_prior
+from kit.choosing.one_box import Decision, answers_to_detections, decide, one_box_truth, pseudo_mapping
+from kit.choosing.selection import cross_judged, oracle, patient_groups, shuffled
 from kit.config import Config, load
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
@@ -41,28 +42,28 @@ class HeldOut:
     mapping: pd.DataFrame
     asked: pd.DataFrame
     judged: Mapping[str, pd.DataFrame]  # by rule, each image by a rule that never saw it
-    priors: Sequence[decision.Prior]  # by fold, likewise
-    sizes: decision.Sizes
+    priors: Sequence[location_prior.Prior]  # by fold, likewise
+    sizes: location_prior.Sizes
     patients: Mapping[str, str]
 
-    def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> decision.Decision:
+    def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> Decision:
         """One box per asked image, each with the prior that never saw it; candidates below ``threshold`` go."""
         kept = judged[judged["score"] >= threshold]
         fallback = self.config.decision.fallback_confidence
         parts = [
-            decision.decide(kept, self.mapping[self.mapping["image_id"].isin(held)], prior, self.sizes, fallback)
+            decide(kept, self.mapping[self.mapping["image_id"].isin(held)], prior, self.sizes, fallback)
             for held, prior in zip(self.split.folds, self.priors, strict=True)
         ]
         table = pd.concat([part.table for part in parts]).set_index("ID").loc[self.mapping["ID"]].reset_index()
-        return decision.Decision(table, tuple(sorted(each for part in parts for each in part.fallback_ids)))
+        return Decision(table, tuple(sorted(each for part in parts for each in part.fallback_ids)))
 
     def many_box(self) -> average_precision.Matches:
         """All candidates of all held-out images, matched."""
         return average_precision.match(self.truth, self.candidates, self.split.validation)
 
-    def one_box(self, answers: decision.Decision) -> average_precision.Matches:
+    def one_box(self, answers: Decision) -> average_precision.Matches:
         """The answers to the asked images, matched."""
-        found = decision.answers_to_detections(answers.table)
+        found = answers_to_detections(answers.table)
         return average_precision.match(self.asked, found, set(self.mapping["image_id"]))
 
 
@@ -86,8 +87,8 @@ def held_out(run: Run, track: Track = silent) -> HeldOut:
             "restore the file, or delete it: `invoke train` makes it anew",
         )
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
-    mapping = decision.pseudo_mapping(truth, repeats=asks_twice(run.workspace))
-    asked = decision.one_box_truth(truth, mapping)
+    mapping = pseudo_mapping(truth, repeats=asks_twice(run.workspace))
+    asked = one_box_truth(truth, mapping)
     people = patients(split.validation, config.data.patient_pattern)
     groups = split.fold_of
     if len(split.folds) == 1:
@@ -118,10 +119,12 @@ def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
     return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}
 
 
-def out_of_fold_priors(annotations: pd.DataFrame, split: Split, sizes: decision.Sizes) -> list[decision.Prior]:
+def out_of_fold_priors(
+    annotations: pd.DataFrame, split: Split, sizes: location_prior.Sizes
+) -> list[location_prior.Prior]:
     """By fold, the location prior of the images that the fold was trained on: never of those it answers for."""
     rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
-    return [decision.fit_prior(annotations[learned], sizes) for learned in rows]
+    return [location_prior.fit_prior(annotations[learned], sizes) for learned in rows]
 
 
 def require_same_data(run: Run, split: Split, data: TrainingData) -> None:

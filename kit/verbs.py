@@ -19,10 +19,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from kit import decision, explore, model
+from kit import explore, model
 from kit import report as reports
 from kit.audit_report import audit_workspace, require_sound
-from kit.choice import Rule
+from kit.choosing import location_prior, one_box
+from kit.choosing.selection import Rule
 from kit.config import (
     DEFAULT_PRESET,
     DEFAULT_PRESET_WITHOUT_GPU,
@@ -159,8 +160,8 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
         sizes,
         report["threshold"]["applied"],
     )
-    prior = decision.Prior.from_dict(report["prior"])
-    answers = decision.decide(candidates, data.mapping, prior, sizes, config.decision.fallback_confidence)
+    prior = location_prior.Prior.from_dict(report["prior"])
+    answers = one_box.decide(candidates, data.mapping, prior, sizes, config.decision.fallback_confidence)
     if answers.fallback_ids:
         log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))
     one, expected = report["one_box"], report["expected_on_leaderboard"]
@@ -177,7 +178,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     )
     return write_submission(
         run.workspace / "submissions",
-        decision.submission_text(answers.table),
+        one_box.submission_text(answers.table),
         origin,
         check=lambda path: read_submission(path, data.mapping, split.labels, data.pixels.facts),
     )

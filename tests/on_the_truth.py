@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit import decision
+from kit.choosing import one_box
 from kit.config import Config
 from kit.data import patients
 from kit.metrics import average_precision, bootstrap
@@ -25,7 +25,7 @@ def main(workspace: Path) -> None:
     people = patients(images, Config().data.patient_pattern)
     matched = {}
     for submission in read_submissions(workspace / "submissions"):
-        answers = decision.answers_to_detections(pd.read_csv(submission.csv))
+        answers = one_box.answers_to_detections(pd.read_csv(submission.csv))
         matched[f"{submission.number:04d} {submission.origin.message}"] = average_precision.match(
             truth, answers, images
         )

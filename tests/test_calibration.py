@@ -13,7 +13,7 @@ from stores import detector, one_box_images
 
 from kit.boxes.geometry import CORNERS
 from kit.boxes.nearest_truth import hits_alone
-from kit.calibration import (
+from kit.choosing.calibration import (
     LEAST_HITS,
     PRIOR_HITS,
     TIE_SHARE,

@@ -12,7 +12,7 @@ from pandas.testing import assert_frame_equal
 from stores import detector, one_box_images
 
 from kit.boxes.geometry import CORNERS
-from kit.choice import RULES, Rule, cross_judged, fit_rules, oracle, patient_groups, preferred, shuffled
+from kit.choosing.selection import RULES, Rule, cross_judged, fit_rules, oracle, patient_groups, preferred, shuffled
 from kit.metrics.average_precision import match, mean_average_precision
 from kit.metrics.bootstrap import difference
 

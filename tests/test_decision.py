@@ -11,19 +11,17 @@ from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
 
 from kit.boxes.geometry import CORNERS
-from kit.core.errors import KitError
-from kit.decision import (
+from kit.choosing.location_prior import Prior, PriorBox, fit_prior
+from kit.choosing.one_box import (
     ANSWER_COLUMNS,
-    Prior,
-    PriorBox,
     answers_to_detections,
     decide,
-    fit_prior,
     one_box_truth,
     prior_answers,
     pseudo_mapping,
     submission_text,
 )
+from kit.core.errors import KitError
 from kit.metrics.average_precision import score
 
 HEART = PriorBox("Cardiomegaly", (0.25, 0.5, 0.75, 0.75), 0.8, 0.013)

@@ -10,7 +10,7 @@ from stores import detector, one_box_images
 from test_fusion import LEFT, NEAR_LEFT, RIGHT, random_detections
 
 from kit.boxes.geometry import CORNERS
-from kit.choice import SCORE, Rule, fit_rules
+from kit.choosing.selection import SCORE, Rule, fit_rules
 from kit.config import FusionConfig
 from kit.core.errors import KitError
 from kit.members import Member, by_fold, fused

@@ -16,7 +16,7 @@ from conftest import TOY_TEST_IMAGES, copied, toy_config
 from kaggle_server import FOREVER, KaggleServer
 from kaggle_user import User
 
-from kit import decision
+from kit.choosing import one_box
 from kit.config import override, save
 from kit.metrics import average_precision
 from kit.runs import Run, mark_finished
@@ -142,7 +142,7 @@ def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
         assert text in said
     assert_scored_once(user)
     truth = pd.read_csv(user.workspace / "test_truth.csv")
-    answers = decision.answers_to_detections(pd.read_csv(user.submission().csv))
+    answers = one_box.answers_to_detections(pd.read_csv(user.submission().csv))
     score = average_precision.score(truth, answers, sorted(set(truth["image_id"]))).map50
     assert f"public score {score:.3f}" in said
     after = user.manifest()

@@ -17,7 +17,8 @@ import torch
 from kaggle_server import TOKEN, KaggleServer
 from PIL import Image
 
-from kit import decision, model
+from kit import model
+from kit.choosing import one_box
 from kit.config import CompetitionConfig, preset, save
 from kit.metrics import average_precision
 from kit.runs import Run
@@ -98,7 +99,7 @@ def test_download_train_and_submit_end_in_a_public_score(tmp_path):
         assert server.names().count("CreateSubmission") == 1
         (remote,) = competition.submissions
     (submission,) = read_submissions(workspace / "submissions")
-    answers = decision.answers_to_detections(pd.read_csv(submission.csv))
+    answers = one_box.answers_to_detections(pd.read_csv(submission.csv))
     boxes = pd.read_csv(truth)
     score = average_precision.score(boxes, answers, sorted(boxes["image_id"])).map50
     assert score > 0

@@ -11,7 +11,8 @@ import pytest
 import torch
 from conftest import TOY, TOY_TEST_IMAGES, toy_config
 
-from kit import decision, verbs
+from kit import verbs
+from kit.choosing import location_prior, one_box
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data import load_training
@@ -68,10 +69,10 @@ class TestValidationOfTheSeedNotebook:
         assert views == set(load(scored.config).inference.views)
         held = held_out(scored)
         answers = held.answers(held.judged[report["decision"]["chosen"]])
-        (tmp_path / "submission.csv").write_text(decision.submission_text(answers.table))
+        (tmp_path / "submission.csv").write_text(one_box.submission_text(answers.table))
         written = pd.read_csv(tmp_path / "submission.csv")
-        truth = decision.one_box_truth(held.truth, held.mapping)
-        scores = average_precision.score(truth, decision.answers_to_detections(written), held.mapping["image_id"])
+        truth = one_box.one_box_truth(held.truth, held.mapping)
+        scores = average_precision.score(truth, one_box.answers_to_detections(written), held.mapping["image_id"])
         assert scores.map50 == report["one_box"]["map50"]
         assert scores.images == report["one_box"]["images"]
 
@@ -81,8 +82,8 @@ class TestValidationOfTheSeedNotebook:
         held = data.annotations["image_id"].isin(split.validation)
         sizes = image_sizes(data.pixels.facts)
         (judged,) = out_of_fold_priors(data.annotations, split, sizes)
-        everything = decision.fit_prior(data.annotations, sizes)
-        assert judged == decision.fit_prior(data.annotations[~held], sizes) != everything
+        everything = location_prior.fit_prior(data.annotations, sizes)
+        assert judged == location_prior.fit_prior(data.annotations[~held], sizes) != everything
         assert report["prior"] == everything.to_dict()
 
 

@@ -5,11 +5,14 @@ Overlaps are computed in float64 whatever comes in: float32 moves an IoU of exac
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 from jaxtyping import Float, Float64, Real
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 Boxes = Float[np.ndarray, "n 4"]
+Sizes = Mapping[str, tuple[int, int]]  # image_id -> (width_px, height_px)
 Side = float | Real[np.ndarray, " n"]
 
 

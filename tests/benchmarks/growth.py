@@ -14,10 +14,10 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from kit import decision
 from kit.boxes.fusion import fuse
 from kit.boxes.geometry import CORNERS
-from kit.choice import SCORE
+from kit.choosing import location_prior, one_box
+from kit.choosing.selection import SCORE
 from kit.config import AugmentationConfig, Config, FusionConfig
 from kit.data import DetectionDataset, TrainingData, load_training
 from kit.metrics import average_precision
@@ -79,7 +79,9 @@ class _Work:
         mapping = pd.DataFrame({"ID": np.arange(count), "image_id": image_ids})
         sizes = image_sizes(data.pixels.facts)
         candidates = SCORE.judge(fuse(found, FusionConfig(), sources_of(found)), sizes)
-        answers = decision.decide(candidates, mapping, decision.fit_prior(data.annotations, sizes), sizes).table
+        answers = one_box.decide(
+            candidates, mapping, location_prior.fit_prior(data.annotations, sizes), sizes
+        ).table
         return cls(folder, config, data, found, candidates, answers, mapping)
 
     def steps(self) -> dict[str, Step]:
@@ -114,14 +116,14 @@ class _Work:
 
     def decide(self) -> None:
         sizes = image_sizes(self.data.pixels.facts)
-        prior = decision.fit_prior(self.data.annotations, sizes)
-        decision.decide(self.candidates, self.mapping, prior, sizes)
+        prior = location_prior.fit_prior(self.data.annotations, sizes)
+        one_box.decide(self.candidates, self.mapping, prior, sizes)
 
     def submit(self) -> None:
         facts = self.data.pixels.facts
         write_submission(
             self.folder / "submissions",
-            decision.submission_text(self.answers),
+            one_box.submission_text(self.answers),
             Origin("bench", "bench", None),
             lambda path: read_submission(path, self.mapping, LABELS, facts),
         )

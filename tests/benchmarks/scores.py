@@ -13,9 +13,10 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from kit import decision
 from kit.boxes.fusion import fuse
-from kit.choice import SCORE
+from kit.choosing import location_prior
+from kit.choosing.one_box import answers_to_detections, decide, one_box_truth, pseudo_mapping
+from kit.choosing.selection import SCORE
 from kit.config import Config
 from kit.data import DetectionDataset, TrainingData, load_training
 from kit.inference import Source, detect
@@ -63,13 +64,13 @@ def evaluated(detections: pd.DataFrame, config: Config, data: TrainingData) -> d
     truth, sizes = data.annotations, image_sizes(data.pixels.facts)
     sources = [("bench", view) for view in config.inference.views]
     candidates = SCORE.judge(fuse(detections, config.fusion, sources), sizes)
-    mapping = decision.pseudo_mapping(truth, repeats=False)
-    prior = decision.fit_prior(truth, sizes)
-    asked = decision.one_box_truth(truth, mapping)
+    mapping = pseudo_mapping(truth, repeats=False)
+    prior = location_prior.fit_prior(truth, sizes)
+    asked = one_box_truth(truth, mapping)
 
     def one_box(threshold: float) -> average_precision.Scores:
-        answers = decision.decide(candidates[candidates["score"] >= threshold], mapping, prior, sizes).table
-        return average_precision.score(asked, decision.answers_to_detections(answers), set(mapping["image_id"]))
+        answers = decide(candidates[candidates["score"] >= threshold], mapping, prior, sizes).table
+        return average_precision.score(asked, answers_to_detections(answers), set(mapping["image_id"]))
 
     return {
         "many": average_precision.score(truth, candidates, data.image_ids),

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
 
-from kit.boxes.geometry import CORNERS, area
+from kit.boxes.geometry import CORNERS, Sizes, area
 
 LEAST_HITS = 20  # a class with fewer is read off the curve of all classes together
 # The share of the confidence that is the score itself: only to break what the curve leaves equal.
@@ -29,8 +29,6 @@ _LEAST_ODDS = 1e-6  # scores of exactly 0 or 1 have no logarithm
 _MOST_EVIDENCE = 500.0  # beyond it the exponential overflows, and p is 0 or 1
 _LEAST_RIVAL = 1e-3  # a rival below this score is none
 _USUAL_SIZE = -1.5  # the logarithm of a box's side as a share of the image's, about where most lie
-
-Sizes = Mapping[str, tuple[int, int]]  # image_id -> (width_px, height_px)
 
 
 @dataclass(frozen=True)

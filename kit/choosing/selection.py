@@ -13,10 +13,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from kit import calibration
-from kit.boxes.geometry import CORNERS
+from kit.boxes.geometry import CORNERS, Sizes
 from kit.boxes.nearest_truth import hits_alone
-from kit.calibration import Calibration, Sizes
+from kit.choosing import calibration
+from kit.choosing.calibration import Calibration
 from kit.config import RULE_NAMES
 from kit.metrics.average_precision import MATCH_IOU, Matches, match
 from kit.metrics.bootstrap import Intervals, difference

@@ -1,0 +1,1 @@
+"""From candidates to the one box per image: judged, selected, filled in. Pure."""
