@@ -263,7 +263,7 @@ def validate(
     """Check a submission file against the mapping, row by row."""
     from kit.config import override
     from kit.runs import workspace_config
-    from kit.schemas import validate_submission
+    from kit.schemas.tables import validate_submission
     from kit.submission import newest
 
     path = Path(file) if file else newest(Path(workspace) / "submissions").csv

@@ -14,8 +14,6 @@ import numpy as np
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
-from kit.cells import LINE, Cells, Fault, TableError, read_cells
-from kit.coco import coco_cells
 from kit.config import Config, load, override, save
 from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
@@ -24,9 +22,13 @@ from kit.core.progress import Track, silent
 from kit.data import TestData, TrainingData, has_test, load_test, load_training, patients
 from kit.inference import write_detections
 from kit.members import Adopted, read_adopted
-from kit.rules import AREA, IMAGE_RULES, INSIDE, PLAIN_VIEW, Rule, broken_rules, clipped
 from kit.runs import Run, Split, mark_finished, read_split, workspace_config
-from kit.schemas import DETECTION_COLUMNS, ImageFacts, finish, parsed, with_facts
+from kit.schemas.coco import coco_cells
+from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
+from kit.schemas.detections import DETECTION_COLUMNS
+from kit.schemas.image_headers import ImageFacts
+from kit.schemas.row_checks import AREA, IMAGE_RULES, INSIDE, PLAIN_VIEW, Rule, broken_rules, clipped
+from kit.schemas.tables import finish, parsed, with_facts
 from kit.splits import cross_fits
 
 KEPT = "adopted"  # in place of which weights were kept

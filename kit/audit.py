@@ -17,7 +17,7 @@ import pandas as pd
 
 from kit.duplicates import Prints, duplicate_groups, likeness
 from kit.explore import box_fractions
-from kit.schemas import ImageFacts
+from kit.schemas.image_headers import ImageFacts
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"
 ANNOTATED, DUPLICATES, BOXES = "annotated-test-images", "duplicate-images", "improbable-boxes"

@@ -27,7 +27,7 @@ from kit.duplicates import Prints, take_prints
 from kit.images import Grey
 from kit.pages import Section, write_page
 from kit.pixels import PixelCache, open_cache
-from kit.schemas import mapped_images, read_annotations
+from kit.schemas.tables import mapped_images, read_annotations
 
 _TABLE = "train.csv"
 _FORMAT = 1

@@ -25,7 +25,7 @@ from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.images import resize_longest
 from kit.pixels import PixelCache, open_cache
-from kit.schemas import mapped_images, read_annotations, read_mapping
+from kit.schemas.tables import mapped_images, read_annotations, read_mapping
 from kit.transforms import Augmentation
 
 MAPPING = "ID_to_Image_Mapping.csv"

@@ -34,7 +34,8 @@ from kit.download_record import (
     record_download,
 )
 from kit.kaggle_api import connect
-from kit.schemas import image_headers, read_annotations, read_mapping
+from kit.schemas.image_headers import image_headers
+from kit.schemas.tables import read_annotations, read_mapping
 
 TABLE, MAPPING = "train.csv", "ID_to_Image_Mapping.csv"
 PIECES = ("train", "test", MAPPING, TABLE)  # in the order in which they appear: a table says that all is there

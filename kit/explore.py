@@ -21,7 +21,7 @@ from kit.core.progress import Track, silent
 from kit.metrics.average_precision import precision_recall
 from kit.pages import dataset_page
 from kit.run_page import run_page
-from kit.schemas import ImageFacts
+from kit.schemas.image_headers import ImageFacts
 
 _SAMPLES_PER_CLASS = 2
 _GRID_IMAGES, _PAIR_IMAGES = 4, 6

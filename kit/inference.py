@@ -30,7 +30,7 @@ from kit.memory import keeping_freed_memory
 from kit.model import network_input
 from kit.pixels import PixelCache
 from kit.runs import Run
-from kit.schemas import DETECTION_COLUMNS, check_detections
+from kit.schemas.detections import DETECTION_COLUMNS, check_detections
 from kit.tta import View, views
 
 CHUNK_IMAGES = 32

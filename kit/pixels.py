@@ -28,7 +28,7 @@ from kit.core.json_files import read_json, read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
 from kit.images import Grey, ImageError, read_grey
-from kit.schemas import ImageFacts, image_headers, image_names
+from kit.schemas.image_headers import ImageFacts, image_headers, image_names
 
 _GIB = 2**30
 _KEY_DIGITS = 16

@@ -15,7 +15,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.download_record import downloaded_slug
 from kit.runs import Run, names, newest_finished, read_finished
-from kit.schemas import validate_submission
+from kit.schemas.tables import validate_submission
 from kit.submission import Submission, read_submissions
 
 MESSAGE_LETTERS = 200  # Kaggle names no limit; the mark at the end of the text must survive whatever it is

@@ -31,7 +31,7 @@ from kit.members import members
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import losses
 from kit.runs import Run, Split, read_history, require_finished
-from kit.schemas import mapped_images
+from kit.schemas.tables import mapped_images
 from kit.scoring import HeldOut, ceiling, floor_of_choice, held_out
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # those that the notebook tried, and none

@@ -23,7 +23,7 @@ from kit.inference import read_detections
 from kit.members import fused, members
 from kit.metrics import average_precision
 from kit.runs import Run, Split, read_split, require_finished
-from kit.schemas import ImageFacts
+from kit.schemas.image_headers import ImageFacts
 from kit.splits import kin
 
 RANDOM_CHOICES = 20

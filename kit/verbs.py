@@ -57,7 +57,7 @@ from kit.path import candidates_for_test
 from kit.report import current_report
 from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
 from kit.schedule import accumulation
-from kit.schemas import read_submission
+from kit.schemas.tables import read_submission
 from kit.scoring import image_sizes, require_same_data
 from kit.splits import held_out
 from kit.store import bare_detector, stored, stored_fold

@@ -12,7 +12,6 @@ from test_tasks import assert_refused, invoke
 from kit import verbs
 from kit.adoption import adopt
 from kit.boxes.geometry import CORNERS
-from kit.cells import TableError
 from kit.config import load
 from kit.core.errors import KitError
 from kit.data import load_test, load_training, patients
@@ -21,6 +20,7 @@ from kit.inference import read_detections
 from kit.members import members, read_adopted
 from kit.report import evaluate
 from kit.runs import Run, existing, read_finished, read_split
+from kit.schemas.csv_text import TableError
 
 COLUMNS = ["image_id", *CORNERS, "score", "label"]
 

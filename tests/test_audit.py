@@ -12,11 +12,11 @@ from PIL import Image
 from kit import audit
 from kit.audit_report import audit_workspace, require_sound
 from kit.boxes.geometry import CORNERS
-from kit.cells import TableError
 from kit.core.errors import KitError
 from kit.download_record import DownloadRecord, has_own_table, read_download, record_download
 from kit.phantoms import LABELS, STATISTICS, draw_findings
-from kit.schemas import ImageFacts
+from kit.schemas.csv_text import TableError
+from kit.schemas.image_headers import ImageFacts
 
 SIDE = 1024
 

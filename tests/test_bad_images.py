@@ -12,11 +12,11 @@ import pytest
 from mutations import snapshot
 from PIL import Image, ImageCms, PngImagePlugin
 
-from kit.cells import TableError
 from kit.core.errors import KitError
 from kit.images import read_grey
 from kit.pixels import open_cache
-from kit.schemas import read_annotations
+from kit.schemas.csv_text import TableError
+from kit.schemas.tables import read_annotations
 
 CUTS, FLIPS = 60, 120
 GREY = (np.arange(24 * 16, dtype=np.uint32).reshape(24, 16) * 7 % 251).astype(np.uint8)

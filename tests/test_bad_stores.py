@@ -17,7 +17,7 @@ from kit.checkpoints import load_checkpoint
 from kit.core.errors import KitError
 from kit.inference import kept_weights, read_detections
 from kit.runs import Run
-from kit.schemas import DETECTION_COLUMNS
+from kit.schemas.detections import DETECTION_COLUMNS
 from kit.submission import INDEX_COLUMNS, Origin, write_index, write_submission
 
 CUTS, FLIPS = 40, 200

@@ -11,15 +11,10 @@ import pytest
 from mutations import Mutant, snapshot, table_mutants
 from PIL import Image
 
-from kit.cells import TableError
 from kit.core.errors import KitError
-from kit.schemas import (
-    NIH_COLUMNS,
-    image_headers,
-    read_annotations,
-    read_mapping,
-    read_submission,
-)
+from kit.schemas.csv_text import TableError
+from kit.schemas.image_headers import image_headers
+from kit.schemas.tables import NIH_COLUMNS, read_annotations, read_mapping, read_submission
 
 SIDE_PX = 20
 IMAGES = tuple(f"0000000{i}_00{i}.png" for i in range(1, 7))

@@ -15,7 +15,7 @@ from PIL import Image
 from kit import canvas, charts, explore, pages
 from kit.boxes.geometry import CORNERS
 from kit.canvas import PREDICTION, TRUTH, Mark
-from kit.schemas import ImageFacts
+from kit.schemas.image_headers import ImageFacts
 
 SCRIPT = "<script>document.title='ran'</script>"
 DOLLARS = r"$\frac{$ & \"quoted\" 'label' of considerable length " + "x" * 200

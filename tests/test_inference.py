@@ -18,7 +18,7 @@ from kit.data import load_test
 from kit.inference import Source, detect, read_detections, store_detections
 from kit.pixels import open_cache
 from kit.runs import Run
-from kit.schemas import DETECTION_COLUMNS
+from kit.schemas.detections import DETECTION_COLUMNS
 from kit.tta import View, views
 
 

@@ -9,7 +9,7 @@ from kit.core.errors import KitError
 from kit.download_record import record_download
 from kit.preview import lines, outgoing
 from kit.runs import Run, mark_finished
-from kit.schemas import SUBMISSION_COLUMNS
+from kit.schemas.tables import SUBMISSION_COLUMNS
 from kit.submission import Attempt, Origin, record_attempt, write_submission
 
 

@@ -16,19 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit.cells import Fault, TableError, numbers, read_cells
 from kit.core.errors import KitError
-from kit.schemas import (
-    ANNOTATION_COLUMNS,
-    DETECTION_COLUMNS,
-    ImageFacts,
-    annotation_labels,
-    check_detections,
-    image_headers,
-    mapped_images,
-    read_annotations,
-    read_mapping,
-)
+from kit.schemas.csv_text import Fault, TableError, numbers, read_cells
+from kit.schemas.detections import DETECTION_COLUMNS, check_detections
+from kit.schemas.image_headers import ImageFacts, image_headers
+from kit.schemas.tables import ANNOTATION_COLUMNS, annotation_labels, mapped_images, read_annotations, read_mapping
 
 HEADER = "image_id,x_min,y_min,x_max,y_max,label"
 NIH = "Image Index,Finding Label,Bbox [x,y,w,h]"

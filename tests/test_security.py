@@ -22,7 +22,8 @@ from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.pages import Section, write_page
 from kit.runs import Run
-from kit.schemas import image_headers, read_annotations
+from kit.schemas.image_headers import image_headers
+from kit.schemas.tables import read_annotations
 from kit.submission import slug
 
 ROOT = Path(__file__).parent.parent

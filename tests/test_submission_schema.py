@@ -11,9 +11,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit.cells import TableError
 from kit.core.errors import KitError
-from kit.schemas import SUBMISSION_COLUMNS, ImageFacts, read_submission, validate_submission
+from kit.schemas.csv_text import TableError
+from kit.schemas.image_headers import ImageFacts
+from kit.schemas.tables import SUBMISSION_COLUMNS, read_submission, validate_submission
 
 HEADER = "ID,image_id,x_min,y_min,x_max,y_max,confidence,label"
 IMAGES = {name: ImageFacts(Path(name), 100, 80) for name in ("a.png", "b.png")}

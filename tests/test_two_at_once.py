@@ -14,7 +14,7 @@ from kit import verbs
 from kit.core.errors import KitError
 from kit.locks import holding, working
 from kit.runs import Run
-from kit.schemas import validate_submission
+from kit.schemas.tables import validate_submission
 from kit.submission import read_submissions
 
 AT_ONCE = 8

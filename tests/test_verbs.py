@@ -21,7 +21,7 @@ from kit.locks import holding
 from kit.metrics import average_precision
 from kit.report import current_report, evaluate
 from kit.runs import Run, existing, newest_finished, read_split
-from kit.schemas import validate_submission
+from kit.schemas.tables import validate_submission
 from kit.scoring import held_out, image_sizes, out_of_fold_priors
 from kit.submission import read_submissions
 

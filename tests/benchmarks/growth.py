@@ -23,7 +23,7 @@ from kit.data import DetectionDataset, TrainingData, load_training
 from kit.metrics import average_precision
 from kit.pixels import open_cache
 from kit.report import THRESHOLDS
-from kit.schemas import read_submission
+from kit.schemas.tables import read_submission
 from kit.scoring import image_sizes
 from kit.splits import held_out
 from kit.submission import Origin, write_submission

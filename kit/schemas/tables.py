@@ -6,21 +6,16 @@ Text is parsed cell by cell, then a pandera schema judges the rows that parsed, 
 from __future__ import annotations
 
 import logging
-import os
-import warnings
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import pandera.pandas as pa
-from PIL import Image, UnidentifiedImageError
 
 from kit.boxes.geometry import CORNERS
-from kit.cells import LINE, Cells, Fault, TableError, numbers, read_cells
-from kit.core.errors import KitError
-from kit.rules import (
+from kit.schemas.csv_text import LINE, Cells, Fault, TableError, numbers, read_cells
+from kit.schemas.image_headers import ImageFacts, image_headers
+from kit.schemas.row_checks import (
     AREA,
     EXACTLY_INSIDE,
     IMAGE_RULES,
@@ -30,51 +25,18 @@ from kit.rules import (
     Rule,
     broken_rules,
     clipped,
-    ordered,
     repeated,
 )
 
 ANNOTATION_COLUMNS = ("image_id", *CORNERS, "label")
 MAPPING_COLUMNS = ("ID", "image_id")
 SUBMISSION_COLUMNS = ("ID", "image_id", *CORNERS, "confidence", "label")
-DETECTION_COLUMNS = ("run", "fold", "view", "image_id", *CORNERS, "score", "label")
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 # NIH's header "Image Index,Finding Label,Bbox [x,y,w,h]", as it splits on commas.
 NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 _NIH_MEANING = ("image_id", "label", "x_min", "y_min", "width", "height")
 _SHOWN_IDS = 10
 _FIX = "correct the file, or fetch it anew"
 log = logging.getLogger("kit")
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """An image file: its size, and why it cannot be read (empty where it can)."""
-
-    path: Path
-    width_px: int
-    height_px: int
-    fault: str = ""
-
-
-def image_names(folder: Path) -> list[str]:
-    """The names of the images directly in a folder, sorted. Raises KitError where there is no such folder."""
-    try:
-        return sorted(
-            entry.name
-            for entry in os.scandir(folder)
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
-        )
-    except OSError as error:
-        raise KitError(f"the folder {folder} with images", error.strerror or str(error), _FIX) from error
-
-
-def image_headers(folder: Path) -> dict[str, ImageFacts]:
-    """The images directly in a folder by file name, sorted, judged by their headers only.
-
-    Raises KitError where there is no such folder. A file that is no image gets a ``fault`` and size 0.
-    """
-    return {name: _header(folder / name) for name in image_names(folder)}
 
 
 def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: bool = False) -> pd.DataFrame:
@@ -197,39 +159,6 @@ def mapped_images(path: Path) -> pd.Series:
     return _mapping_cells(read_cells(path, _FIX))["image_id"]
 
 
-def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Raw detections as every stage takes them; zero rows are fine. Raises KitError naming ``source``."""
-
-    def refused(found: str) -> KitError:
-        do = "delete the file: the next `invoke train` or `invoke predict` of the run makes it anew"
-        return KitError(f"{source} to be a table of detections ({', '.join(DETECTION_COLUMNS)})", found, do)
-
-    missing = [name for name in DETECTION_COLUMNS if name not in table]
-    if missing:
-        raise refused(f"no column {', '.join(missing)}")
-    twice = [name for name in DETECTION_COLUMNS if list(table.columns).count(name) > 1]
-    if twice:
-        raise refused(f"two columns {', '.join(twice)}")
-    texts = [name for name in (*CORNERS, "score") if len(table) and table[name].dtype.kind not in "fiu"]
-    if texts:
-        raise refused(f"{texts[0]} {str(table[texts[0]].iloc[0])!r}, no column of numbers")
-    # Since pandas 3 parquet gives texts back in a type of their own.
-    strings = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
-    try:
-        checked = _DETECTIONS.validate(table.astype(dict.fromkeys(strings, object)), lazy=True)
-    except pa.errors.SchemaErrors as error:
-        cases = error.failure_cases
-        first = cases.iloc[0]
-        place = "" if pd.isna(first["index"]) else f"row {first['index']}, "
-        fault = f"{first['column']} {str(first['failure_case'])!r} ({place}{first['check']})"
-        raise refused(f"{len(cases)} fault(s), the first: {fault}") from error
-    inverted = checked.index[~ordered(checked)]
-    if len(inverted):
-        corners = checked.loc[inverted[:1], CORNERS].iloc[0].tolist()
-        raise refused(f"{len(inverted)} box(es) without an area, the first: {corners} (row {inverted[0]})")
-    return checked
-
-
 def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[Fault]:
     """Faults of images that no row names: they would be trained on as images without a finding."""
     return [
@@ -237,23 +166,6 @@ def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[F
         for image_id, facts in images.items()
         if facts.fault and image_id not in named
     ]
-
-
-def _header(path: Path) -> ImageFacts:
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
-        return ImageFacts(path, 0, 0, "it is no file")
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of bad EXIF data, which nothing here reads
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path, formats=("PNG", "JPEG")) as image:
-                return ImageFacts(path, *image.size)
-    except UnidentifiedImageError:
-        return ImageFacts(path, 0, 0, "no PNG or JPEG image" if path.stat().st_size else "an empty file")
-    # PIL raises SyntaxError, ValueError and others of its own for broken files.
-    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
-            Image.DecompressionBombWarning) as error:  # fmt: skip
-        return ImageFacts(path, 0, 0, getattr(error, "strerror", None) or str(error) or type(error).__name__)
 
 
 def _annotation_cells(cells: Cells) -> pd.DataFrame:
@@ -317,18 +229,3 @@ def finish(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_n
         faults = [Fault(path, None, "no rows", "at least one row")]
     if faults:
         raise TableError(path, sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0)), do)
-
-
-_TEXT = pa.Column(
-    object,
-    pa.Check(lambda texts: texts.map(lambda text: isinstance(text, str) and text != ""), error="a text, not empty"),
-)
-_NUMBER = pa.Column(float, pa.Check(np.isfinite), coerce=True)
-_DETECTIONS = pa.DataFrameSchema(
-    {
-        **dict.fromkeys(("run", "view", "image_id", "label"), _TEXT),
-        "fold": pa.Column(int, pa.Check.ge(0)),
-        **dict.fromkeys(CORNERS, _NUMBER),
-        "score": pa.Column(float, pa.Check.in_range(0, 1), coerce=True),
-    }
-)

@@ -14,8 +14,8 @@ import numpy as np
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
-from kit.cells import LINE, Cells, Fault, TableError
 from kit.core.json_files import read_json
+from kit.schemas.csv_text import LINE, Cells, Fault, TableError
 
 _ENTRY = "an object with image_id, category_id, bbox [x, y, width, height] and score"
 _COLUMNS = ("image_id", *CORNERS, "score", "label")

@@ -14,7 +14,7 @@ import pandas as pd
 import pandera.pandas as pa
 
 from kit.boxes.geometry import CORNERS
-from kit.cells import LINE, Fault
+from kit.schemas.csv_text import LINE, Fault
 
 _OVERHANG_PX = 1.0
 _PLAIN = "that is not empty, without blanks around it or invisible characters"

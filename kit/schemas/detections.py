@@ -1,0 +1,63 @@
+"""Raw detections: the columns of the table and what each of them must hold."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pandera.pandas as pa
+
+from kit.boxes.geometry import CORNERS
+from kit.core.errors import KitError
+from kit.schemas.row_checks import (
+    ordered,
+)
+
+DETECTION_COLUMNS = ("run", "fold", "view", "image_id", *CORNERS, "score", "label")
+
+
+def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
+    """Raw detections as every stage takes them; zero rows are fine. Raises KitError naming ``source``."""
+
+    def refused(found: str) -> KitError:
+        do = "delete the file: the next `invoke train` or `invoke predict` of the run makes it anew"
+        return KitError(f"{source} to be a table of detections ({', '.join(DETECTION_COLUMNS)})", found, do)
+
+    missing = [name for name in DETECTION_COLUMNS if name not in table]
+    if missing:
+        raise refused(f"no column {', '.join(missing)}")
+    twice = [name for name in DETECTION_COLUMNS if list(table.columns).count(name) > 1]
+    if twice:
+        raise refused(f"two columns {', '.join(twice)}")
+    texts = [name for name in (*CORNERS, "score") if len(table) and table[name].dtype.kind not in "fiu"]
+    if texts:
+        raise refused(f"{texts[0]} {str(table[texts[0]].iloc[0])!r}, no column of numbers")
+    # Since pandas 3 parquet gives texts back in a type of their own.
+    strings = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
+    try:
+        checked = _DETECTIONS.validate(table.astype(dict.fromkeys(strings, object)), lazy=True)
+    except pa.errors.SchemaErrors as error:
+        cases = error.failure_cases
+        first = cases.iloc[0]
+        place = "" if pd.isna(first["index"]) else f"row {first['index']}, "
+        fault = f"{first['column']} {str(first['failure_case'])!r} ({place}{first['check']})"
+        raise refused(f"{len(cases)} fault(s), the first: {fault}") from error
+    inverted = checked.index[~ordered(checked)]
+    if len(inverted):
+        corners = checked.loc[inverted[:1], CORNERS].iloc[0].tolist()
+        raise refused(f"{len(inverted)} box(es) without an area, the first: {corners} (row {inverted[0]})")
+    return checked
+
+
+_TEXT = pa.Column(
+    object,
+    pa.Check(lambda texts: texts.map(lambda text: isinstance(text, str) and text != ""), error="a text, not empty"),
+)
+_NUMBER = pa.Column(float, pa.Check(np.isfinite), coerce=True)
+_DETECTIONS = pa.DataFrameSchema(
+    {
+        **dict.fromkeys(("run", "view", "image_id", "label"), _TEXT),
+        "fold": pa.Column(int, pa.Check.ge(0)),
+        **dict.fromkeys(CORNERS, _NUMBER),
+        "score": pa.Column(float, pa.Check.in_range(0, 1), coerce=True),
+    }
+)

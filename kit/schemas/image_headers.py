@@ -1,0 +1,62 @@
+"""The images of a folder, judged by their headers only: size, and why one cannot be read."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL import Image, UnidentifiedImageError
+
+from kit.core.errors import KitError
+
+_FIX = "put the images there, or fetch them anew with `invoke download --force`"
+IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+@dataclass(frozen=True)
+class ImageFacts:
+    """An image file: its size, and why it cannot be read (empty where it can)."""
+
+    path: Path
+    width_px: int
+    height_px: int
+    fault: str = ""
+
+
+def image_names(folder: Path) -> list[str]:
+    """The names of the images directly in a folder, sorted. Raises KitError where there is no such folder."""
+    try:
+        return sorted(
+            entry.name
+            for entry in os.scandir(folder)
+            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
+        )
+    except OSError as error:
+        raise KitError(f"the folder {folder} with images", error.strerror or str(error), _FIX) from error
+
+
+def image_headers(folder: Path) -> dict[str, ImageFacts]:
+    """The images directly in a folder by file name, sorted, judged by their headers only.
+
+    Raises KitError where there is no such folder. A file that is no image gets a ``fault`` and size 0.
+    """
+    return {name: _header(folder / name) for name in image_names(folder)}
+
+
+def _header(path: Path) -> ImageFacts:
+    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+        return ImageFacts(path, 0, 0, "it is no file")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # PIL warns of bad EXIF data, which nothing here reads
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path, formats=("PNG", "JPEG")) as image:
+                return ImageFacts(path, *image.size)
+    except UnidentifiedImageError:
+        return ImageFacts(path, 0, 0, "no PNG or JPEG image" if path.stat().st_size else "an empty file")
+    # PIL raises SyntaxError, ValueError and others of its own for broken files.
+    except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
+            Image.DecompressionBombWarning) as error:  # fmt: skip
+        return ImageFacts(path, 0, 0, getattr(error, "strerror", None) or str(error) or type(error).__name__)
