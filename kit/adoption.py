@@ -19,7 +19,8 @@ from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
 from kit.core.progress import Track, silent
-from kit.data import TestData, TrainingData, has_test, load_test, load_training, patients
+from kit.data.competition import TestData, TrainingData, has_test, load_test, load_training, patients
+from kit.data.splits import cross_fits
 from kit.inference import write_detections
 from kit.members import Adopted, read_adopted
 from kit.runs import Run, Split, mark_finished, read_split, workspace_config
@@ -29,7 +30,6 @@ from kit.schemas.detections import DETECTION_COLUMNS
 from kit.schemas.image_headers import ImageFacts
 from kit.schemas.row_checks import AREA, IMAGE_RULES, INSIDE, PLAIN_VIEW, Rule, broken_rules, clipped
 from kit.schemas.tables import finish, parsed, with_facts
-from kit.splits import cross_fits
 
 KEPT = "adopted"  # in place of which weights were kept
 _NEEDED = ("image_id", *CORNERS, "score", "label")

@@ -13,7 +13,6 @@ from typing import Any
 import pandas as pd
 
 from kit import __version__, canvas
-from kit.audit import BOXES, CHECKS, DUPLICATES, FAULT, NOTE, WARNING, Finding, Material, findings
 from kit.canvas import PREDICTION, Mark
 from kit.config import Config
 from kit.core.errors import KitError, nearest
@@ -21,12 +20,13 @@ from kit.core.files import sha256
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
-from kit.data import MAPPING, data_folder, has_test, patients
-from kit.download_record import has_own_table
-from kit.duplicates import Prints, take_prints
-from kit.images import Grey
+from kit.data.audit import BOXES, CHECKS, DUPLICATES, FAULT, NOTE, WARNING, Finding, Material, findings
+from kit.data.competition import MAPPING, data_folder, has_test, patients
+from kit.data.duplicates import Prints, take_prints
+from kit.data.images import Grey
+from kit.data.pixel_cache import PixelCache, open_cache
+from kit.data.provenance import has_own_table
 from kit.pages import Section, write_page
-from kit.pixels import PixelCache, open_cache
 from kit.schemas.tables import mapped_images, read_annotations
 
 _TABLE = "train.csv"

@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kit.core.files import replacing
-from kit.images import ImageError, read_grey, resize_longest
+from kit.data.images import ImageError, read_grey, resize_longest
 
 TRUTH, PREDICTION = "#178a52", "#d92d3a"
 BLUE, ORANGE, GREY, INK, PALE = "#2f6db5", "#c96f14", "#818994", "#262b33", "#dfe3e8"

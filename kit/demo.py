@@ -14,7 +14,7 @@ from kit.core.errors import KitError
 from kit.core.files import PARTIAL_SUFFIX, sha256
 from kit.core.json_files import read_record, write_json
 from kit.core.progress import Track, silent
-from kit.phantoms import STAGING, TRUTH, write_competition
+from kit.data.synthetic.generator import STAGING, TRUTH, write_competition
 from kit.submission import read_submissions
 
 DEMO_SEED = 7
@@ -72,7 +72,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     from kit import verbs
     from kit.choosing import location_prior, one_box
     from kit.config import preset
-    from kit.data import load_test
+    from kit.data.competition import load_test
     from kit.metrics import average_precision
     from kit.report import current_report
     from kit.scoring import image_sizes

@@ -23,7 +23,7 @@ from kit.core.files import make_folder, remove_partials, require_room, sha256, w
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
-from kit.download_record import (
+from kit.data.provenance import (
     HAND,
     KAGGLE,
     MOUNTED,

@@ -17,7 +17,7 @@ from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
 from kit.core.progress import Track, silent
-from kit.data import TestData, TrainingData
+from kit.data.competition import TestData, TrainingData
 from kit.inference import KEY, merge_detections, read_detections
 from kit.locks import working
 from kit.members import Ensemble, Member, members, read_ensemble, require_weights_that_act

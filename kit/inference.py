@@ -25,10 +25,10 @@ from kit.config import InferenceConfig
 from kit.core.errors import KitError
 from kit.core.files import make_folder, remove_partials, replacing
 from kit.core.progress import Track, silent
-from kit.images import Grey
+from kit.data.images import Grey
+from kit.data.pixel_cache import PixelCache
 from kit.memory import keeping_freed_memory
 from kit.model import network_input
-from kit.pixels import PixelCache
 from kit.runs import Run
 from kit.schemas.detections import DETECTION_COLUMNS, check_detections
 from kit.tta import View, views

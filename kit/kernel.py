@@ -22,7 +22,7 @@ from kit.core.errors import KitError
 from kit.core.files import make_folder, write_text
 from kit.core.json_files import write_json
 from kit.core.source_tree import git_state, packed, requirements
-from kit.download_record import downloaded_slug
+from kit.data.provenance import downloaded_slug
 from kit.kaggle_kernels import Kernels, not_mounted
 from kit.kernel_output import COMPLETE, GONE, QUEUED, RUNNING, is_pulled, status
 from kit.kernel_script import kernel_script

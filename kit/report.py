@@ -25,7 +25,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import read_json, without_nan, write_json
 from kit.core.progress import Track, silent
-from kit.data import MAPPING, has_test, patients
+from kit.data.competition import MAPPING, has_test, patients
 from kit.ensemble import held_out_detections, refresh
 from kit.members import members
 from kit.metrics import average_precision, bootstrap

@@ -17,14 +17,14 @@ from kit.choosing.selection import cross_judged, oracle, patient_groups, shuffle
 from kit.config import Config, load
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
-from kit.data import TrainingData, asks_twice, load_training, patients
+from kit.data.competition import TrainingData, asks_twice, load_training, patients
+from kit.data.splits import kin
 from kit.ensemble import held_out_detections, refresh
 from kit.inference import read_detections
 from kit.members import fused, members
 from kit.metrics import average_precision
 from kit.runs import Run, Split, read_split, require_finished
 from kit.schemas.image_headers import ImageFacts
-from kit.splits import kin
 
 RANDOM_CHOICES = 20
 

@@ -16,7 +16,7 @@ from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
-from kit.data import TestData, TrainingData
+from kit.data.competition import TestData, TrainingData
 from kit.inference import Source, kept_weights, merge_detections, store_detections
 from kit.machine import in_words, on_gpu
 from kit.memory import laid_out

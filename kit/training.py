@@ -34,7 +34,8 @@ from kit.checkpoints import load_checkpoint
 from kit.config import Config, TrainingConfig
 from kit.core.errors import KitError
 from kit.core.files import remove_partials, replacing, write_text
-from kit.data import Batch, DetectionDataset, EpochSampler, TrainingData, loader
+from kit.data.competition import TrainingData
+from kit.data.dataset import Batch, DetectionDataset, EpochSampler, loader
 from kit.loss_check import BadLoss, LossCheck
 from kit.machine import devices, in_words, on_gpu, precision
 from kit.memory import keeping_freed_memory, laid_out

@@ -13,7 +13,7 @@ import numpy as np
 from kit.boxes import geometry
 from kit.boxes.geometry import Boxes
 from kit.config import VIEW_NAMES, InferenceConfig
-from kit.images import Grey, fitted_size, resize_longest
+from kit.data.images import Grey, fitted_size, resize_longest
 
 ZOOM_OUT, ZOOM_IN = 0.9, 1.1
 

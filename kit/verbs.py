@@ -40,14 +40,8 @@ from kit.core.files import sha256
 from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
 from kit.core.source_tree import git_state
-from kit.data import (
-    TrainingData,
-    data_folder,
-    has_test,
-    load_test,
-    load_training,
-    patients,
-)
+from kit.data.competition import TrainingData, data_folder, has_test, load_test, load_training, patients
+from kit.data.splits import held_out
 from kit.ensemble import detections, refresh
 from kit.inference import kept_weights
 from kit.locks import holding, rank, turn, working
@@ -59,7 +53,6 @@ from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_hi
 from kit.schedule import accumulation
 from kit.schemas.tables import read_submission
 from kit.scoring import image_sizes, require_same_data
-from kit.splits import held_out
 from kit.store import bare_detector, stored, stored_fold
 from kit.submission import Origin, Submission, write_submission
 

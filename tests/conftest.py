@@ -76,8 +76,8 @@ TOY = (
 @pytest.fixture(scope="session")
 def toy_source(tmp_path_factory):
     """A synthetic competition of 32 + 8 images with its pixel cache; tests work on copies."""
-    from kit.data import load_test, load_training
-    from kit.phantoms import write_competition
+    from kit.data.competition import load_test, load_training
+    from kit.data.synthetic.generator import write_competition
 
     workspace = tmp_path_factory.mktemp("toy")
     write_competition(workspace, 3, train_images=32, test_images=TOY_TEST_IMAGES, size_px=96)

@@ -10,9 +10,9 @@ import pandas as pd
 
 from kit.choosing import one_box
 from kit.config import Config
-from kit.data import patients
+from kit.data.competition import patients
+from kit.data.synthetic.generator import TRUTH
 from kit.metrics import average_precision, bootstrap
-from kit.phantoms import TRUTH
 from kit.submission import read_submissions
 
 SEED = 0

@@ -14,7 +14,7 @@ from kit.adoption import adopt
 from kit.boxes.geometry import CORNERS
 from kit.config import load
 from kit.core.errors import KitError
-from kit.data import load_test, load_training, patients
+from kit.data.competition import load_test, load_training, patients
 from kit.ensemble import detections, ensemble
 from kit.inference import read_detections
 from kit.members import members, read_adopted

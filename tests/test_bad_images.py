@@ -13,8 +13,8 @@ from mutations import snapshot
 from PIL import Image, ImageCms, PngImagePlugin
 
 from kit.core.errors import KitError
-from kit.images import read_grey
-from kit.pixels import open_cache
+from kit.data.images import read_grey
+from kit.data.pixel_cache import open_cache
 from kit.schemas.csv_text import TableError
 from kit.schemas.tables import read_annotations
 

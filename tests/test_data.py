@@ -18,18 +18,11 @@ from hypothesis import strategies as st
 
 from kit.config import AugmentationConfig
 from kit.core.errors import KitError
-from kit.data import (
-    DetectionDataset,
-    EpochSampler,
-    collate,
-    load_training,
-    loader,
-    patients,
-    training_dataset,
-)
-from kit.images import read_grey
+from kit.data.competition import load_training, patients
+from kit.data.dataset import DetectionDataset, EpochSampler, collate, loader, training_dataset
+from kit.data.images import read_grey
+from kit.data.pixel_cache import _Pool, open_cache
 from kit.machine import in_words
-from kit.pixels import _Pool, open_cache
 
 NIH = r"^(\d{8})_\d{3}"
 

@@ -26,7 +26,7 @@ from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.core.files import replacing, write_text
 from kit.core.json_files import write_json
-from kit.pixels import open_cache
+from kit.data.pixel_cache import open_cache
 from kit.report import evaluate
 from kit.runs import Run
 from kit.submission import Origin, write_submission

@@ -23,8 +23,8 @@ from kaggle_user import QUICK, User
 from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.files import sha256
+from kit.data.provenance import NAME, downloaded_slug, has_own_table
 from kit.download import PIECES, download
-from kit.download_record import NAME, downloaded_slug, has_own_table
 
 SLUG = "toy-competition"
 KNOBS = ("--set", f"competition.expected_ids={TOY_TEST_IMAGES}", *QUICK)

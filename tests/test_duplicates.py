@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit.duplicates import Prints, dct_bits, duplicate_groups, likeness, pixel_digest, take_prints
-from kit.phantoms import draw_findings, render
+from kit.data.duplicates import Prints, dct_bits, duplicate_groups, likeness, pixel_digest, take_prints
+from kit.data.synthetic.generator import draw_findings, render
 
 
 def drawn(seed, size_px=256):
@@ -116,7 +116,7 @@ def test_blocks_do_not_hide_a_copy_that_is_far_away():
 def test_the_images_of_a_synthetic_competition_are_all_different(toy_source):
     from conftest import toy_config
 
-    from kit.data import load_test, load_training
+    from kit.data.competition import load_test, load_training
 
     halves = [load(toy_source, toy_config()).pixels for load in (load_training, load_test)]
     images = [pixels.read(name) for pixels in halves for name in pixels.facts]

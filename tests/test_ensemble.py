@@ -12,7 +12,7 @@ from kit import verbs
 from kit.boxes.geometry import CORNERS
 from kit.config import FusionConfig, load
 from kit.core.errors import KitError
-from kit.data import TrainingData, load_test, load_training
+from kit.data.competition import TrainingData, load_test, load_training
 from kit.ensemble import detections, ensemble, refresh
 from kit.inference import read_detections
 from kit.members import Member, by_fold, fused, members, read_ensemble

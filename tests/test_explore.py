@@ -15,6 +15,7 @@ from PIL import Image
 from kit import canvas, charts, explore, pages
 from kit.boxes.geometry import CORNERS
 from kit.canvas import PREDICTION, TRUTH, Mark
+from kit.data import statistics
 from kit.schemas.image_headers import ImageFacts
 
 SCRIPT = "<script>document.title='ran'</script>"
@@ -188,14 +189,14 @@ def test_classes_come_by_falling_number_of_boxes(described):
 
 def test_two_ids_of_one_image_are_counted(train, test):
     mapping = pd.DataFrame({"ID": [0, 1, 2], "image_id": [*test, next(iter(test))]})
-    tables = explore.dataset_tables(NO_BOXES, mapping, train, test, patients_of(train, test))
+    tables = statistics.dataset_tables(NO_BOXES, mapping, train, test, patients_of(train, test))
     assert tables["counts"].set_index("what")["count"]["test IDs that share their image"] == 2
 
 
 def test_box_shares_are_those_of_the_own_image(tmp_path):
     images = {"wide.png": ImageFacts(tmp_path, 200, 100), "high.png": ImageFacts(tmp_path, 50, 100)}
     table = boxes_table([("wide.png", 20, 10, 60, 30, "a"), ("high.png", 20, 10, 50, 30, "a")])
-    shares = explore.box_fractions(table, images)
+    shares = statistics.box_fractions(table, images)
     # Centres ((20 + 60) / 2 / 200, (10 + 30) / 2 / 100) and (35 / 50, 20 / 100).
     assert shares.to_numpy()[:, 1:].astype(float) == pytest.approx(
         np.array([[0.2, 0.2, 0.2, 0.2], [0.7, 0.2, 0.6, 0.2]])
@@ -206,7 +207,7 @@ def test_co_occurrence_counts_images_not_boxes(train, test):
     first, second = list(train)[:2]
     rows = [(first, "a"), (first, "a"), (first, "b"), (second, "a")]
     table = boxes_table([(name, 1, 1, 9, 9, label) for name, label in rows])
-    tables = explore.dataset_tables(table, mapping_on(test), train, test, patients_of(train, test))
+    tables = statistics.dataset_tables(table, mapping_on(test), train, test, patients_of(train, test))
     assert tables["co-occurrence"].to_numpy().tolist() == [["a", 2, 1], ["b", 1, 1]]
     # The standard deviation of one box is unknown.
     spread = tables["box size and position"].set_index("label")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.images import ImageError, fitted_size, read_grey, resize_longest
+from kit.data.images import ImageError, fitted_size, read_grey, resize_longest
 
 
 def saved(path, image, **options):

@@ -14,9 +14,9 @@ from torch import nn
 from kit import inference, model, verbs
 from kit.config import InferenceConfig, preset
 from kit.core.errors import KitError
-from kit.data import load_test
+from kit.data.competition import load_test
+from kit.data.pixel_cache import open_cache
 from kit.inference import Source, detect, read_detections, store_detections
-from kit.pixels import open_cache
 from kit.runs import Run
 from kit.schemas.detections import DETECTION_COLUMNS
 from kit.tta import View, views

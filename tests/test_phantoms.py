@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kit.core.errors import KitError
-from kit.phantoms import LABELS, STATISTICS, deal, draw_findings, plan, write_competition
-from kit.radiographs import Anatomy, Finding, draw_anatomy, render
+from kit.data.synthetic.generator import LABELS, STATISTICS, deal, draw_findings, plan, write_competition
+from kit.data.synthetic.radiographs import Anatomy, Finding, draw_anatomy, render
 
 SMALL = {"train_images": 12, "test_images": 6, "size_px": 64}
 ANNOTATION_COLUMNS = ["image_id", "x_min", "y_min", "x_max", "y_max", "label"]

@@ -6,7 +6,7 @@ from conftest import TOY_TEST_IMAGES, copied, toy_config
 
 from kit.config import override, save
 from kit.core.errors import KitError
-from kit.download_record import record_download
+from kit.data.provenance import record_download
 from kit.preview import lines, outgoing
 from kit.runs import Run, mark_finished
 from kit.schemas.tables import SUBMISSION_COLUMNS

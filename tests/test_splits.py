@@ -10,8 +10,8 @@ from PIL import Image
 
 from kit.config import DataConfig, override
 from kit.core.errors import KitError
-from kit.data import load_training, patients
-from kit.splits import cross_validation, held_out, validation_split
+from kit.data.competition import load_training, patients
+from kit.data.splits import cross_validation, held_out, validation_split
 
 NIH = r"^(\d{8})_\d{3}"
 

@@ -18,10 +18,10 @@ from kit import verbs
 from kit.checkpoints import load_checkpoint
 from kit.config import load, override, save
 from kit.core.errors import KitError
-from kit.data import load_training, patients
+from kit.data.competition import load_training, patients
+from kit.data.synthetic.generator import write_competition
 from kit.inference import read_detections
 from kit.locks import holding
-from kit.phantoms import write_competition
 from kit.report import in_loop
 from kit.runs import Run, read_finished, read_split
 

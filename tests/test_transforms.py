@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.config import AugmentationConfig
-from kit.transforms import Augmentation
+from kit.data.augmentation import Augmentation
 
 NOTHING = {"flip_p": 0.0, "affine_p": 0.0, "brightness_p": 0.0, "dropout_p": 0.0}
 EMPTY = np.zeros((0, 4), dtype=np.float32)

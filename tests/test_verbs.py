@@ -15,7 +15,7 @@ from kit import verbs
 from kit.choosing import location_prior, one_box
 from kit.config import load, override, save
 from kit.core.errors import KitError
-from kit.data import load_training
+from kit.data.competition import load_training
 from kit.inference import read_detections
 from kit.locks import holding
 from kit.metrics import average_precision

@@ -9,7 +9,7 @@ from kit import verbs
 from kit.boxes.fusion import fuse
 from kit.boxes.geometry import CORNERS, flip_horizontally
 from kit.config import VIEW_NAMES, FusionConfig
-from kit.data import load_training
+from kit.data.competition import load_training
 from kit.inference import read_detections
 from kit.metrics import average_precision
 from kit.runs import Run, read_split

@@ -16,10 +16,11 @@ import torch
 from torch import Tensor, nn
 
 from kit.config import Config
-from kit.data import DetectionDataset, EpochSampler, TrainingData, collate, load_training
+from kit.data.competition import TrainingData, load_training
+from kit.data.dataset import DetectionDataset, EpochSampler, collate
+from kit.data.synthetic.generator import write_competition
 from kit.memory import keeping_freed_memory
 from kit.model import network_input
-from kit.phantoms import write_competition
 from kit.runs import Run, Split
 from kit.training import fit
 

@@ -19,13 +19,14 @@ from kit.boxes.geometry import CORNERS
 from kit.choosing import location_prior, one_box
 from kit.choosing.selection import SCORE
 from kit.config import AugmentationConfig, Config, FusionConfig
-from kit.data import DetectionDataset, TrainingData, load_training
+from kit.data.competition import TrainingData, load_training
+from kit.data.dataset import DetectionDataset
+from kit.data.pixel_cache import open_cache
+from kit.data.splits import held_out
 from kit.metrics import average_precision
-from kit.pixels import open_cache
 from kit.report import THRESHOLDS
 from kit.schemas.tables import read_submission
 from kit.scoring import image_sizes
-from kit.splits import held_out
 from kit.submission import Origin, write_submission
 
 from .measure import CPU, Row, timed

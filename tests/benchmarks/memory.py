@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from kit.config import AugmentationConfig, Config
-from kit.data import DetectionDataset, EpochSampler, load_training, loader
+from kit.data.competition import load_training
+from kit.data.dataset import DetectionDataset, EpochSampler, loader
 
 from .growth import PX, write_images
 from .measure import Row

@@ -14,9 +14,9 @@ import cv2
 import pandas as pd
 import torch
 
-from kit.data import Sample, collate, training_dataset
+from kit.data.dataset import Sample, collate, training_dataset
+from kit.data.synthetic.generator import write_competition
 from kit.model import network_input
-from kit.phantoms import write_competition
 
 from .measure import CPU, Row, in_turn
 from .seed_way import SeedDataset

@@ -18,11 +18,12 @@ from kit.choosing import location_prior
 from kit.choosing.one_box import answers_to_detections, decide, one_box_truth, pseudo_mapping
 from kit.choosing.selection import SCORE
 from kit.config import Config
-from kit.data import DetectionDataset, TrainingData, load_training
+from kit.data.competition import TrainingData, load_training
+from kit.data.dataset import DetectionDataset
+from kit.data.synthetic.generator import write_competition
 from kit.inference import Source, detect
 from kit.metrics import average_precision
 from kit.model import network_input
-from kit.phantoms import write_competition
 from kit.report import THRESHOLDS
 from kit.scoring import image_sizes
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
-from kit.phantoms import LABELS, write_competition
+from kit.data.synthetic.generator import LABELS, write_competition
 
 from .measure import Row, in_turn
 from .sizes import Sizes

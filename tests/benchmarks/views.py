@@ -9,11 +9,11 @@ import torch
 from torch import Tensor
 
 from kit.config import Config
+from kit.data.pixel_cache import PixelCache, open_cache
+from kit.data.synthetic.generator import LABELS, write_competition
 from kit.inference import Source, detect
 from kit.memory import keeping_freed_memory
 from kit.model import network_input
-from kit.phantoms import LABELS, write_competition
-from kit.pixels import PixelCache, open_cache
 from kit.tta import views
 
 from . import seed_way

@@ -27,7 +27,7 @@ from kit.core.files import make_folder, remove_partials, replacing, require_room
 from kit.core.json_files import read_json, read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
-from kit.images import Grey, ImageError, read_grey
+from kit.data.images import Grey, ImageError, read_grey
 from kit.schemas.image_headers import ImageFacts, image_headers, image_names
 
 _GIB = 2**30

@@ -15,7 +15,7 @@ import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from kit.core.progress import Track, silent
-from kit.images import Grey
+from kit.data.images import Grey
 
 NEAR_BITS = 32  # of 256; the nearest two of 74 different NIH radiographs differ in 60
 SAME_CORRELATION = 0.98  # those two correlate at .93

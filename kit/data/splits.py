@@ -13,8 +13,8 @@ from jaxtyping import Int64
 
 from kit.config import DataConfig
 from kit.core.errors import KitError
-from kit.data import TrainingData, patients
-from kit.duplicates import pixel_digest
+from kit.data.competition import TrainingData, patients
+from kit.data.duplicates import pixel_digest
 
 Folds = tuple[tuple[str, ...], ...]
 _CROSS_FITS = 5

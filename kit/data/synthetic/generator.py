@@ -17,7 +17,7 @@ from PIL import Image
 from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.core.progress import Track, silent
-from kit.radiographs import Finding, draw_anatomy, render
+from kit.data.synthetic.radiographs import Finding, draw_anatomy, render
 
 __all__ = ["LABELS", "STATISTICS", "TRUTH", "Finding", "draw_findings", "plan", "render", "write_competition"]
 

@@ -15,8 +15,8 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
-from kit.duplicates import Prints, duplicate_groups, likeness
-from kit.explore import box_fractions
+from kit.data.duplicates import Prints, duplicate_groups, likeness
+from kit.data.statistics import box_fractions
 from kit.schemas.image_headers import ImageFacts
 
 FAULT, WARNING, NOTE = "fault", "warning", "note"

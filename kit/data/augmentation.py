@@ -20,7 +20,7 @@ import albumentations as A
 import cv2
 
 from kit.config import AugmentationConfig
-from kit.images import Grey
+from kit.data.images import Grey
 
 _MIN_AREA_PX = 1.0
 

@@ -1,0 +1,99 @@
+"""From the files of a competition to what a trainer takes: checked tables, the patients of images, samples."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import ClassVar
+
+import pandas as pd
+
+from kit.config import Config
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.core.progress import Track, silent
+from kit.data.pixel_cache import PixelCache, open_cache
+from kit.schemas.tables import mapped_images, read_annotations, read_mapping
+
+MAPPING = "ID_to_Image_Mapping.csv"
+_HOW_TO_GET = "put the competition's files there, or run `invoke demo` for a synthetic competition"
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """The checked training half: every image of ``train/`` and every row of ``train.csv``."""
+
+    part: ClassVar = "validation"  # what detections of these images are called: only those held out have any
+    pixels: PixelCache
+    annotations: pd.DataFrame
+    labels: tuple[str, ...]
+    table_sha256: str
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """All images, those without a box too, sorted by name."""
+        return tuple(sorted(self.pixels.facts))
+
+
+@dataclass(frozen=True)
+class TestData:
+    """The checked test half: the mapping's rows and their images."""
+
+    __test__ = False  # not a test class, whatever pytest thinks of its name
+    part: ClassVar = "test"
+    pixels: PixelCache
+    mapping: pd.DataFrame
+
+    @property
+    def image_ids(self) -> tuple[str, ...]:
+        """The images that have an ID, each once, sorted by name."""
+        return tuple(sorted(set(self.mapping["image_id"])))
+
+
+def data_folder(workspace: Path) -> Path:
+    """``WORKSPACE/data``. Raises KitError where it holds no competition."""
+    folder = workspace / "data"
+    if not (folder / "train.csv").exists() and not (folder / MAPPING).exists():
+        raise KitError(f"a competition in {folder}", "no train.csv there", _HOW_TO_GET)
+    return folder
+
+
+def load_training(workspace: Path, config: Config, track: Track = silent) -> TrainingData:
+    """Read and check ``train/`` and ``train.csv``, decoding every image once (cached).
+
+    Raises schemas.TableError with all faults of the table together.
+    """
+    folder = data_folder(workspace)
+    pixels = open_cache(folder / "train", workspace / ".cache", config.data.cache_max_gib, track)
+    table = folder / "train.csv"
+    annotations = read_annotations(table, pixels.facts, every_image=True)
+    return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), sha256(table))
+
+
+def load_test(workspace: Path, config: Config, track: Track = silent) -> TestData:
+    """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, decoding every image once (cached)."""
+    folder = data_folder(workspace)
+    pixels = open_cache(folder / "test", workspace / ".cache", config.data.cache_max_gib, track)
+    mapping = read_mapping(folder / MAPPING, pixels.facts, config.competition.expected_ids)
+    return TestData(pixels, mapping)
+
+
+def has_test(workspace: Path) -> bool:
+    """Whether there is a mapping to answer; training alone needs none."""
+    return (workspace / "data" / MAPPING).exists()
+
+
+def asks_twice(workspace: Path) -> bool:
+    """Whether the mapping, where there is one, has an image under several IDs: one ID per true box."""
+    return has_test(workspace) and bool(mapped_images(workspace / "data" / MAPPING).duplicated().any())
+
+
+def patients(image_ids: Sequence[str], pattern: str) -> dict[str, str]:
+    """Each image's patient: what the pattern finds at the start of its name, else the image itself."""
+    found = {image_id: re.match(pattern, image_id) for image_id in image_ids}
+    return {
+        image_id: (match and (match[1] if match.re.groups else match[0])) or image_id
+        for image_id, match in found.items()
+    }

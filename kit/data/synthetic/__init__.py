@@ -1,0 +1,1 @@
+"""A synthetic competition in the shape of the real one."""
