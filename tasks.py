@@ -63,7 +63,7 @@ def download(
     """Bring the competition's files into data/, verified; goes on after a cut or a kill."""
     from kit.config import override
     from kit.download import download as fetch
-    from kit.runs import workspace_config
+    from kit.runs.folder import workspace_config
 
     config = override(workspace_config(Path(workspace)), set_ or ())
     found, already = fetch(Path(workspace), config, competition, force, _bar)
@@ -82,7 +82,7 @@ def download(
 def explore(context: Context, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Describe the data: tables here, figures and explore.html in WORKSPACE/explore."""
     from kit.config import override
-    from kit.runs import workspace_config
+    from kit.runs.folder import workspace_config
     from kit.verbs import describe
 
     config = override(workspace_config(Path(workspace)), set_ or ())
@@ -97,7 +97,7 @@ def audit(context: Context, set_: Iterable[str] | None = None, workspace: str = 
     """Look for what is wrong with the data: a table here, audit.html and audit.json in WORKSPACE/audit."""
     from kit.audit_report import audit_workspace
     from kit.config import override
-    from kit.runs import workspace_config
+    from kit.runs.folder import workspace_config
 
     config = override(workspace_config(Path(workspace)), set_ or ())
     _show_audit(audit_workspace(Path(workspace), config, _bar))
@@ -165,8 +165,8 @@ def ensemble(
     workspace: str = ".",
 ) -> None:
     """Make a run of several runs, for evaluate and predict like any other; it follows its members."""
-    from kit import ensemble as ensembles
-    from kit.runs import Run
+    from kit.runs import ensemble as ensembles
+    from kit.runs.folder import Run
 
     weights = [_number("--weight", text) for text in weight or ()]
     made = ensembles.ensemble(Run(Path(workspace), run), tuple(of or ()), weights, tuple(set_ or ()))
@@ -192,8 +192,8 @@ def adopt(
     workspace: str = ".",
 ) -> None:
     """Bring in detections that were made elsewhere as a run: evaluate, predict and ensemble take it."""
-    from kit.adoption import adopt as bring_in
-    from kit.runs import Run
+    from kit.runs.adoption import adopt as bring_in
+    from kit.runs.folder import Run
 
     images = Path(held_out) if held_out else None
     found = bring_in(Run(Path(workspace), run), Path(detections), images, tuple(set_ or ()), _bar)
@@ -224,7 +224,7 @@ def evaluate(
 )
 def compare(context: Context, run: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Say whether a run is better, worse or the same but for noise, on the same held-out images."""
-    from kit.runs import existing
+    from kit.runs.folder import existing
 
     names = list(run or ())
     if len(names) != 2:
@@ -262,7 +262,7 @@ def validate(
 ) -> None:
     """Check a submission file against the mapping, row by row."""
     from kit.config import override
-    from kit.runs import workspace_config
+    from kit.runs.folder import workspace_config
     from kit.schemas.tables import validate_submission
     from kit.submission import newest
 
@@ -419,7 +419,7 @@ def status(
     from kit import kernel_output
     from kit.config import Config, override
     from kit.pushes import last_push, require_pushed
-    from kit.runs import Run
+    from kit.runs.folder import Run
 
     knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
     require_pushed(home)
@@ -444,7 +444,7 @@ def pull(context: Context, run: str, set_: Iterable[str] | None = None, workspac
     from kit import kernel_output
     from kit.config import Config, override
     from kit.pushes import last_push, pushing, require_pushed
-    from kit.runs import Run
+    from kit.runs.folder import Run
     from kit.session import FINISHED, STOPPED
 
     knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
@@ -476,7 +476,7 @@ def lint(context: Context) -> None:
 
 
 def _run(workspace: str, name: str | None) -> Any:
-    from kit.runs import existing, newest_finished
+    from kit.runs.folder import existing, newest_finished
 
     if name:
         return existing(Path(workspace), name)
@@ -488,7 +488,7 @@ def _run(workspace: str, name: str | None) -> Any:
 def _patience(workspace: Path, assignments: Iterable[str]) -> Any:
     """The section kaggle of the workspace's knobs. Raises KitError for knobs of another section."""
     from kit.config import override
-    from kit.runs import workspace_config
+    from kit.runs.folder import workspace_config
 
     others = [text for text in assignments if not text.strip().startswith("kaggle.")]
     if others:

@@ -15,13 +15,13 @@ from kit.core.errors import KitError
 from kit.core.json_files import without_nan, write_json
 from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
-from kit.ensemble import refresh
-from kit.locks import working
 from kit.metrics import average_precision
 from kit.metrics.average_precision import Matches
 from kit.metrics.bootstrap import Interval, Intervals, difference
 from kit.report import current_report
-from kit.runs import Run, read_split
+from kit.runs.ensemble import refresh
+from kit.runs.folder import Run, read_split
+from kit.runs.locks import working
 from kit.scoring import HeldOut, held_out
 
 

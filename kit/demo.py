@@ -75,7 +75,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     from kit.data.competition import load_test
     from kit.metrics import average_precision
     from kit.report import current_report
-    from kit.scoring import image_sizes
+    from kit.schemas.image_headers import image_sizes
 
     started = clock()
     if not (workspace / "data" / "train.csv").exists():

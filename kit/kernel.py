@@ -28,7 +28,7 @@ from kit.kernel_output import COMPLETE, GONE, QUEUED, RUNNING, is_pulled, status
 from kit.kernel_script import kernel_script
 from kit.pushes import Push, read_push, record_path, slug_of
 from kit.refusals import Refused, Unanswered
-from kit.runs import Run
+from kit.runs.folder import Run
 from kit.session import RUN_ARCHIVE, state_sha256
 
 log = logging.getLogger("kit")

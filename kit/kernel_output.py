@@ -18,7 +18,7 @@ from kit.core.files import make_folder, sha256, writing
 from kit.core.json_files import read_record, write_json
 from kit.kaggle_kernels import Kernels, Session
 from kit.pushes import Push
-from kit.runs import Run
+from kit.runs.folder import Run
 from kit.session import MANIFEST, ORIGIN, Manifest, state_sha256
 
 QUEUED, RUNNING, COMPLETE, GONE = "queued", "running", "complete", "gone"

@@ -14,7 +14,7 @@ from kit.boxes.fusion import weighted_boxes_fusion
 from kit.boxes.geometry import Sizes
 from kit.choosing.selection import Rule
 from kit.config import FusionConfig
-from kit.members import Member, by_fold, fused
+from kit.runs.members import Member, by_fold, fused
 
 
 def candidates_for_test(

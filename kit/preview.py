@@ -14,7 +14,7 @@ from kit.config import CompetitionConfig, load
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.data.provenance import downloaded_slug
-from kit.runs import Run, names, newest_finished, read_finished
+from kit.runs.folder import Run, names, newest_finished, read_finished
 from kit.schemas.tables import validate_submission
 from kit.submission import Submission, read_submissions
 

@@ -25,7 +25,7 @@ from kit.core.files import make_folder, writing
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import locked
 from kit.kaggle_kernels import Kernels, Version
-from kit.runs import Run
+from kit.runs.folder import Run
 
 _SLUG_LETTERS, _HASH_DIGITS = 40, 6  # Kaggle takes titles of 50 letters
 _VERSIONS_BACK = 10  # others may have pushed, or saved on the site, since

@@ -26,11 +26,12 @@ from kit.core.files import sha256
 from kit.core.json_files import read_json, without_nan, write_json
 from kit.core.progress import Track, silent
 from kit.data.competition import MAPPING, has_test, patients
-from kit.ensemble import held_out_detections, refresh
-from kit.members import members
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import losses
-from kit.runs import Run, Split, read_history, require_finished
+from kit.runs.detections import held_out_detections
+from kit.runs.ensemble import refresh
+from kit.runs.folder import Run, Split, read_history, require_finished
+from kit.runs.members import members
 from kit.schemas.tables import mapped_images
 from kit.scoring import HeldOut, ceiling, floor_of_choice, held_out
 

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import nn
 
-from kit.checkpoints import is_state_dict, load_checkpoint
 from kit.core.errors import KitError
-from kit.runs import HISTORY_COLUMNS, Run
+from kit.detectors.checkpoints import is_state_dict, load_checkpoint
+from kit.runs.folder import HISTORY_COLUMNS, Run
 
 PROGRESS = "kit.progress"  # under which the callback keeps its rows
 _SHOWN = 3

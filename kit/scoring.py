@@ -19,12 +19,13 @@ from kit.core.errors import KitError
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, asks_twice, load_training, patients
 from kit.data.splits import kin
-from kit.ensemble import held_out_detections, refresh
-from kit.inference import read_detections
-from kit.members import fused, members
 from kit.metrics import average_precision
-from kit.runs import Run, Split, read_split, require_finished
-from kit.schemas.image_headers import ImageFacts
+from kit.runs.detections import held_out_detections, read_detections
+from kit.runs.ensemble import refresh
+from kit.runs.folder import Run, Split, read_split, require_finished
+from kit.runs.guards import require_same_data
+from kit.runs.members import fused, members
+from kit.schemas.image_headers import image_sizes
 
 RANDOM_CHOICES = 20
 
@@ -114,29 +115,12 @@ def floor_of_choice(held: HeldOut, rule: str) -> float:
     return float(np.mean(drawn))
 
 
-def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
-    """Width and height in pixels by image_id."""
-    return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}
-
-
 def out_of_fold_priors(
     annotations: pd.DataFrame, split: Split, sizes: location_prior.Sizes
 ) -> list[location_prior.Prior]:
     """By fold, the location prior of the images that the fold was trained on: never of those it answers for."""
     rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
     return [location_prior.fit_prior(annotations[learned], sizes) for learned in rows]
-
-
-def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
-    """Raise KitError where train.csv or the images are not those that the run was started with."""
-    changed = sorted(set(split.images) ^ set(data.image_ids))
-    if split.table_sha256 != data.table_sha256 or changed:
-        images = f", {len(changed)} images added or gone, such as {changed[0]}" if changed else ""
-        raise KitError(
-            f"the train.csv and images that run {run.name!r} was started with ({split.table_sha256[:12]}...)",
-            f"train.csv {data.table_sha256[:12]}...{images}",
-            "put the old files back, or train under another --run name",
-        )
 
 
 def _map50(held: HeldOut, judged: pd.DataFrame) -> float:

@@ -21,7 +21,7 @@ from pathlib import Path
 from kit.config import Config, knobs
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
-from kit.runs import Run
+from kit.runs.folder import Run
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
 ORIGIN = "kernel.json"  # in a run that was pulled: the manifest of its push

@@ -30,18 +30,18 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from torchmetrics.detection import MeanAveragePrecision
 
-from kit.checkpoints import load_checkpoint
 from kit.config import Config, TrainingConfig
 from kit.core.errors import KitError
 from kit.core.files import remove_partials, replacing, write_text
 from kit.data.competition import TrainingData
 from kit.data.dataset import Batch, DetectionDataset, EpochSampler, loader
+from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.hardware import devices, in_words, on_gpu, precision
+from kit.detectors.memory import keeping_freed_memory, laid_out
+from kit.detectors.networks import network_input
 from kit.loss_check import BadLoss, LossCheck
-from kit.machine import devices, in_words, on_gpu, precision
-from kit.memory import keeping_freed_memory, laid_out
-from kit.model import network_input
 from kit.resume import PROGRESS, resume_state
-from kit.runs import HISTORY_COLUMNS, Run, Split
+from kit.runs.folder import HISTORY_COLUMNS, Run, Split
 from kit.schedule import accumulation, learning_rate, loss_factor, patience_ended
 
 _GPU_WORKERS = 4

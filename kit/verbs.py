@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kit import explore, model
+from kit import explore
 from kit import report as reports
 from kit.audit_report import audit_workspace, require_sound
 from kit.choosing import location_prior, one_box
@@ -42,18 +42,28 @@ from kit.core.progress import Track, silent
 from kit.core.source_tree import git_state
 from kit.data.competition import TrainingData, data_folder, has_test, load_test, load_training, patients
 from kit.data.splits import held_out
-from kit.ensemble import detections, refresh
-from kit.inference import kept_weights
-from kit.locks import holding, rank, turn, working
-from kit.machine import devices
-from kit.members import members, require_trainable
+from kit.detectors import weights
+from kit.detectors.hardware import devices
 from kit.path import candidates_for_test
 from kit.report import current_report
-from kit.runs import Finished, Run, Split, mark_finished, read_finished, read_history, read_split, require_finished
+from kit.runs.ensemble import refresh
+from kit.runs.folder import (
+    Finished,
+    Run,
+    Split,
+    mark_finished,
+    read_finished,
+    read_history,
+    read_split,
+    require_finished,
+)
+from kit.runs.guards import require_same_data, require_trainable
+from kit.runs.locks import holding, rank, turn, working
+from kit.runs.members import members
+from kit.runs.out_of_fold import bare_detector, detections, kept_weights, stored, stored_fold
 from kit.schedule import accumulation
+from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
-from kit.scoring import image_sizes, require_same_data
-from kit.store import bare_detector, stored, stored_fold
 from kit.submission import Origin, Submission, write_submission
 
 _FIRST_PROCESS_SECONDS = 1800  # in which the first process decodes and audits the images
@@ -208,7 +218,7 @@ def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> C
     base = preset(recipe) if stored is None or asked else stored
     wanted = override(base, assignments)
     if stored is None or _as_asked(stored.model, wanted.model) != wanted.model:
-        wanted = dataclasses.replace(wanted, model=model.resolved(wanted.model))
+        wanted = dataclasses.replace(wanted, model=weights.resolved(wanted.model))
     else:  # the file that it started from may be gone by now
         wanted = dataclasses.replace(wanted, model=stored.model)
     if stored is not None:
@@ -221,7 +231,7 @@ def _stored(run: Run) -> Config | None:
     if not run.config.exists():
         return None
     config = load(run.config)
-    return dataclasses.replace(config, model=model.resolved(config.model))
+    return dataclasses.replace(config, model=weights.resolved(config.model))
 
 
 def _save_changed(run: Run, config: Config) -> None:
@@ -318,7 +328,7 @@ def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:
     """The network as training takes it: with its starting weights, unless a checkpoint will replace them."""
     detector = bare_detector(config, split)
     if not run.last.exists():
-        random = model.load_initial_weights(detector, config.model)
+        random = weights.load_initial_weights(detector, config.model)
         if rank() == 0:
             log.info("run %s: starting from weights %r", run.title, config.model.weights)
             if random:

@@ -112,7 +112,7 @@ def trained(trained_source, tmp_path):
 def evaluated_source(trained_source, tmp_path_factory):
     """The trained workspace with its report; tests work on copies."""
     from kit.report import evaluate
-    from kit.runs import Run
+    from kit.runs.folder import Run
 
     workspace = copied(trained_source, tmp_path_factory.mktemp("evaluated") / "toy")
     evaluate(Run(workspace, "demo"))

@@ -10,16 +10,17 @@ from conftest import TOY_TEST_IMAGES, copied, toy_config
 from test_tasks import assert_refused, invoke
 
 from kit import verbs
-from kit.adoption import adopt
 from kit.boxes.geometry import CORNERS
 from kit.config import load
 from kit.core.errors import KitError
 from kit.data.competition import load_test, load_training, patients
-from kit.ensemble import detections, ensemble
-from kit.inference import read_detections
-from kit.members import members, read_adopted
 from kit.report import evaluate
-from kit.runs import Run, existing, read_finished, read_split
+from kit.runs.adoption import adopt
+from kit.runs.detections import read_detections
+from kit.runs.ensemble import ensemble
+from kit.runs.folder import Run, existing, read_finished, read_split
+from kit.runs.members import members, read_adopted
+from kit.runs.out_of_fold import detections
 from kit.schemas.csv_text import TableError
 
 COLUMNS = ["image_id", *CORNERS, "score", "label"]

@@ -11,7 +11,7 @@ from mutations import json_mutants, snapshot
 from kit.config import Config, knobs, load, preset
 from kit.core.errors import KitError
 from kit.demo import DemoResult, finished_demo
-from kit.runs import Finished, Run, Split, read_finished, read_split
+from kit.runs.folder import Finished, Run, Split, read_finished, read_split
 from kit.submission import Origin, read_submissions, write_submission
 
 HASH = "0123456789abcdef" * 4

@@ -13,10 +13,11 @@ import pytest
 import torch
 from mutations import snapshot, table_mutants
 
-from kit.checkpoints import load_checkpoint
 from kit.core.errors import KitError
-from kit.inference import kept_weights, read_detections
-from kit.runs import Run
+from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.detections import read_detections
+from kit.runs.folder import Run
+from kit.runs.out_of_fold import kept_weights
 from kit.schemas.detections import DETECTION_COLUMNS
 from kit.submission import INDEX_COLUMNS, Origin, write_index, write_submission
 

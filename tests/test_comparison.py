@@ -14,7 +14,7 @@ from kit.core.errors import KitError
 from kit.core.json_files import read_json, write_json
 from kit.metrics.average_precision import match
 from kit.metrics.bootstrap import Interval, difference
-from kit.runs import Run, read_split
+from kit.runs.folder import Run, read_split
 
 
 @pytest.fixture

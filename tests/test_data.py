@@ -22,7 +22,7 @@ from kit.data.competition import load_training, patients
 from kit.data.dataset import DetectionDataset, EpochSampler, collate, loader, training_dataset
 from kit.data.images import read_grey
 from kit.data.pixel_cache import _Pool, open_cache
-from kit.machine import in_words
+from kit.detectors.hardware import in_words
 
 NIH = r"^(\d{8})_\d{3}"
 

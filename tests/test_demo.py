@@ -12,12 +12,12 @@ import pandas as pd
 import pytest
 from conftest import TOY, copied
 
-from kit.checkpoints import load_checkpoint
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import write_json
 from kit.demo import DemoResult, clear, finished_demo
-from kit.runs import Run
+from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.folder import Run
 from kit.submission import read_submissions
 
 ROOT = Path(__file__).parent.parent

@@ -28,7 +28,7 @@ from kit.core.files import replacing, write_text
 from kit.core.json_files import write_json
 from kit.data.pixel_cache import open_cache
 from kit.report import evaluate
-from kit.runs import Run
+from kit.runs.folder import Run
 from kit.submission import Origin, write_submission
 
 NOBODY = 65534

@@ -13,11 +13,12 @@ from kit.boxes.geometry import CORNERS
 from kit.config import FusionConfig, load
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, load_test, load_training
-from kit.ensemble import detections, ensemble, refresh
-from kit.inference import read_detections
-from kit.members import Member, by_fold, fused, members, read_ensemble
 from kit.report import current_report, evaluate
-from kit.runs import Run, newest_finished, read_finished, read_split
+from kit.runs.detections import read_detections
+from kit.runs.ensemble import ensemble, refresh
+from kit.runs.folder import Run, newest_finished, read_finished, read_split
+from kit.runs.members import Member, by_fold, fused, members, read_ensemble
+from kit.runs.out_of_fold import detections
 
 LEFT, NEAR_LEFT, RIGHT = (0, 0, 10, 10), (0, 0, 10, 8), (20, 20, 30, 30)
 

@@ -1,6 +1,7 @@
 """The rules of the house: who imports whom, what starts quickly, what the README says."""
 
 import ast
+import importlib
 import json
 import re
 import subprocess
@@ -58,7 +59,7 @@ ONLY_IN = {
     "sklearn": "choosing/calibration|calibration",
 }
 WITHOUT_TORCH = (
-    "config", "schemas", "submission", "runs", "core.files", "core.errors", "core.progress", "kaggle_api",
+    "config", "schemas.tables", "submission", "runs.folder", "core.files", "core.errors", "core.progress", "kaggle_api",
     "preview", "upload", "scores", "download", "kernel", "session",
 )  # fmt: skip
 
@@ -175,13 +176,13 @@ def test_the_readme_has_the_two_commands():
     [
         ("training", "training_step"),
         ("training", "_targets"),
-        ("model", "network_input"),
+        ("detectors.networks", "network_input"),
         ("loss_check", "add"),
     ],
 )
 def test_a_training_step_waits_for_no_gpu(module, function):
     """No call in it needs a number that the GPU is still computing."""
-    tree = ast.parse((ROOT / "kit" / f"{module}.py").read_text(encoding="utf-8"))
+    tree = ast.parse(MODULES[f"kit.{module}"].read_text(encoding="utf-8"))
     found = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef) and node.name == function]
     waits = {
         "item",
@@ -205,3 +206,13 @@ def test_a_training_step_waits_for_no_gpu(module, function):
             if isinstance(call, ast.Call)
         }
         assert not called & waits
+
+
+@pytest.mark.parametrize("door", sorted((ROOT / "kit").rglob("__init__.py")), ids=lambda path: path.parent.name)
+def test_a_front_door_says_what_the_package_is_for_and_offers_only_what_is_there(door):
+    name = ".".join(door.parent.relative_to(ROOT).parts)
+    package = importlib.import_module(name)
+    assert package.__doc__
+    for offered in getattr(package, "__all__", []):
+        assert not (door.parent / f"{offered}.py").exists(), "a module of that name would hide it"
+        assert getattr(package, offered) is not None

@@ -11,15 +11,19 @@ from conftest import toy_config
 from PIL import Image
 from torch import nn
 
-from kit import inference, model, verbs
+from kit import verbs
 from kit.config import InferenceConfig, preset
 from kit.core.errors import KitError
 from kit.data.competition import load_test
 from kit.data.pixel_cache import open_cache
-from kit.inference import Source, detect, read_detections, store_detections
-from kit.runs import Run
+from kit.detectors import networks, weights
+from kit.detectors.inference import Source, detect
+from kit.detectors.tta import View, views
+from kit.runs import out_of_fold
+from kit.runs.detections import read_detections
+from kit.runs.folder import Run
+from kit.runs.out_of_fold import store_detections
 from kit.schemas.detections import DETECTION_COLUMNS
-from kit.tta import View, views
 
 
 class Finder(nn.Module):
@@ -81,7 +85,7 @@ def test_every_view_finds_the_square_in_the_originals_pixels(tmp_path):
 
 def test_batches_find_what_single_images_find(tmp_path):
     pixels = squares(tmp_path, [(100, 100), (100, 200), (150, 100), (100, 100), (100, 100)])
-    detector = model.build(model.resolved(preset("demo").model), 1).eval()
+    detector = networks.build(weights.resolved(preset("demo").model), 1).eval()
     origin = dataclasses.replace(source(batch_size=3), image_size_px=64)
     together = detect(origin, detector, pixels, list(pixels.facts))
     single = pd.concat([detect(origin, detector, pixels, [name]) for name in pixels.facts])
@@ -148,10 +152,10 @@ class TestStore:
         assert network.calls > calls
 
     def test_an_interrupted_store_goes_on_with_the_next_chunk(self, tmp_path):
-        ids = [f"{i:03d}.png" for i in range(2 * inference.CHUNK_IMAGES + 1)]
+        ids = [f"{i:03d}.png" for i in range(2 * out_of_fold.CHUNK_IMAGES + 1)]
         pixels = squares(tmp_path, [(64, 64)] * len(ids))
         path, network = tmp_path / "test.parquet", Finder()
-        origin = source(views=("plain",), batch_size=inference.CHUNK_IMAGES)
+        origin = source(views=("plain",), batch_size=out_of_fold.CHUNK_IMAGES)
 
         def stopping(items, description, total):
             for number, item in enumerate(items):

@@ -11,8 +11,8 @@ import pytest
 import torch
 from conftest import TOY, copied
 
-from kit.checkpoints import load_checkpoint
-from kit.runs import Run, read_finished
+from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.folder import Run, read_finished
 from kit.submission import newest
 
 KILLS = 30

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import TOY
 
-from kit.runs import Run, read_finished
+from kit.runs.folder import Run, read_finished
 
 ROOT = Path(__file__).parent.parent
 

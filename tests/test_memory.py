@@ -8,14 +8,13 @@ import torch
 from conftest import toy_config
 from torch import nn
 
-from kit import model
 from kit.config import load, preset
-from kit.inference import kept_weights
+from kit.detectors import networks, weights
+from kit.detectors.hardware import precision
+from kit.detectors.memory import keeping_freed_memory, laid_out
 from kit.loss_check import BadLoss, LossCheck
-from kit.machine import precision
-from kit.memory import keeping_freed_memory, laid_out
-from kit.runs import Run, read_split
-from kit.store import bare_detector
+from kit.runs.folder import Run, read_split
+from kit.runs.out_of_fold import bare_detector, kept_weights
 
 
 def test_auto_is_full_precision_on_the_cpu_and_a_wish_is_a_wish():
@@ -34,7 +33,7 @@ def test_weights_lie_channels_last_and_keep_their_values():
 
 def test_channels_last_gives_the_losses_and_the_gradients_of_the_plain_layout():
     torch.manual_seed(0)
-    plain = model.build(model.resolved(toy_config().model), 3).train()
+    plain = networks.build(weights.resolved(toy_config().model), 3).train()
     laid = laid_out(copy.deepcopy(plain))
     images = [torch.rand(3, 96, 80), torch.rand(3, 64, 96)]
     targets = [{"boxes": torch.tensor([[8.0, 8, 40, 56]]), "labels": torch.tensor([2])}] * 2

@@ -6,18 +6,19 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from kit import model
-from kit.checkpoints import load_checkpoint
 from kit.config import DETECTOR_NAMES, TIMM_DETECTORS, ModelConfig
 from kit.core.errors import KitError
+from kit.detectors import networks
+from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.weights import load_initial_weights, resolved
 
 
 def built(name="fcos_tiny", classes=8, **options):
     if name in TIMM_DETECTORS:
         options = {"backbone": "test_efficientnet", "fpn_channels": 64} | options
-    config = model.resolved(ModelConfig(detector=name, **{"weights": "none"} | options))
+    config = resolved(ModelConfig(detector=name, **{"weights": "none"} | options))
     torch.manual_seed(0)
-    return model.build(config, classes), config
+    return networks.build(config, classes), config
 
 
 def example(height=64, width=96, seed=0):
@@ -26,7 +27,7 @@ def example(height=64, width=96, seed=0):
 
 
 def test_the_names_in_the_configuration_are_those_that_are_built():
-    assert tuple(model.DETECTORS) == DETECTOR_NAMES
+    assert tuple(networks.DETECTORS) == DETECTOR_NAMES
 
 
 @pytest.mark.parametrize("name", ["fcos_tiny", "fasterrcnn_mobilenet_v3_large_320_fpn"])
@@ -50,7 +51,7 @@ def test_every_detector_has_the_floors_takes_a_step_and_detects_at_the_given_siz
         {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)},
     ]
     for step in range(2):
-        losses = network(model.network_input([example(128, 128, step), example(128, 128, step + 9)]), targets)
+        losses = network(networks.network_input([example(128, 128, step), example(128, 128, step + 9)]), targets)
         loss = sum(losses.values())
         assert torch.isfinite(loss)
         optimizer.zero_grad()
@@ -58,7 +59,7 @@ def test_every_detector_has_the_floors_takes_a_step_and_detects_at_the_given_siz
         optimizer.step()
     network.eval()
     with torch.inference_mode():
-        (found,) = network(model.network_input([example(96, 128)]))
+        (found,) = network(networks.network_input([example(96, 128)]))
     assert found["boxes"][:, 2].max() <= 128 if len(found["boxes"]) else True
     assert set(found["labels"].tolist()) <= set(range(9))
 
@@ -70,7 +71,7 @@ def test_the_tiny_detector_has_about_a_million_parameters():
 
 def test_images_are_not_resized_by_the_network():
     network, _ = built()
-    images, _ = network.transform(model.network_input([example(50, 70)]))
+    images, _ = network.transform(networks.network_input([example(50, 70)]))
     assert images.image_sizes == [(50, 70)]
 
 
@@ -85,7 +86,7 @@ def test_padding_repeats_the_border_of_each_image():
 
 
 def test_grey_bytes_become_three_equal_channels_between_zero_and_one():
-    (shown,) = model.network_input([torch.tensor([[[0, 51, 255]]], dtype=torch.uint8)])
+    (shown,) = networks.network_input([torch.tensor([[[0, 51, 255]]], dtype=torch.uint8)])
     assert shown.shape == (3, 1, 3)
     assert shown[2].tolist() == [[0, pytest.approx(0.2), 1]]
 
@@ -102,10 +103,10 @@ def test_detections_are_equal_before_and_after_a_checkpoint(norm, tmp_path):
                 module.running_mean.uniform_(-0.1, 0.1)
     torch.save({"state_dict": network.state_dict()}, tmp_path / "a.ckpt")
     torch.manual_seed(99)
-    rebuilt = model.build(config, 8)
+    rebuilt = networks.build(config, 8)
     rebuilt.load_state_dict(load_checkpoint(tmp_path / "a.ckpt", "")["state_dict"])
     with torch.inference_mode():
-        (before,), (after,) = (each.eval()(model.network_input([example()])) for each in (network, rebuilt))
+        (before,), (after,) = (each.eval()(networks.network_input([example()])) for each in (network, rebuilt))
     assert len(before["scores"]) > 0
     assert torch.equal(before["boxes"], after["boxes"])
     assert torch.equal(before["scores"], after["scores"])
@@ -113,7 +114,7 @@ def test_detections_are_equal_before_and_after_a_checkpoint(norm, tmp_path):
 
 def test_the_norms_are_named_by_the_weights_that_a_detector_starts_from():
     def norms(detector, weights):
-        config = model.resolved(ModelConfig(detector=detector, weights=weights))
+        config = resolved(ModelConfig(detector=detector, weights=weights))
         return config.norm, config.norm_eps
 
     assert norms("fasterrcnn_resnet50_fpn", "coco") == ("frozen", 0.0)
@@ -138,10 +139,10 @@ def test_weights_of_a_file_fill_all_but_a_head_for_other_classes(tmp_path):
         {"state_dict": network.state_dict(), "kit": {"model": dataclasses.asdict(config)}}, tmp_path / "a.ckpt"
     )
     start = ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt"))
-    assert model.resolved(start).norm == "batch"
+    assert resolved(start).norm == "batch"
     torch.manual_seed(5)
-    other = model.build(model.resolved(start), 3)
-    random = model.load_initial_weights(other, start)
+    other = networks.build(resolved(start), 3)
+    random = load_initial_weights(other, start)
     assert random == ["head.classification_head.cls_logits.weight", "head.classification_head.cls_logits.bias"]
     name = "backbone.body.stem.0.weight"
     assert torch.equal(other.state_dict()[name], network.state_dict()[name])
@@ -154,7 +155,7 @@ def test_weights_of_a_file_fill_all_but_a_head_for_other_classes(tmp_path):
 def test_a_file_that_names_its_norm_wrongly_is_refused(made, tmp_path):
     torch.save({"state_dict": {}, "kit": {"model": made}}, tmp_path / "a.ckpt")
     with pytest.raises(KitError, match=r"a\.ckpt to name its norm"):
-        model.resolved(ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
+        resolved(ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
 
 
 def test_tensors_of_another_kind_do_not_fit(tmp_path):
@@ -162,14 +163,14 @@ def test_tensors_of_another_kind_do_not_fit(tmp_path):
     weights = {name: tensor.to(torch.complex64) for name, tensor in network.state_dict().items()}
     torch.save({"state_dict": weights}, tmp_path / "a.ckpt")
     with pytest.raises(KitError, match="0 of its"):
-        model.load_initial_weights(network, dataclasses.replace(config, weights=str(tmp_path / "a.ckpt")))
+        load_initial_weights(network, dataclasses.replace(config, weights=str(tmp_path / "a.ckpt")))
 
 
 def test_weights_of_another_detector_are_refused(tmp_path):
     torch.save({"state_dict": {"x": torch.zeros(1)}}, tmp_path / "a.ckpt")
     network, _ = built()
     with pytest.raises(KitError, match="0 of its"):
-        model.load_initial_weights(network, ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
+        load_initial_weights(network, ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04cos\nsystem\n."])
@@ -182,7 +183,7 @@ def test_a_broken_or_hostile_checkpoint_is_refused_by_name(content, tmp_path):
 def test_weights_that_do_not_exist_are_an_error_that_goes_without():
     network, _ = built()
     with pytest.raises(KitError, match=r"model\.weights=none"):
-        model.load_initial_weights(network, ModelConfig(detector="fcos_tiny", weights="coco"))
+        load_initial_weights(network, ModelConfig(detector="fcos_tiny", weights="coco"))
 
 
 def test_an_impossible_download_names_the_file_its_place_and_the_way_without(tmp_path, monkeypatch):
@@ -193,7 +194,7 @@ def test_an_impossible_download_names_the_file_its_place_and_the_way_without(tmp
     name = "fasterrcnn_mobilenet_v3_large_320_fpn"
     network, _ = built(name)
     with pytest.raises(KitError) as caught:
-        model.load_initial_weights(network, ModelConfig(detector=name, weights="coco"))
+        load_initial_weights(network, ModelConfig(detector=name, weights="coco"))
     assert "https://download.pytorch.org/models/fasterrcnn_mobilenet_v3_large_320_fpn" in caught.value.do
     assert str(tmp_path / "hub" / "checkpoints") in caught.value.do
     assert "--set model.weights=none" in caught.value.do
@@ -206,5 +207,5 @@ class TestLabelsOfTheSeedNotebook:
     def test_a_box_labelled_zero_is_background_and_teaches_no_place(self, first, learned):
         network, _ = built("fasterrcnn_mobilenet_v3_large_320_fpn", classes=2)
         target = {"boxes": torch.tensor([[8.0, 8.0, 56.0, 56.0]]), "labels": torch.tensor([first])}
-        losses = network(model.network_input([example(64, 64)]), [target])
+        losses = network(networks.network_input([example(64, 64)]), [target])
         assert (losses["loss_box_reg"] > 0) == learned

@@ -8,7 +8,7 @@ from kit.config import override, save
 from kit.core.errors import KitError
 from kit.data.provenance import record_download
 from kit.preview import lines, outgoing
-from kit.runs import Run, mark_finished
+from kit.runs.folder import Run, mark_finished
 from kit.schemas.tables import SUBMISSION_COLUMNS
 from kit.submission import Attempt, Origin, record_attempt, write_submission
 

@@ -7,8 +7,8 @@ from kit import verbs
 from kit.config import load
 from kit.core.errors import KitError
 from kit.resume import PROGRESS, resume_state
-from kit.runs import Run, read_split
-from kit.store import bare_detector
+from kit.runs.folder import Run, read_split
+from kit.runs.out_of_fold import bare_detector
 
 
 @pytest.fixture(scope="module")

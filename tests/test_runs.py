@@ -5,7 +5,7 @@ import json
 import pytest
 
 from kit.core.errors import KitError
-from kit.runs import HISTORY_COLUMNS, Run, Split, read_history, read_split
+from kit.runs.folder import HISTORY_COLUMNS, Run, Split, read_history, read_split
 
 ABC = ("a.png", "b.png", "c.png", "d.png")
 

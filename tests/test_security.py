@@ -16,12 +16,12 @@ import torch
 from conftest import TOY
 from torchvision.models import detection
 
-from kit import model
 from kit.config import ModelConfig
 from kit.core.errors import KitError
 from kit.core.files import write_text
+from kit.detectors import weights
 from kit.pages import Section, write_page
-from kit.runs import Run
+from kit.runs.folder import Run
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations
 from kit.submission import slug
@@ -170,7 +170,7 @@ def test_weights_that_were_fetched_by_hand_are_checked_and_run_no_code(tmp_path,
     planted.parent.mkdir(parents=True)
     planted.write_bytes(b"cposix\nmkdir\n(S'" + str(tmp_path / "it-ran").encode() + b"'\ntR.")
     with pytest.raises(KitError, match="SHA-256") as caught:
-        model.load_initial_weights(torch.nn.Linear(1, 1), config)
+        weights.load_initial_weights(torch.nn.Linear(1, 1), config)
     assert str(planted) in str(caught.value)
     assert not (tmp_path / "it-ran").exists()
 

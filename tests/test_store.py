@@ -15,15 +15,15 @@ import pytest
 from conftest import FOLDS, TOY, TOY_TEST_IMAGES, copied
 
 from kit import verbs
-from kit.checkpoints import load_checkpoint
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import load_training, patients
 from kit.data.synthetic.generator import write_competition
-from kit.inference import read_detections
-from kit.locks import holding
+from kit.detectors.checkpoints import load_checkpoint
 from kit.report import in_loop
-from kit.runs import Run, read_finished, read_split
+from kit.runs.detections import read_detections
+from kit.runs.folder import Run, read_finished, read_split
+from kit.runs.locks import holding
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 300

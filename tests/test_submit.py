@@ -19,7 +19,7 @@ from kaggle_user import User
 from kit.choosing import one_box
 from kit.config import override, save
 from kit.metrics import average_precision
-from kit.runs import Run, mark_finished
+from kit.runs.folder import Run, mark_finished
 from kit.schemas.tables import SUBMISSION_COLUMNS, validate_submission
 from kit.submission import Origin, read_submissions, write_submission
 

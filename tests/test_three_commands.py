@@ -17,11 +17,12 @@ import torch
 from kaggle_server import TOKEN, KaggleServer
 from PIL import Image
 
-from kit import model
 from kit.choosing import one_box
 from kit.config import CompetitionConfig, preset, save
+from kit.detectors import networks
+from kit.detectors.weights import resolved
 from kit.metrics import average_precision
-from kit.runs import Run
+from kit.runs.folder import Run
 from kit.submission import read_submissions
 
 ROOT = Path(__file__).parent.parent
@@ -61,8 +62,8 @@ def write_competition(folder):
 def prepare_run(workspace, weights):
     """What the default run of a laptop starts from: a file in the shape of COCO's weights, and little patience."""
     config = preset("laptop").replace({**SHORT, "model.weights": str(weights)})
-    torch.save(model.build(config.model, 90).state_dict(), weights)
-    config = dataclasses.replace(config, model=model.resolved(config.model))
+    torch.save(networks.build(config.model, 90).state_dict(), weights)
+    config = dataclasses.replace(config, model=resolved(config.model))
     save(config, Run(workspace, "laptop").config)
 
 

@@ -11,10 +11,11 @@ import timm
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from kit import model, timm_detectors
-from kit.checkpoints import load_checkpoint
 from kit.config import TIMM_DETECTORS, Config, ModelConfig, override, preset
 from kit.core.errors import KitError
+from kit.detectors import networks, timm_backbones
+from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.weights import load_initial_weights, resolved
 
 TINY = "test_efficientnet"  # 82,300 parameters
 ROOT = Path(__file__).parent.parent
@@ -22,19 +23,19 @@ ROOT = Path(__file__).parent.parent
 
 def chosen(detector="fasterrcnn_timm", backbone=TINY, **options):
     values = {"weights": "none", "fpn_channels": 64} | options
-    return model.resolved(ModelConfig(detector=detector, backbone=backbone, **values))
+    return resolved(ModelConfig(detector=detector, backbone=backbone, **values))
 
 
 def built(detector="fasterrcnn_timm", seed=0, **options):
     config = chosen(detector, **options)
     torch.manual_seed(seed)
-    return model.build(config, 3), config
+    return networks.build(config, 3), config
 
 
 def images(*sizes):
     generator = torch.Generator().manual_seed(0)
     shown = [torch.randint(0, 256, (1, *size), dtype=torch.uint8, generator=generator) for size in sizes]
-    return model.network_input(shown)
+    return networks.network_input(shown)
 
 
 def stirred(network):
@@ -108,7 +109,7 @@ def test_detections_are_equal_before_and_after_a_checkpoint(detector, norm, tmp_
     network = stirred(network)
     torch.save({"state_dict": network.state_dict()}, tmp_path / "a.ckpt")
     torch.manual_seed(99)
-    rebuilt = model.build(config, 3)
+    rebuilt = networks.build(config, 3)
     rebuilt.load_state_dict(load_checkpoint(tmp_path / "a.ckpt", "")["state_dict"])
     with torch.inference_mode():
         (before,), (after,) = (each.eval()(images((64, 96))) for each in (network, rebuilt))
@@ -121,7 +122,7 @@ def test_detections_are_equal_before_and_after_a_checkpoint(detector, norm, tmp_
 def test_freezing_keeps_what_the_norms_compute_activations_included_and_stops_their_learning(backbone):
     network, config = built(backbone=backbone, norm="batch", norm_eps=0.02)
     network = stirred(network)
-    frozen = model.build(dataclasses.replace(config, norm="frozen"), 3)
+    frozen = networks.build(dataclasses.replace(config, norm="frozen"), 3)
     frozen.load_state_dict({name: one for name, one in network.state_dict().items() if "num_batches" not in name})
     norms = [module for module in frozen.backbone.body.modules() if hasattr(module, "running_var")]
     assert norms
@@ -147,7 +148,7 @@ def test_norms_and_their_epsilon_are_named_as_timm_makes_them():
     assert (chosen(weights="imagenet").norm, chosen(weights="imagenet").norm_eps) == ("frozen", 1e-5)
     assert chosen(backbone="tf_efficientnet_lite0").norm_eps == 1e-3
     assert chosen(norm_eps=0.5).norm_eps == 0.5
-    assert chosen(backbone="convnext_atto").norm_eps == model.TORCH_EPS  # it has none
+    assert chosen(backbone="convnext_atto").norm_eps == networks.TORCH_EPS  # it has none
 
 
 def test_pixels_are_normalised_as_the_backbone_was_trained():
@@ -163,7 +164,7 @@ class TestWeights:
         torch.save(classifier.state_dict(), tmp_path / "weights.pth")
         network, config = built(weights=str(tmp_path / "weights.pth"))
         assert config.norm == "frozen"
-        random = model.load_initial_weights(network, config)
+        random = load_initial_weights(network, config)
         name = "blocks.1.0.conv_exp.weight"
         assert torch.equal(network.backbone.body.state_dict()[name], classifier.state_dict()[name])
         assert random
@@ -175,7 +176,7 @@ class TestWeights:
         classifier = timm.create_model("convnext_atto", pretrained=False)
         save_file(classifier.state_dict(), tmp_path / "model.safetensors")
         network, config = built(backbone="convnext_atto", weights=str(tmp_path / "model.safetensors"))
-        model.load_initial_weights(network, config)
+        load_initial_weights(network, config)
         assert torch.equal(
             network.backbone.body.state_dict()["stem_0.weight"], classifier.state_dict()["stem.0.weight"]
         )
@@ -192,8 +193,8 @@ class TestWeights:
         start = chosen(weights=str(tmp_path / "a.ckpt"))
         assert start.norm == "batch"
         torch.manual_seed(5)
-        other = model.build(start, 7)
-        random = model.load_initial_weights(other, start)
+        other = networks.build(start, 7)
+        random = load_initial_weights(other, start)
         assert all(name.startswith("roi_heads.box_predictor") for name in random)
         for name in ("backbone.body.conv_stem.weight", "backbone.fpn.inner_blocks.0.0.weight"):
             assert torch.equal(other.state_dict()[name], network.state_dict()[name])
@@ -202,17 +203,17 @@ class TestWeights:
         torch.save(timm.create_model("resnet10t", pretrained=False).state_dict(), tmp_path / "a.pth")
         network, config = built(weights=str(tmp_path / "a.pth"))
         with pytest.raises(KitError, match=f"to hold weights of {TINY}"):
-            model.load_initial_weights(network, config)
+            load_initial_weights(network, config)
 
     def test_coco_weights_do_not_exist_and_the_error_names_those_that_do(self):
         network, _ = built()
         with pytest.raises(KitError) as caught:
-            model.load_initial_weights(network, chosen(weights="coco"))
+            load_initial_weights(network, chosen(weights="coco"))
         assert "imagenet fills the backbone" in caught.value.do
 
     def test_a_network_without_published_weights_says_so(self):
         with pytest.raises(KitError, match="timm has none"):
-            timm_detectors.pretrained("lcnet_035")
+            timm_backbones.pretrained("lcnet_035")
 
     @pytest.mark.slow
     def test_downloaded_weights_fill_the_backbone_and_missing_ones_name_the_page_and_the_way_without(
@@ -269,7 +270,7 @@ def test_a_run_trains_resumes_its_knobs_and_gives_its_weights_to_another(toy):
 
     from kit import verbs
     from kit.config import load
-    from kit.runs import Run
+    from kit.runs.folder import Run
 
     knobs = (*TOY, "training.max_epochs=1", "model.detector=retinanet_timm", f"model.backbone={TINY}",
              "model.fpn_channels=64")  # fmt: skip

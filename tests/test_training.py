@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit import schedule, training, verbs
-from kit.checkpoints import load_checkpoint
 from kit.config import TrainingConfig
 from kit.core.errors import KitError
-from kit.inference import kept_weights
-from kit.runs import Run, read_finished, read_split
+from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.folder import Run, read_finished, read_split
+from kit.runs.out_of_fold import kept_weights
 
 SEED = TrainingConfig()
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.config import VIEW_NAMES, InferenceConfig
-from kit.tta import View, views
+from kit.detectors.tta import View, views
 
 ALL = {view.name: view for view in views(InferenceConfig())}
 EMPTY = np.zeros((0, 4), dtype=np.float32)

@@ -12,8 +12,8 @@ from test_demo import PATIENCE_SECONDS, started
 
 from kit import verbs
 from kit.core.errors import KitError
-from kit.locks import holding, working
-from kit.runs import Run
+from kit.runs.folder import Run
+from kit.runs.locks import holding, working
 from kit.schemas.tables import validate_submission
 from kit.submission import read_submissions
 

@@ -18,10 +18,10 @@ from test_demo import PATIENCE_SECONDS, started
 from test_training import interrupted_after_one_epoch
 
 from kit import verbs
-from kit.checkpoints import load_checkpoint
 from kit.config import load
-from kit.runs import Run, read_split
-from kit.store import bare_detector
+from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.folder import Run, read_split
+from kit.runs.out_of_fold import bare_detector
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2")
 A_MINUTE = 60

@@ -16,13 +16,14 @@ from kit.choosing import location_prior, one_box
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import load_training
-from kit.inference import read_detections
-from kit.locks import holding
 from kit.metrics import average_precision
 from kit.report import current_report, evaluate
-from kit.runs import Run, existing, newest_finished, read_split
+from kit.runs.detections import read_detections
+from kit.runs.folder import Run, existing, newest_finished, read_split
+from kit.runs.locks import holding
+from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import validate_submission
-from kit.scoring import held_out, image_sizes, out_of_fold_priors
+from kit.scoring import held_out, out_of_fold_priors
 from kit.submission import read_submissions
 
 

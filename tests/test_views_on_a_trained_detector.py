@@ -10,10 +10,10 @@ from kit.boxes.fusion import fuse
 from kit.boxes.geometry import CORNERS, flip_horizontally
 from kit.config import VIEW_NAMES, FusionConfig
 from kit.data.competition import load_training
-from kit.inference import read_detections
+from kit.detectors.tta import ZOOM_IN, ZOOM_OUT
 from kit.metrics import average_precision
-from kit.runs import Run, read_split
-from kit.tta import ZOOM_IN, ZOOM_OUT
+from kit.runs.detections import read_detections
+from kit.runs.folder import Run, read_split
 
 SIDE = 96
 ENOUGH = 0.85

@@ -74,7 +74,7 @@ def _command(words, log):
 
 
 def _main():
-    from kit import demo, report, store, training, verbs  # noqa: F401
+    from kit.runs import out_of_fold  # noqa: F401
 
     os.chdir(ROOT)
     with Path(sys.argv[1]).open("ab", buffering=0) as log:

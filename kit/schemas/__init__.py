@@ -17,7 +17,7 @@ __all__, __getattr__ = front_door(
             "validate_submission",
         ),
         "detections": ("DETECTION_COLUMNS", "check_detections"),
-        "image_headers": ("ImageFacts", "image_headers", "image_names"),
+        "image_headers": ("ImageFacts", "image_names"),
         "csv_text": ("TableError",),
     },
 )

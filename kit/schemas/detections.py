@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 import pandera.pandas as pa
@@ -61,3 +63,11 @@ _DETECTIONS = pa.DataFrameSchema(
         "score": pa.Column(float, pa.Check.in_range(0, 1), coerce=True),
     }
 )
+
+
+def detection_table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Parts of a table of raw detections as one, with the column types that are stored; no part gives no row."""
+    filled = [part for part in parts if len(part)]
+    table = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(DETECTION_COLUMNS))
+    kinds = dict.fromkeys(("run", "view", "image_id", "label"), "object") | {"fold": "int64"}
+    return table.astype(kinds | dict.fromkeys((*CORNERS, "score"), "float32"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,3 +61,8 @@ def _header(path: Path) -> ImageFacts:
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
             Image.DecompressionBombWarning) as error:  # fmt: skip
         return ImageFacts(path, 0, 0, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+
+
+def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
+    """Width and height in pixels by image_id."""
+    return {image_id: (fact.width_px, fact.height_px) for image_id, fact in facts.items()}

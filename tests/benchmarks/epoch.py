@@ -19,9 +19,9 @@ from kit.config import Config
 from kit.data.competition import TrainingData, load_training
 from kit.data.dataset import DetectionDataset, EpochSampler, collate
 from kit.data.synthetic.generator import write_competition
-from kit.memory import keeping_freed_memory
-from kit.model import network_input
-from kit.runs import Run, Split
+from kit.detectors.memory import keeping_freed_memory
+from kit.detectors.networks import network_input
+from kit.runs.folder import Run, Split
 from kit.training import fit
 
 from .detectors import config_of, detector_of

@@ -25,8 +25,8 @@ from kit.data.pixel_cache import open_cache
 from kit.data.splits import held_out
 from kit.metrics import average_precision
 from kit.report import THRESHOLDS
+from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
-from kit.scoring import image_sizes
 from kit.submission import Origin, write_submission
 
 from .measure import CPU, Row, timed

@@ -16,7 +16,7 @@ import torch
 
 from kit.data.dataset import Sample, collate, training_dataset
 from kit.data.synthetic.generator import write_competition
-from kit.model import network_input
+from kit.detectors.networks import network_input
 
 from .measure import CPU, Row, in_turn
 from .seed_way import SeedDataset

@@ -21,11 +21,11 @@ from kit.config import Config
 from kit.data.competition import TrainingData, load_training
 from kit.data.dataset import DetectionDataset
 from kit.data.synthetic.generator import write_competition
-from kit.inference import Source, detect
+from kit.detectors.inference import Source, detect
+from kit.detectors.networks import network_input
 from kit.metrics import average_precision
-from kit.model import network_input
 from kit.report import THRESHOLDS
-from kit.scoring import image_sizes
+from kit.schemas.image_headers import image_sizes
 
 from . import seed_way
 from .detectors import config_of, detector_of

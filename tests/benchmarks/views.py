@@ -11,10 +11,10 @@ from torch import Tensor
 from kit.config import Config
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.synthetic.generator import LABELS, write_competition
-from kit.inference import Source, detect
-from kit.memory import keeping_freed_memory
-from kit.model import network_input
-from kit.tta import views
+from kit.detectors.inference import Source, detect
+from kit.detectors.memory import keeping_freed_memory
+from kit.detectors.networks import network_input
+from kit.detectors.tta import views
 
 from . import seed_way
 from .detectors import config_of, detector_of

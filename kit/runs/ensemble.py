@@ -8,21 +8,15 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-
-import pandas as pd
 
 from kit.config import Config, differences, load, override, save
 from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
-from kit.core.progress import Track, silent
-from kit.data.competition import TestData, TrainingData
-from kit.inference import KEY, merge_detections, read_detections
-from kit.locks import working
-from kit.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
-from kit.runs import Run, Split, mark_finished, read_finished, read_split, require_finished
-from kit.store import stored
+from kit.data.competition import TrainingData
+from kit.runs.detections import KEY, held_out_detections, merge_detections, read_detections
+from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split, require_finished
+from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
 
 KEPT = "ensemble"  # in place of which weights were kept
 _SHOWN_IMAGES = 5
@@ -52,7 +46,7 @@ def ensemble(
     wanted = tuple(zip(of, factors, strict=True))
     if run.config.exists():
         _require_this(run, wanted)
-    base = load(run.config) if run.config.exists() else _config([_member(run, name) for name in of])
+    base = load(run.config) if run.config.exists() else _config([member_run(run, name) for name in of])
     config = override(base, assignments)
     if differences(base, config):
         raise KitError(
@@ -74,43 +68,9 @@ def refresh(run: Run) -> None:
         _assemble(run, [(one.run, one.weight) for one in read_ensemble(run).members])
 
 
-def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -> pd.DataFrame:
-    """A run's detections of the held-out or the test images, made where they are missing and can be.
-
-    Raises KitError where a checkpoint or a member of an ensemble is gone, or an adopted file had none.
-    """
-    path = run.detections(data.part)
-    if run.ensemble.exists():
-        refresh(run)
-        if isinstance(data, TrainingData):
-            return read_detections(path)
-        tables = []
-        for one in (_member(run, each.run) for each in members(run)):
-            with working(one):
-                tables.append(detections(one, data, track))
-        return merge_detections(path, tables)
-    if not run.adopted.exists():
-        return stored(run, load(run.config), read_split(run), data, track)
-    if not path.exists():
-        raise KitError(
-            f"detections of the {data.part} images in the file that run {run.name!r} adopted", "none",
-            "adopt a file that has them too, under another --run NAME",
-        )  # fmt: skip
-    return read_detections(path)
-
-
-def held_out_detections(run: Run) -> Path:
-    """Where a run's detections of the held-out images lie. Raises KitError where they were lost."""
-    path = run.detections(TrainingData.part)
-    if not path.exists():
-        do = "adopt the file again" if run.adopted.exists() else f"`invoke train --run {run.name}` makes them anew"
-        raise KitError(f"the detections {path}", "no such file", do)
-    return path
-
-
 def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
     """Write split, detections and end of an ensemble of (run, weight), where they are not up to date."""
-    runs = [_member(run, name) for name, _ in wanted]
+    runs = [member_run(run, name) for name, _ in wanted]
     split = _common_split(runs, [read_split(one) for one in runs])
     looks = [members(one)[0] for one in runs]
     now = Ensemble(
@@ -157,7 +117,7 @@ def _require_this(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
         )
 
 
-def _member(run: Run, name: str) -> Run:
+def member_run(run: Run, name: str) -> Run:
     """A member of an ensemble: finished, and itself no ensemble."""
     one = Run(run.workspace, name)
     if not one.config.exists():

@@ -12,7 +12,7 @@ from kit.boxes.fusion import fuse
 from kit.config import FusionConfig, load
 from kit.core.errors import KitError
 from kit.core.json_files import read_record
-from kit.runs import Run, read_split
+from kit.runs.folder import Run, read_split
 
 _LEAST_MEMBERS = 2
 _SHOWN = 3
@@ -77,16 +77,6 @@ def read_ensemble(run: Run) -> Ensemble:
 def read_adopted(run: Run) -> Adopted:
     """Where adopted detections came from."""
     return read_record(run.adopted, Adopted, "restore it, or adopt the file again under another --run NAME")
-
-
-def require_trainable(run: Run) -> None:
-    """Raise KitError for a run that is made of others' detections: there is nothing to train."""
-    kind = "an ensemble" if run.ensemble.exists() else "adopted" if run.adopted.exists() else ""
-    if kind:
-        raise KitError(
-            "the name of a run to train", f"{run.name!r}, which is {kind}",
-            f"`invoke evaluate --run {run.name}`, or train under another --run NAME",
-        )  # fmt: skip
 
 
 def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) -> pd.DataFrame:

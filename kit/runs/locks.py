@@ -14,7 +14,7 @@ from filelock import Timeout
 from kit.core.errors import KitError
 from kit.core.files import make_folder, remove_partials, write_text
 from kit.core.locks import locked
-from kit.runs import Run
+from kit.runs.folder import Run
 
 
 @contextlib.contextmanager

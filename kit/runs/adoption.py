@@ -21,9 +21,9 @@ from kit.core.json_files import write_json
 from kit.core.progress import Track, silent
 from kit.data.competition import TestData, TrainingData, has_test, load_test, load_training, patients
 from kit.data.splits import cross_fits
-from kit.inference import write_detections
-from kit.members import Adopted, read_adopted
-from kit.runs import Run, Split, mark_finished, read_split, workspace_config
+from kit.runs.detections import write_detections
+from kit.runs.folder import Run, Split, mark_finished, read_split, workspace_config
+from kit.runs.members import Adopted, read_adopted
 from kit.schemas.coco import coco_cells
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
 from kit.schemas.detections import DETECTION_COLUMNS

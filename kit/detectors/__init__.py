@@ -1,0 +1,1 @@
+"""Networks by name, weights in and out, images to raw detections."""

@@ -1,0 +1,162 @@
+"""The detectors by name, and the way of weights in and out.
+
+torchvision decides by the weights that it is asked for whether BatchNorm is frozen, and with COCO weights
+sets its epsilon to 0. Here both are named and kept in the run's config, so that a rebuilt network is the same.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+from torch.nn.functional import pad
+from torchvision.models import MobileNet_V3_Large_Weights, ResNet50_Weights, detection
+from torchvision.models._api import WeightsEnum
+from torchvision.models.detection.rpn import RegionProposalNetwork
+from torchvision.models.detection.transform import GeneralizedRCNNTransform
+from torchvision.ops import FrozenBatchNorm2d
+
+from kit.config import ModelConfig
+from kit.detectors import timm_backbones
+from kit.detectors.tiny import tiny_fcos
+
+TORCH_EPS = 1e-5
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """A detector: how it is built without weights, and what pretrained weights for it were made with."""
+
+    build: Callable[[ModelConfig, int], nn.Module]
+    coco: WeightsEnum | None
+    imagenet: WeightsEnum | None
+    pretrained_norm: str
+    coco_eps: float = TORCH_EPS
+
+
+class NoResize(GeneralizedRCNNTransform):
+    """torchvision's normalising and batching, with images kept at the size in which they come.
+
+    The strides want sides that are multiples of 32. What is missing repeats the image's border: torchvision's
+    grey bars looked like findings to the network (demo: view ``zoom_out`` .57 with bars, .69 without).
+    """
+
+    def resize(
+        self, image: Tensor, target: dict[str, Tensor] | None = None
+    ) -> tuple[Tensor, dict[str, Tensor] | None]:
+        """Return both as they are: a view chose the size."""
+        return image, target
+
+    def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
+        """Stack images (3, h, w) of any sizes, each continued to the right and below by its border."""
+        height, width = (
+            math.ceil(max(image.shape[side] for image in images) / size_divisible) * size_divisible
+            for side in (1, 2)
+        )
+        grown = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
+        return torch.cat(
+            [pad(image[None], margin, mode="replicate") for image, margin in zip(images, grown, strict=True)]
+        )
+
+
+def build(config: ModelConfig, classes: int) -> nn.Module:
+    """The detector for ``classes`` findings with random weights, its floors and norm layers as configured.
+
+    Labels are 1..classes; 0 is background. ``config`` is one that ``resolved`` has named the norms of.
+    """
+    model: Any = DETECTORS[config.detector].build(config, classes + 1)
+    old = model.transform
+    model.transform = NoResize(1, 1, old.image_mean, old.image_std, size_divisible=old.size_divisible)
+    body = model.backbone.body
+    for module in body.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.eps = config.norm_eps
+    if config.norm == "frozen":
+        timm_backbones.freeze_norms(body) if config.backbone else _freeze_norms(body)
+    _lower_floors(model, config)
+    return model
+
+
+def network_input(images: Sequence[UInt8[Tensor, "1 _h _w"]]) -> list[Float[Tensor, "3 _h2 _w2"]]:
+    """Grey bytes as the detectors want them: three equal channels in 0..1, on the images' own device."""
+    return [(image.to(torch.float32) / 255).expand(3, -1, -1) for image in images]
+
+
+def _torchvision(name: str) -> Callable[[ModelConfig, int], nn.Module]:
+    def build_one(_: ModelConfig, classes: int) -> nn.Module:
+        return getattr(detection, name)(weights=None, weights_backbone=None, num_classes=classes)
+
+    return build_one
+
+
+def _timm(kind: str) -> Family:
+    def build_one(config: ModelConfig, classes: int) -> nn.Module:
+        return timm_backbones.build_timm(kind, config.backbone, config.fpn_channels, classes)
+
+    return Family(build_one, coco=None, imagenet=None, pretrained_norm="frozen")
+
+
+DETECTORS: dict[str, Family] = {
+    "fasterrcnn_resnet50_fpn_v2": Family(
+        _torchvision("fasterrcnn_resnet50_fpn_v2"),
+        detection.FasterRCNN_ResNet50_FPN_V2_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="batch",
+    ),
+    "fasterrcnn_resnet50_fpn": Family(
+        _torchvision("fasterrcnn_resnet50_fpn"),
+        detection.FasterRCNN_ResNet50_FPN_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+        coco_eps=0.0,
+    ),
+    "fasterrcnn_mobilenet_v3_large_fpn": Family(
+        _torchvision("fasterrcnn_mobilenet_v3_large_fpn"),
+        detection.FasterRCNN_MobileNet_V3_Large_FPN_Weights.COCO_V1,
+        MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+    ),
+    "fasterrcnn_mobilenet_v3_large_320_fpn": Family(
+        _torchvision("fasterrcnn_mobilenet_v3_large_320_fpn"),
+        detection.FasterRCNN_MobileNet_V3_Large_320_FPN_Weights.COCO_V1,
+        MobileNet_V3_Large_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+    ),
+    "retinanet_resnet50_fpn_v2": Family(
+        _torchvision("retinanet_resnet50_fpn_v2"),
+        detection.RetinaNet_ResNet50_FPN_V2_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="batch",
+    ),
+    "fcos_resnet50_fpn": Family(
+        _torchvision("fcos_resnet50_fpn"),
+        detection.FCOS_ResNet50_FPN_Weights.COCO_V1,
+        ResNet50_Weights.IMAGENET1K_V1,
+        pretrained_norm="frozen",
+    ),
+    "fcos_tiny": Family(tiny_fcos, coco=None, imagenet=None, pretrained_norm="batch"),
+    **{f"{kind}_timm": _timm(kind) for kind in timm_backbones.KINDS},
+}
+
+
+def _lower_floors(model: nn.Module, config: ModelConfig) -> None:
+    # Faster R-CNN keeps its floors in its heads, the one-stage detectors in themselves.
+    holder: Any = getattr(model, "roi_heads", model)
+    holder.score_thresh = config.score_floor
+    holder.nms_thresh = config.nms_iou
+    holder.detections_per_img = config.detections_per_image
+    if isinstance(rpn := getattr(model, "rpn", None), RegionProposalNetwork):
+        rpn.score_thresh = 0.0  # the 320 px variant drops proposals below .05 otherwise
+
+
+def _freeze_norms(module: nn.Module) -> None:
+    for name, child in module.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(module, name, FrozenBatchNorm2d(child.num_features, eps=child.eps))
+        else:
+            _freeze_norms(child)

@@ -1,0 +1,139 @@
+"""Starting weights: downloaded, from a file, or none; and the norm layers that they were made with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlparse
+
+import torch
+from torch import Tensor, nn
+from torchvision.models._api import WeightsEnum
+
+from kit.config import ModelConfig
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.detectors import timm_backbones
+from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.networks import DETECTORS, TORCH_EPS
+
+_CHECK_WEIGHTS = "check model.weights: coco, imagenet, none or the path of a weights file"
+
+
+def resolved(config: ModelConfig) -> ModelConfig:
+    """The same configuration with ``norm`` and ``norm_eps`` named where they were left to the weights.
+
+    Raises KitError where they stand in a file that cannot be read.
+    """
+    if config.norm != "auto" and config.norm_eps >= 0:
+        return config
+    family = DETECTORS[config.detector]
+    pretrained = config.weights != "none"
+    norm = family.pretrained_norm if pretrained else "batch"
+    eps = TORCH_EPS if config.weights in ("none", "imagenet") else family.coco_eps
+    if config.backbone and config.norm_eps < 0:
+        eps = timm_backbones.norm_eps(config.backbone) or eps
+    if pretrained and config.weights not in ("coco", "imagenet"):
+        norm, eps = _saved_norm(Path(config.weights), norm, eps)
+    return dataclasses.replace(
+        config,
+        norm=norm if config.norm == "auto" else config.norm,
+        norm_eps=eps if config.norm_eps < 0 else config.norm_eps,
+    )
+
+
+def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
+    """Put the configured starting weights into a new detector; the names of tensors that stayed random.
+
+    ``coco`` and a file fill all that fits (a head for other classes does not), ``imagenet`` the backbone.
+    Raises KitError where a download is impossible, or a file is none of this detector's.
+    """
+    if config.weights == "none":
+        return []
+    family = DETECTORS[config.detector]
+    if config.weights == "imagenet" and config.backbone:
+        return _load_body(model, timm_backbones.pretrained(config.backbone), "the ImageNet weights")
+    if config.weights == "imagenet":
+        return _load_backbone(model, _downloaded(family.imagenet, config))
+    if config.weights == "coco":
+        return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
+    weights = _state_dict(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
+    if config.backbone and not any(name.startswith("backbone.") for name in weights):
+        of_body = timm_backbones.from_file(config.backbone, weights, config.weights)
+        return _load_body(model, of_body, config.weights)
+    return _load_fitting(model, weights, config.weights)
+
+
+def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str, Tensor]:
+    if weights is None:
+        raise KitError(
+            f"weights that exist for {config.detector}", f"model.weights={config.weights}",
+            f"--set model.weights={'imagenet fills the backbone, ' if config.backbone else ''}none trains from "
+            "scratch; a file of an earlier run works too",
+        )  # fmt: skip
+    goal = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+    start = goal.stem.rpartition("-")[2]  # torchvision's names end with the first digits of the hash
+    try:
+        # Not get_state_dict: it takes a file that is there as it is, and runs the code in it.
+        if not goal.exists():
+            goal.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(goal), start, progress=True)
+    except (OSError, RuntimeError) as error:
+        raise KitError(
+            f"to download the {config.weights} weights of {config.detector}",
+            str(error) or type(error).__name__,
+            f"fetch {weights.url} elsewhere and put it at {goal}; --set model.weights=none goes without",
+        ) from error
+    if not (found := sha256(goal)).startswith(start):
+        raise KitError(f"{goal} to have a SHA-256 that begins with {start}", found, f"fetch {weights.url} anew")
+    return load_checkpoint(goal, f"fetch {weights.url} anew")
+
+
+def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
+    inner = checkpoint.get("state_dict", checkpoint)
+    return inner if isinstance(inner, dict) else {}
+
+
+def _saved_norm(path: Path, norm: str, eps: float) -> tuple[str, float]:
+    """The norm and its epsilon as a checkpoint of the kit names them, else those given."""
+    kit = load_checkpoint(path, _CHECK_WEIGHTS).get("kit", {})
+    saved = kit.get("model", {}) if isinstance(kit, dict) else {}
+    found = (saved.get("norm", norm), saved.get("norm_eps", eps)) if isinstance(saved, dict) else (saved, None)
+    if found[0] not in ("batch", "frozen") or not isinstance(found[1], float) or not 0 <= found[1] < 1:
+        raise KitError(f"{path} to name its norm and norm_eps", ", ".join(map(repr, found)), _CHECK_WEIGHTS)
+    return found[0], found[1]
+
+
+def _load_backbone(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
+    # A MobileNet's layers stand under "features." in the classifier, at the top in the detector's body.
+    bare = {name.removeprefix("features."): tensor for name, tensor in weights.items()}
+    return _load_body(model, bare, "the ImageNet weights")
+
+
+def _load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
+    _load_fitting(model.get_submodule("backbone.body"), weights, source)
+    return [name for name in model.state_dict() if not name.startswith("backbone.body.")]
+
+
+def _fits(found: object, own: Tensor) -> bool:
+    return (
+        isinstance(found, Tensor)
+        and found.layout == own.layout
+        and found.shape == own.shape
+        and torch.can_cast(found.dtype, own.dtype)
+    )
+
+
+def _load_fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
+    own = model.state_dict()
+    fitting = {name: tensor for name, tensor in weights.items() if name in own and _fits(tensor, own[name])}
+    missing = [name for name in own if name not in fitting and not name.endswith("num_batches_tracked")]
+    if len(fitting) < len(own) / 2:
+        raise KitError(
+            f"{source} to fit this detector", f"{len(fitting)} of its {len(own)} tensors do",
+            "choose the model.detector that the file was made with",
+        )  # fmt: skip
+    model.load_state_dict(fitting, strict=False)
+    return missing

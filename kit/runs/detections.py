@@ -1,0 +1,62 @@
+"""The stored detections of a run: parquet files, each with a key that says what it was made from."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kit.core.errors import KitError
+from kit.core.files import replacing
+from kit.data.competition import TrainingData
+from kit.runs.folder import Run
+from kit.schemas.detections import check_detections, detection_table
+
+KEY = "kit_source"
+
+
+def merge_detections(
+    path: Path, tables: Sequence[pd.DataFrame], image_ids: Sequence[str] | None = None
+) -> pd.DataFrame:
+    """Stored tables, or their rows on some images, as one at ``path``, written where it is not theirs already."""
+    content = json.dumps([[table.attrs.get(KEY) for table in tables], image_ids])
+    key = hashlib.sha256(content.encode()).hexdigest()
+    if path.exists() and (merged := read_detections(path)).attrs.get(KEY) == key:
+        return merged
+    table = detection_table(
+        [rows if image_ids is None else rows[rows["image_id"].isin(image_ids)] for rows in tables]
+    )
+    write_detections(table, path, key)
+    return table
+
+
+def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:
+    """Store a table together with a key that says what it was made from."""
+    table.attrs = {KEY: key}
+    with replacing(path) as partial:
+        table.to_parquet(partial, index=False)
+
+
+def read_detections(path: Path) -> pd.DataFrame:
+    """Read and check a stored table. Raises KitError where it is broken."""
+    try:
+        table = pd.read_parquet(path)
+    # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
+    except Exception as error:
+        raise KitError(
+            f"{path} to be a table of detections", (str(error) or type(error).__name__).splitlines()[0],
+            "delete it; the next `invoke train` or `invoke predict` of the run makes it anew",
+        ) from error  # fmt: skip
+    return check_detections(table, str(path))
+
+
+def held_out_detections(run: Run) -> Path:
+    """Where a run's detections of the held-out images lie. Raises KitError where they were lost."""
+    path = run.detections(TrainingData.part)
+    if not path.exists():
+        do = "adopt the file again" if run.adopted.exists() else f"`invoke train --run {run.name}` makes them anew"
+        raise KitError(f"the detections {path}", "no such file", do)
+    return path

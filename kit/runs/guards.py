@@ -1,0 +1,29 @@
+"""What must hold before a run is used: it can be trained, its data are those it was started with."""
+
+from __future__ import annotations
+
+from kit.core.errors import KitError
+from kit.data.competition import TrainingData
+from kit.runs.folder import Run, Split
+
+
+def require_trainable(run: Run) -> None:
+    """Raise KitError for a run that is made of others' detections: there is nothing to train."""
+    kind = "an ensemble" if run.ensemble.exists() else "adopted" if run.adopted.exists() else ""
+    if kind:
+        raise KitError(
+            "the name of a run to train", f"{run.name!r}, which is {kind}",
+            f"`invoke evaluate --run {run.name}`, or train under another --run NAME",
+        )  # fmt: skip
+
+
+def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
+    """Raise KitError where train.csv or the images are not those that the run was started with."""
+    changed = sorted(set(split.images) ^ set(data.image_ids))
+    if split.table_sha256 != data.table_sha256 or changed:
+        images = f", {len(changed)} images added or gone, such as {changed[0]}" if changed else ""
+        raise KitError(
+            f"the train.csv and images that run {run.name!r} was started with ({split.table_sha256[:12]}...)",
+            f"train.csv {data.table_sha256[:12]}...{images}",
+            "put the old files back, or train under another --run name",
+        )
