@@ -73,7 +73,7 @@ def download(
         f"({sum(found.files.values()) / 2**20:.1f} MiB) in {Path(workspace) / 'data'}, {origin[found.origin]}"
     )
     if not already:
-        from kit.audit_report import audit_workspace
+        from kit.reports.audit_report import audit_workspace
 
         _show_audit(audit_workspace(Path(workspace), config, _bar))
 
@@ -95,8 +95,8 @@ def explore(context: Context, set_: Iterable[str] | None = None, workspace: str 
 @verb(iterable=["set_"], help=WORKSPACE | SET)
 def audit(context: Context, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Look for what is wrong with the data: a table here, audit.html and audit.json in WORKSPACE/audit."""
-    from kit.audit_report import audit_workspace
     from kit.config import override
+    from kit.reports.audit_report import audit_workspace
     from kit.runs.folder import workspace_config
 
     config = override(workspace_config(Path(workspace)), set_ or ())

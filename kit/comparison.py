@@ -9,7 +9,6 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-from kit import canvas, score_charts
 from kit.choosing import one_box
 from kit.core.errors import KitError
 from kit.core.json_files import without_nan, write_json
@@ -19,6 +18,7 @@ from kit.metrics import average_precision
 from kit.metrics.average_precision import Matches
 from kit.metrics.bootstrap import Interval, Intervals, difference
 from kit.report import current_report
+from kit.reports import comparison_charts, figures
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split
 from kit.runs.locks import working
@@ -73,7 +73,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
     }
     result = without_nan(result)
     with alone_in(comparison_folder(a, b)) as folder:
-        canvas.save(score_charts.differences(result), folder / "comparison.png")
+        figures.save(comparison_charts.differences(result), folder / "comparison.png")
         write_json(folder / "comparison.json", result)
     return result
 

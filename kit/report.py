@@ -16,7 +16,6 @@ from typing import Any
 import pandas as pd
 
 import kit
-from kit import explore
 from kit.choosing import location_prior
 from kit.choosing.one_box import Decision, answers_to_detections
 from kit.choosing.selection import RULES, Rule, fit_rules, preferred
@@ -28,6 +27,7 @@ from kit.core.progress import Track, silent
 from kit.data.competition import MAPPING, has_test, patients
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import losses
+from kit.reports import run_report
 from kit.runs.detections import held_out_detections
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, Split, read_history, require_finished
@@ -118,7 +118,7 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     }
     report = without_nan(report)
     paths = {image_id: held.data.pixels.facts[image_id].path for image_id in split.validation}
-    explore.run_report(report, truth, held.candidates, answers.table, histories, paths, run.folder, seed)
+    run_report.run_report(report, truth, held.candidates, answers.table, histories, paths, run.folder, seed)
     write_json(run.report, report)
     return report
 

@@ -50,18 +50,18 @@ def plot_is_stale(folder: Path) -> bool:
 
 def draw(folder: Path) -> Path:
     """Write ``scores.png`` beside the submissions, atomically."""
-    from kit import canvas, charts
+    from kit.reports import comparison_charts, figures
 
     submissions = read_submissions(folder)
     points = [
-        charts.ScorePoint(one.number, *_across(one), one.public_score)
+        comparison_charts.ScorePoint(one.number, *_across(one), one.public_score)
         for one in submissions
         if one.public_score is not None and (one.origin.expected or one.origin.local_score is not None)
     ]
     winner = best(submissions)
-    figure = charts.local_against_public(points, winner.number if winner else None)
+    figure = comparison_charts.local_against_public(points, winner.number if winner else None)
     with locked(make_folder(folder) / LOCK_NAME):  # who files a submission clears away what looks half written
-        canvas.save(figure, folder / PLOT_NAME)
+        figures.save(figure, folder / PLOT_NAME)
     return folder / PLOT_NAME
 
 

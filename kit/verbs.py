@@ -19,9 +19,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from kit import explore
 from kit import report as reports
-from kit.audit_report import audit_workspace, require_sound
 from kit.choosing import location_prior, one_box
 from kit.choosing.selection import Rule
 from kit.config import (
@@ -46,6 +44,8 @@ from kit.detectors import weights
 from kit.detectors.hardware import devices
 from kit.path import candidates_for_test
 from kit.report import current_report
+from kit.reports import dataset_report
+from kit.reports.audit_report import audit_workspace, require_sound
 from kit.runs.ensemble import refresh
 from kit.runs.folder import (
     Finished,
@@ -195,12 +195,12 @@ def adjust(run: Run, assignments: Sequence[str]) -> None:
     _save_changed(run, wanted)
 
 
-def describe(workspace: Path, config: Config, track: Track = silent) -> explore.DatasetReport:
+def describe(workspace: Path, config: Config, track: Track = silent) -> dataset_report.DatasetReport:
     """The dataset report in ``WORKSPACE/explore``."""
     training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
     everyone = [*training_data.image_ids, *test.image_ids]
     with alone_in(workspace / "explore") as folder:
-        return explore.dataset_report(
+        return dataset_report.dataset_report(
             training_data.annotations,
             test.mapping,
             training_data.pixels.facts,

@@ -9,12 +9,12 @@ import pytest
 from conftest import TOY, toy_config
 from PIL import Image
 
-from kit.audit_report import audit_workspace, require_sound
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import KitError
 from kit.data import audit
 from kit.data.provenance import DownloadRecord, has_own_table, read_download, record_download
 from kit.data.synthetic.generator import LABELS, STATISTICS, draw_findings
+from kit.reports.audit_report import audit_workspace, require_sound
 from kit.schemas.csv_text import TableError
 from kit.schemas.image_headers import ImageFacts
 

@@ -8,12 +8,12 @@ import pandas as pd
 import pytest
 from stores import detector, one_box_images
 
-from kit import score_charts
 from kit.comparison import compare, comparison_folder, verdict
 from kit.core.errors import KitError
 from kit.core.json_files import read_json, write_json
 from kit.metrics.average_precision import match
 from kit.metrics.bootstrap import Interval, difference
+from kit.reports import comparison_charts
 from kit.runs.folder import Run, read_split
 
 
@@ -77,7 +77,7 @@ def test_the_figure_draws_what_is_known(ends):
     part = row | {"per_class": {"Mass": row, "Nodule": row | {"difference": None}}}
     result = {"runs": ["a", "b$"], "images": {"many_box": 5, "one_box": 4}, "many_box": part,
               "one_box": row | {"per_class": {}}}  # fmt: skip
-    first, second = score_charts.differences(result).axes
+    first, second = comparison_charts.differences(result).axes
     lines = len(first.lines)
     assert lines == 1 + 2 * (1 if ends[0] is None else 2)  # the line at 0; the mean and one class
     assert len(second.lines) == 1 + (1 if ends[0] is None else 2)

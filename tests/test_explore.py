@@ -12,10 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit import canvas, charts, explore, pages
 from kit.boxes.geometry import CORNERS
-from kit.canvas import PREDICTION, TRUTH, Mark
 from kit.data import statistics
+from kit.reports import dataset_charts, dataset_report, figures, html, pictures, run_charts, run_report
+from kit.reports.figures import PREDICTION, TRUTH, Mark
 from kit.schemas.image_headers import ImageFacts
 
 SCRIPT = "<script>document.title='ran'</script>"
@@ -64,7 +64,7 @@ def mapping_on(images):
 
 
 def describe(annotations, train, test, folder, seed=1):
-    return explore.dataset_report(
+    return dataset_report.dataset_report(
         annotations, mapping_on(test), train, test, patients_of(train, test), folder, seed
     )
 
@@ -124,7 +124,7 @@ def reported(train, tmp_path_factory):
     report = report_content({label: class_scores(0.5) for label in LABELS}, curve)
     paths = {image_id: facts.path for image_id, facts in train.items()}
     folder = tmp_path_factory.mktemp("reported")
-    return explore.run_report(report, truth, candidates, answers, [history], paths, folder, 1)
+    return run_report.run_report(report, truth, candidates, answers, [history], paths, folder, 1)
 
 
 def markup(page):
@@ -135,7 +135,7 @@ def markup(page):
 def assert_png(path):
     with Image.open(path) as image:
         assert image.format == "PNG"
-        assert image.width == round(canvas.WIDTH_IN * 140)
+        assert image.width == round(figures.WIDTH_IN * 140)
         assert 100 < image.height < 20_000
 
 
@@ -152,7 +152,9 @@ def test_data_without_a_box_still_make_a_report(train, test, tmp_path):
 def test_a_run_without_truth_detections_or_history_still_makes_a_report(images, train, tmp_path):
     paths = {image_id: facts.path for image_id, facts in list(train.items())[:images]}
     report = report_content({"Mass": class_scores(None)}, [])
-    found = explore.run_report(report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], paths, tmp_path, 1)
+    found = run_report.run_report(
+        report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], paths, tmp_path, 1
+    )
     # Eight charts, the grid, and a pair for each image.
     assert len(found.figures) == 8 + 1 + images
     for path in found.figures:
@@ -260,7 +262,7 @@ def test_tables_show_three_decimals_thousands_and_dashes(reported):
 def test_any_title_survives_as_text(tmp_path_factory, text):
     path = tmp_path_factory.mktemp("page") / "explore.html"
     tables = {"counts": pd.DataFrame({"what": [text], "count": [1]})}
-    page = pages.write_page(path, text, text, {text: text}, [pages.Section(text, text, (), tables["counts"])])
+    page = html.write_page(path, text, text, {text: text}, [html.Section(text, text, (), tables["counts"])])
     body = page.read_text(encoding="utf-8").split("</style>")[1]
     tags = set(re.findall(r"<(\w+)", body))
     assert tags == {
@@ -289,12 +291,12 @@ def test_the_same_call_writes_the_same_page(described, train, test, tmp_path):
 def test_the_same_seed_draws_the_same_images_and_another_seed_others(train, tmp_path):
     truth = annotations_on(train)
     paths = {image_id: facts.path for image_id, facts in train.items()}
-    samples = [explore.samples(truth, ["Mass"], paths, seed) for seed in (1, 1)]
+    samples = [pictures.samples(truth, ["Mass"], paths, seed) for seed in (1, 1)]
     first, again = (shown_pixels(figure) for figure in samples)
     assert first == again
-    orders = {tuple(explore.drawn_images(paths, seed)) for seed in range(5)}
+    orders = {tuple(pictures.drawn_images(paths, seed)) for seed in range(5)}
     assert len(orders) > 1
-    assert explore.drawn_images(paths, 3) == explore.drawn_images(dict(reversed(paths.items())), 3)
+    assert pictures.drawn_images(paths, 3) == pictures.drawn_images(dict(reversed(paths.items())), 3)
 
 
 def shown_pixels(figure):
@@ -308,11 +310,11 @@ def test_a_candidate_that_is_the_answer_is_drawn_once():
     answers = pd.DataFrame(
         [(0, "i", 0, 0, 8.5, 9, 0.4, "a")], columns=["ID", "image_id", *CORNERS, "confidence", "label"]
     )
-    marks = explore.prediction_marks(candidates, answers, 5)
+    marks = pictures.prediction_marks(candidates, answers, 5)
     # The answer comes last, so it lies on top; its confidence stands instead of the candidate's score.
     assert [mark.text for mark in marks] == ["a 0.10", "b 0.80", "a 0.40"]
     assert {mark.colour for mark in marks} == {PREDICTION}
-    assert [mark.text for mark in explore.prediction_marks(candidates, NO_ANSWERS, 2)] == ["b 0.80", "a 0.90"]
+    assert [mark.text for mark in pictures.prediction_marks(candidates, NO_ANSWERS, 2)] == ["b 0.80", "a 0.90"]
 
 
 @pytest.mark.parametrize("size", [(60, 40), (30, 90), (50, 50)])
@@ -322,8 +324,8 @@ def test_words_at_a_box_stay_inside_the_picture_and_apart(size, tmp_path):
     width, height = (float(side) for side in size)
     corner = (width - 4, height - 4, width, height)
     marks = [Mark(corner, "Pneumothorax 0.55", TRUTH, 1.0) for _ in range(3)]
-    figure, (axes, _) = canvas.blank(3.8, 1, 2)
-    canvas.picture(axes, path, "title", marks, canvas.WIDTH_IN / 2)
+    figure, (axes, _) = figures.blank(3.8, 1, 2)
+    figures.picture(axes, path, "title", marks, figures.WIDTH_IN / 2)
     figure.savefig(tmp_path / "figure.png")
     inside = axes.get_window_extent()
     boxes = [text.get_window_extent() for text in axes.texts]
@@ -335,31 +337,32 @@ def test_words_at_a_box_stay_inside_the_picture_and_apart(size, tmp_path):
 
 
 def test_an_image_that_cannot_be_read_says_why(tmp_path):
-    _, (axes,) = canvas.blank(3)
-    canvas.picture(axes, tmp_path / "missing.png", "missing", [], 3)
+    _, (axes,) = figures.blank(3)
+    figures.picture(axes, tmp_path / "missing.png", "missing", [], 3)
     assert [text.get_text() for text in axes.texts] == ["cannot be read: no such file"]
 
 
 def test_a_dollar_in_a_label_is_no_formula(tmp_path):
     table = pd.DataFrame({"label": ["$x^{", "a_$1$"], "boxes": [2, 1], "share": [2 / 3, 1 / 3]})
-    figure = charts.classes(table)
+    figure = dataset_charts.classes(table)
     names = figure.axes[0].get_yticklabels()
     assert [name.get_text() for name in names] == ["$x^{", "a_$1$"]
     assert not any(name.get_parse_math() for name in names)
-    canvas.save(figure, tmp_path / "figure.png")
+    figures.save(figure, tmp_path / "figure.png")
     assert (tmp_path / "figure.png").read_bytes().startswith(PNG_START)
 
 
 def test_a_letter_that_the_font_lacks_is_no_error(tmp_path):
-    canvas.save(
-        charts.classes(pd.DataFrame({"label": ["胸水\n\x07"], "boxes": [1], "share": [1.0]})), tmp_path / "a.png"
+    figures.save(
+        dataset_charts.classes(pd.DataFrame({"label": ["胸水\n\x07"], "boxes": [1], "share": [1.0]})),
+        tmp_path / "a.png",
     )
     assert_png(tmp_path / "a.png")
 
 
 def test_a_history_without_any_validation_says_so():
     table = history_table([(0, 3, 1e-3, 2.0, np.nan, np.nan, 1.0, 0)])
-    loss, in_loop, rate = charts.history(table, 0).axes
+    loss, in_loop, rate = run_charts.history(table, 0).axes
     assert "not recorded" in [text.get_text() for text in in_loop.texts]
     assert "2" in [text.get_text() for text in loss.texts]
     assert "0.001" in [text.get_text() for text in rate.texts]
@@ -367,14 +370,14 @@ def test_a_history_without_any_validation_says_so():
 
 def test_classes_of_a_run_stand_by_falling_precision_with_a_dash_for_the_unknown():
     scores = {"low": class_scores(0.125), "none": class_scores(None), "high": class_scores(0.5)}
-    (axes,) = charts.per_class(scores).axes
+    (axes,) = run_charts.per_class(scores).axes
     assert [name.get_text() for name in axes.get_yticklabels()] == ["high (2)", "low (2)", "none (2)"]
     assert [text.get_text() for text in axes.texts][:3] == ["0.500", "0.125", "–"]
 
 
 def test_images_without_detections_are_counted_as_zero():
     candidates = boxes_table([("a", 0, 0, 1, 1, 0.5, "x"), ("a", 0, 0, 1, 1, 0.01, "x")], "score")
-    panels = charts.detections_per_image(candidates, ["a", "b"]).axes
+    panels = run_charts.detections_per_image(candidates, ["a", "b"]).axes
     heights = [[bar.get_height() for bar in axes.patches] for axes in panels]
     # Any score: one image with none, one with two; from .05 on: one with none, one with one.
     assert heights == [[1, 0, 1], [1, 1], [1, 1]]
@@ -382,9 +385,9 @@ def test_images_without_detections_are_counted_as_zero():
 
 def test_drawing_touches_nothing_global():
     program = (
-        "import sys, kit.pages; assert 'matplotlib' not in sys.modules; import matplotlib; "
-        "before = dict(matplotlib.rcParams); from kit import charts; import pandas as pd; "
-        "charts.boxes_per_image(pd.DataFrame({'boxes': [1], 'images': [1]})); "
+        "import sys, kit.reports.html; assert 'matplotlib' not in sys.modules; import matplotlib; "
+        "before = dict(matplotlib.rcParams); from kit.reports import dataset_charts; import pandas as pd; "
+        "dataset_charts.boxes_per_image(pd.DataFrame({'boxes': [1], 'images': [1]})); "
         "assert 'matplotlib.pyplot' not in sys.modules; assert dict(matplotlib.rcParams) == before"
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)

@@ -59,8 +59,8 @@ ONLY_IN = {
     "sklearn": "choosing/calibration|calibration",
 }
 WITHOUT_TORCH = (
-    "config", "schemas.tables", "submission", "runs.folder", "core.files", "core.errors", "core.progress", "kaggle_api",
-    "preview", "upload", "scores", "download", "kernel", "session",
+    "config", "schemas.tables", "submission", "runs.folder", "core.files", "core.errors", "core.progress",
+    "kaggle_api", "preview", "upload", "scores", "download", "kernel", "session",
 )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from kit.charts import ScorePoint, local_against_public
+from kit.reports.comparison_charts import ScorePoint, local_against_public
 from kit.scores import COLUMNS, PLOT_NAME, best, draw, plot_is_stale, rows
 from kit.submission import Attempt, Origin, read_submissions, record_attempt, write_submission
 

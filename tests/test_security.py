@@ -20,7 +20,7 @@ from kit.config import ModelConfig
 from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.detectors import weights
-from kit.pages import Section, write_page
+from kit.reports.html import Section, write_page
 from kit.runs.folder import Run
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations

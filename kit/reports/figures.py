@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,11 +17,13 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from kit.core.files import replacing
+from kit.core.progress import Track
 from kit.data.images import ImageError, read_grey, resize_longest
 
 TRUTH, PREDICTION = "#178a52", "#d92d3a"
 BLUE, ORANGE, GREY, INK, PALE = "#2f6db5", "#c96f14", "#818994", "#262b33", "#dfe3e8"
 WIDTH_IN, TEXT_PT = 7.2, 8.0
+ROW_IN, MARGIN_IN = 0.27, 0.75  # a row of a chart with one row per class, and what is around them
 COLUMNS = 4
 _DPI = 140
 _BOX_TEXT_PT = 6.0
@@ -42,6 +44,7 @@ class Mark:
     line_pt: float
 
 
+Drawings = Mapping[str, Callable[[], Figure]]  # by file name, without .png
 Shown = tuple[str, Path, list[Mark]]  # a picture's title, file and marks
 
 
@@ -78,6 +81,14 @@ def save(figure: Figure, path: Path) -> None:
         figure.savefig(partial, format="png")
 
 
+def save_all(folder: Path, drawings: Drawings, track: Track) -> dict[str, Path]:
+    """Draw each figure and save it as ``folder/NAME.png``; the paths by name."""
+    paths = {name: folder / f"{name}.png" for name in drawings}
+    for name, draw in track(drawings.items(), "drawing figures", len(drawings)):
+        save(draw(), paths[name])
+    return paths
+
+
 def hide(axes: Iterable[Axes]) -> None:
     """Leave panels out that nothing was drawn on."""
     for panel in axes:
@@ -102,6 +113,27 @@ def beside(axes: Axes, x: float, y: float, text: str, colour: str = INK, points:
     across, along = ("center", "bottom") if points[0] == 0 else ("left", "center")
     axes.annotate(_printable(text), (x, y), xytext=points, textcoords="offset points", ha=across, va=along,
                   fontsize=TEXT_PT, color=colour, parse_math=False)  # fmt: skip
+
+
+def legend(axes: Axes, colours: Mapping[str, str]) -> None:
+    """What each colour means, in words of that colour above the panel."""
+    for place, (text, colour) in enumerate(colours.items()):
+        axes.text(place * 0.3, 1.03, text, transform=axes.transAxes, fontsize=TEXT_PT, color=colour)
+
+
+def interval(
+    axes: Axes, place: float, value: float | None, low: float | None, high: float | None, colour: str
+) -> None:
+    """A dot with its interval, if it has one."""
+    if low is not None and high is not None:
+        axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.45)
+    axes.plot([number(value)], [place], "o", color=colour, markersize=5)
+
+
+def number(value: float | None, otherwise: float | None = None) -> float:
+    """NaN, which no chart draws, for what JSON has as null."""
+    known = otherwise if value is None else value
+    return float("nan") if known is None else known
 
 
 def names_down(axes: Axes, labels: Sequence[str], counts: Sequence[int] | None = None) -> None:

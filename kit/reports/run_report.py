@@ -1,16 +1,26 @@
-"""The words and tables of a run's report, from the content of its ``report.json``."""
+"""The report on an evaluated run: its figures, its page, and the words and tables of each section."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from kit.pages import Section, cell, write_page
+from kit.core.progress import silent
+from kit.metrics.average_precision import precision_recall
+from kit.reports import run_charts
+from kit.reports.figures import TRUTH, Drawings, Figure, Mark, save_all, sheet, short
+from kit.reports.html import Section, cell, write_page
+from kit.reports.pictures import drawn_images, marks, on_image, prediction_marks
 
 _HASH_SHOWN = 12
+_GRID_IMAGES, _PAIR_IMAGES = 4, 6
+_PAIR_PREDICTIONS, _GRID_PREDICTIONS = 5, 2
+_TITLE_LETTERS = 36
 
 
 def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path]) -> Path:
@@ -266,3 +276,70 @@ def _threshold_table(threshold: Mapping[str, Any]) -> pd.DataFrame:
         for point in threshold["curve"]
     ]
     return pd.DataFrame(rows, columns=["threshold", "one box", "many boxes", "note"], dtype=object)
+
+
+@dataclass(frozen=True)
+class RunReport:
+    """The PNG files of an evaluated run and the page that shows them."""
+
+    figures: tuple[Path, ...]
+    page: Path
+
+
+def run_report(
+    report: dict[str, Any],
+    truth: pd.DataFrame,
+    candidates: pd.DataFrame,
+    answers: pd.DataFrame,
+    histories: Sequence[pd.DataFrame],
+    image_paths: Mapping[str, Path],
+    folder: Path,
+    seed: int,
+) -> RunReport:
+    """Show an evaluated run: PNG files in ``folder/figures`` and one self-contained ``folder/report.html``.
+
+    ``report`` is the content of ``report.json``; ``image_paths`` names every validation image; ``truth``,
+    ``candidates`` (with score), ``answers`` (with confidence) and each fold's history may have zero rows.
+    ``seed`` draws the images that are shown.
+    """
+    drawn = drawn_images(image_paths, seed)
+
+    def true(image_id: str) -> list[Mark]:
+        return marks(on_image(truth, image_id), TRUTH)
+
+    def predicted(image_id: str, most: int) -> list[Mark]:
+        return prediction_marks(on_image(candidates, image_id), on_image(answers, image_id), most)
+
+    def shown(image_id: str, boxes: list[Mark], part: str = "") -> tuple[str, Path, list[Mark]]:
+        return short(image_id, _TITLE_LETTERS) + part, image_paths[image_id], boxes
+
+    def pair(image_id: str) -> Figure:
+        found = predicted(image_id, _PAIR_PREDICTIONS)
+        return sheet([shown(image_id, true(image_id), " · truth"), shown(image_id, found, " · predictions")], 2)
+
+    def grid() -> Figure:
+        chosen = drawn[:_GRID_IMAGES]
+        return sheet([shown(name, predicted(name, _GRID_PREDICTIONS) + true(name)) for name in chosen], 2)
+
+    drawings: Drawings = {
+        "per-class": lambda: run_charts.per_class(report["per_class"]),
+        "rules": lambda: run_charts.rules(report["decision"]),
+        "losses": lambda: run_charts.losses(report["losses"]),
+        "threshold": lambda: run_charts.threshold(report["threshold"]),
+        "precision-recall": lambda: run_charts.precision_recall(precision_recall(truth, candidates, drawn)),
+        "confidences": lambda: run_charts.confidences(candidates, answers),
+        "detections-per-image": lambda: run_charts.detections_per_image(candidates, drawn),
+        **{
+            "history" if len(histories) == 1 else f"history-fold-{fold}": functools.partial(
+                run_charts.history, history, report["training"][fold]["epoch"]
+            )
+            for fold, history in enumerate(histories)
+        },
+        "grid": grid,
+        **{
+            f"image-{number}": functools.partial(pair, name)
+            for number, name in enumerate(drawn[-_PAIR_IMAGES:], start=1)
+        },
+    }
+    figures = save_all(folder / "figures", drawings, silent)
+    return RunReport(tuple(figures.values()), run_page(folder / "report.html", report, figures))

@@ -12,8 +12,7 @@ from typing import Any
 
 import pandas as pd
 
-from kit import __version__, canvas
-from kit.canvas import PREDICTION, Mark
+from kit import __version__
 from kit.config import Config
 from kit.core.errors import KitError, nearest
 from kit.core.files import sha256
@@ -26,7 +25,8 @@ from kit.data.duplicates import Prints, take_prints
 from kit.data.images import Grey
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.provenance import has_own_table
-from kit.pages import Section, write_page
+from kit.reports.figures import COLUMNS, PREDICTION, Mark, Shown, save, sheet, short
+from kit.reports.html import Section, write_page
 from kit.schemas.tables import mapped_images, read_annotations
 
 _TABLE = "train.csv"
@@ -181,7 +181,7 @@ def _written(found: Sequence[Finding], folder: Path, key: str, caches: Mapping[s
         figures = []
         if one.check in sheets:
             figures = [folder / f"{one.check}.png"]
-            canvas.save(canvas.sheet(sheets[one.check](one.rows, paths), canvas.COLUMNS), figures[0])
+            save(sheet(sheets[one.check](one.rows, paths), COLUMNS), figures[0])
         sections.append(_section(one, figures))
     if audit.nothing_found:
         sections.append(Section("Nothing found", f"These checks found nothing: {', '.join(audit.nothing_found)}."))
@@ -213,28 +213,28 @@ def _section(one: Finding, figures: Sequence[Path]) -> Section:
     )
 
 
-def _pairs(rows: pd.DataFrame, paths: dict[str, Path]) -> list[canvas.Shown]:
+def _pairs(rows: pd.DataFrame, paths: dict[str, Path]) -> list[Shown]:
     """Each copy beside the first of its group, two pairs in a row."""
-    shown: list[canvas.Shown] = []
+    shown: list[Shown] = []
     for number, group in rows.groupby("group"):
         first, *copies = group["image"]
         for copy in copies:
             names = (f"{number}: {first}", f"{number}: {copy}")
             shown += [
-                (canvas.short(name, _TITLE_LETTERS), paths[image], [])
+                (short(name, _TITLE_LETTERS), paths[image], [])
                 for name, image in zip(names, (first, copy), strict=True)
             ]
     return shown[:_SHOWN_IMAGES]
 
 
-def _boxes(rows: pd.DataFrame, paths: dict[str, Path]) -> list[canvas.Shown]:
+def _boxes(rows: pd.DataFrame, paths: dict[str, Path]) -> list[Shown]:
     """The most improbable boxes on their images, with what is odd about them and how far."""
-    shown: list[canvas.Shown] = []
+    shown: list[Shown] = []
     for row in rows.head(_SHOWN_IMAGES).to_dict("records"):
         place = next(
             f"{part}/{row['image_id']}" for part in ("train", "test") if f"{part}/{row['image_id']}" in paths
         )
         corners = (row["x_min"], row["y_min"], row["x_max"], row["y_max"])
-        mark = Mark(corners, canvas.short(str(row["label"])), PREDICTION, _LINE_PT)
-        shown.append((canvas.short(f"{row['image_id']}: {row['odd']}", _TITLE_LETTERS), paths[place], [mark]))
+        mark = Mark(corners, short(str(row["label"])), PREDICTION, _LINE_PT)
+        shown.append((short(f"{row['image_id']}: {row['odd']}", _TITLE_LETTERS), paths[place], [mark]))
     return shown

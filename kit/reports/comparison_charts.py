@@ -1,0 +1,85 @@
+"""Charts that compare: one run against another, and local against public scores."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from kit.reports import figures
+from kit.reports.figures import BLUE, GREY, INK, ORANGE, Figure
+
+_VERDICTS = {"better": BLUE, "worse": ORANGE, "noise": GREY}
+
+
+def differences(result: Mapping[str, Any]) -> Figure:
+    """The paired differences of two runs with their 95% intervals, overall and per class."""
+    first, second = result["runs"]
+    labels = list(result["many_box"]["per_class"])
+    figure, panels = figures.blank(1.2 + figures.ROW_IN * (1 + len(labels)), 1, 2, sharex=True, sharey=True)
+    for axes, key, title in zip(panels, ("many_box", "one_box"), ("many boxes", "one box"), strict=True):
+        part = result[key]
+        rows = [part, *(part["per_class"].get(label) for label in labels)]
+        axes.axvline(0, color=INK, linewidth=0.8)
+        for place, row in enumerate(rows):
+            if row is not None and row["difference"] is not None:
+                colour = _VERDICTS[row["verdict"]]
+                figures.interval(axes, place, row["difference"], row["low"], row["high"], colour)
+        figures.names_down(axes, ["mean", *labels])
+        figures.titles(
+            axes, f"{title}: {part['verdict']}, {result['images'][key]} images", "difference in AP at IoU 0.5"
+        )
+    figure.suptitle(
+        f"{figures.short(first, 40)} minus {figures.short(second, 40)}: right of 0 the first is better",
+        fontsize=figures.TEXT_PT, color=INK, parse_math=False,
+    )  # fmt: skip
+    return figure
+
+
+_SCORE_MARGIN = 0.12  # of the scores' range, around them
+_NUMBERED_POINTS = 8  # with more of them only the best carries its number
+
+
+@dataclass(frozen=True)
+class ScorePoint:
+    """A submission in the plot: what was expected of it with its range, and its public score."""
+
+    number: int
+    expected: float
+    low: float
+    high: float
+    public: float
+
+
+def local_against_public(points: Sequence[ScorePoint], best: int | None) -> Figure:
+    """Public score over the expected one (on the line both agree), and both over the submissions' numbers.
+
+    Bars are the ranges that were expected. ``best`` is the number of the best public score.
+    """
+    figure, (against, along) = figures.blank(3.7, 1, 2, sharey=True)
+    ends = [value for point in points for value in (point.low, point.high, point.public)]
+    low, high = min(ends, default=0.0), max(ends, default=1.0)
+    room = _SCORE_MARGIN * (high - low or 0.1)
+    limits = (max(0.0, low - room), min(1.0, high + room))
+    for point in points:
+        colour = ORANGE if point.number == best else BLUE
+        against.plot([point.low, point.high], [point.public] * 2, color=colour, linewidth=1, alpha=0.3)
+        against.plot([point.expected], [point.public], "o", color=colour, markersize=4)
+        along.plot([point.number] * 2, [point.low, point.high], color=GREY, linewidth=2.5, alpha=0.4)
+        along.plot([point.number], [point.expected], "_", color=GREY, markersize=7)
+        along.plot([point.number], [point.public], "o", color=colour, markersize=4)
+        if point.number == best or len(points) <= _NUMBERED_POINTS:
+            figures.beside(against, point.expected, point.public, f"{point.number:04d}", colour, points=(0, 4))
+    against.set(xlim=limits, ylim=limits)
+    if points:
+        along.set_xlim(points[0].number - 0.7, points[-1].number + 0.7)
+        along.locator_params(axis="x", integer=True)
+        against.axline((0, 0), slope=1, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    else:
+        figures.note(against, "no public score yet")
+        along.set_xticks([])
+    figures.titles(against, "", "expected on the leaderboard (else local score)", "public score")
+    figures.titles(along, "", "submission")
+    figures.legend(against, {"public": BLUE, "best public": ORANGE})
+    figures.legend(along, {"public": BLUE, "expected, 95%": GREY})
+    return figure

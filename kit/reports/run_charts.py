@@ -1,0 +1,177 @@
+"""Charts of an evaluated run, from tables to figures; none of them reads an image or writes a file.
+
+A chart without data is still drawn: it says that there is nothing to show.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float64
+
+from kit.reports import figures
+from kit.reports.figures import BLUE, GREY, INK, ORANGE, Figure
+
+SCORES_COUNTED = (0.0, 0.05, 0.25)
+_BINS = [count / 40 for count in range(41)]
+_COUNT_BARS = 25
+_MANY_BOX, _ONE_BOX = "many boxes per image", "one box per image"
+
+
+Curves = Mapping[str, tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]]
+
+
+def per_class(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """AP at IoU .5 per class, many-box above one-box; a class without truth has no bar."""
+    rows = [(label, part["ap50"], part["one_box_ap50"], part["boxes"]) for label, part in scores.items()]
+    table = pd.DataFrame(rows, columns=["label", "ap50", "one_box_ap50", "boxes"])
+    table = table.astype({"ap50": float, "one_box_ap50": float})
+    table = table.sort_values("ap50", ascending=False, kind="stable")
+    places = np.arange(len(table))
+    figure, (axes,) = figures.blank(figures.MARGIN_IN + 0.1 + 0.36 * max(len(table), 2))
+    for column, offset, colour in (("ap50", -0.19, BLUE), ("one_box_ap50", 0.19, ORANGE)):
+        axes.barh(places + offset, table[column], height=0.34, color=colour)
+        for place, value in zip(places, table[column], strict=True):
+            figures.beside(axes, np.nan_to_num(value), place + offset, figures.decimal(value), colour)
+    figures.names_down(axes, list(table["label"]), list(table["boxes"]))
+    axes.set_xlim(0, 1.1)
+    figures.titles(axes, "", "average precision at IoU 0.5 (in brackets: true boxes)")
+    figures.legend(axes, {_MANY_BOX: BLUE, _ONE_BOX: ORANGE})
+    return figure
+
+
+def threshold(part: Mapping[str, Any]) -> Figure:
+    """mAP at IoU .5 if only detections of at least that score were kept; ``part`` is report.json's."""
+    curve = pd.DataFrame(part["curve"], columns=["threshold", "map50", "one_box_map50"]).astype(float)
+    figure, (axes,) = figures.blank(2.8)
+    for column, colour in (("map50", BLUE), ("one_box_map50", ORANGE)):
+        axes.plot(curve["threshold"], curve[column], "o-", color=colour, linewidth=1.8, markersize=4)
+    axes.margins(y=0.15)
+    axes.set_ylim(bottom=0)
+    axes.axvline(part["applied"], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    figures.beside(axes, part["applied"], 0, f"applied {part['applied']:.2f}", GREY, points=(4, 8))
+    if curve[["map50", "one_box_map50"]].isna().all(axis=None):
+        figures.note(axes, "not measured")
+    figures.titles(axes, "", "score threshold", "mAP at IoU 0.5")
+    figures.legend(axes, {_MANY_BOX: BLUE, _ONE_BOX: ORANGE})
+    return figure
+
+
+def precision_recall(curves: Curves) -> Figure:
+    """One panel per class with truth: precision against recall, walking down the scores."""
+    figure, panels = figures.small_panels(len(curves), 1.7)
+    for axes, (label, (recall, precision)) in zip(panels, curves.items(), strict=True):
+        if recall.any():
+            # The curve starts at recall 0 with the precision of the first detection.
+            across, up = np.append(0, recall), np.append(precision[0], precision)
+            axes.fill_between(across, up, color=BLUE, alpha=0.15, linewidth=0)
+            axes.plot(across, up, color=BLUE, linewidth=1.4)
+        else:
+            figures.note(axes, "none found")
+        axes.set(xlim=(0, 1.02), ylim=(0, 1.05), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
+        figures.titles(axes, figures.short(label))
+    figure.supxlabel("recall", fontsize=figures.TEXT_PT, color=INK)
+    figure.supylabel("precision", fontsize=figures.TEXT_PT, color=INK)
+    return figure
+
+
+def confidences(candidates: pd.DataFrame, answers: pd.DataFrame) -> Figure:
+    """Histograms of the candidates' score (logarithmic counts) and of the answers' confidence."""
+    figure, panels = figures.blank(3.2, 2, 1, sharex=True)
+    shown = (
+        (candidates["score"], "candidates", "score", BLUE),
+        (answers["confidence"], "answers", "confidence", ORANGE),
+    )
+    panels[0].set_yscale("symlog", linthresh=1)
+    for axes, (values, name, kind, colour) in zip(panels, shown, strict=True):
+        axes.hist(values.to_numpy(np.float64), bins=_BINS, color=colour)
+        axes.set(xlim=(0, 1), ylim=(0, None))
+        axes.yaxis.set_major_formatter(lambda count, _: f"{count:,.4g}")
+        if not len(values):
+            figures.note(axes, f"no {name}")
+        figures.titles(axes, f"{len(values):,} {name}", kind, name)
+    return figure
+
+
+def detections_per_image(candidates: pd.DataFrame, image_ids: Sequence[str]) -> Figure:
+    """How many images have 0, 1, 2 ... candidates of at least a score."""
+    figure, panels = figures.blank(2.4, 1, len(SCORES_COUNTED))
+    for axes, lowest in zip(panels, SCORES_COUNTED, strict=True):
+        found = candidates.loc[candidates["score"] >= lowest, "image_id"].value_counts()
+        counts = found.reindex(list(image_ids), fill_value=0).to_numpy(np.int64)
+        most = int(counts.max(initial=0))
+        step = 1 + most // _COUNT_BARS
+        bins = [start - 0.5 for start in range(0, most + step + 1, step)]
+        axes.hist(counts, bins=bins, color=BLUE, rwidth=0.85)
+        axes.locator_params(integer=True, nbins=5)
+        figures.titles(axes, f"score ≥ {lowest:g}" if lowest else "any score", "detections on one image", "images")
+    return figure
+
+
+def history(table: pd.DataFrame, kept_epoch: int) -> Figure:
+    """Loss, in-loop mAP and learning rate over the epochs; a line marks the epoch whose weights were kept."""
+    figure, panels = figures.blank(4.2, 3, 1, sharex=True)
+    shown = (
+        ("training loss", {"train_loss": BLUE}),
+        ("in-loop mAP", {"map50": BLUE, "map50_95": GREY}),
+        ("learning rate", {"learning_rate": BLUE}),
+    )
+    for axes, (name, columns) in zip(panels, shown, strict=True):
+        for column, colour in columns.items():
+            known = table[["epoch", column]].astype(float).dropna()
+            axes.plot(known["epoch"], known[column], "o-", color=colour, linewidth=1.6, markersize=3)
+            if len(known):
+                epoch, value = known.to_numpy()[-1]
+                figures.beside(axes, epoch, value, f"{value:.3g}", colour)
+        if table[list(columns)].isna().all(axis=None):
+            figures.note(axes, "not recorded")
+        else:
+            axes.axvline(kept_epoch, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+        axes.set_ylim(bottom=0)
+        axes.locator_params(axis="x", integer=True)
+        figures.titles(axes, y=name)
+    figures.titles(panels[-1], x="epoch", y=shown[-1][0])
+    figures.legend(panels[1], {"at IoU 0.5": BLUE, "mean over IoU 0.5 to 0.95": GREY})
+    return figure
+
+
+def rules(part: Mapping[str, Any]) -> Figure:
+    """One-box mAP of every rule with its 95% interval, between floors and ceiling; ``part`` is report.json's."""
+    rows = [(name, scores["map50"], scores["low"], scores["high"]) for name, scores in part["rules"].items()]
+    marks = [(name, part[key]["map50"]) for name, key in _BOUNDS.items()]
+    figure, (axes,) = figures.blank(figures.MARGIN_IN + figures.ROW_IN * (len(rows) + len(marks)) + 0.1)
+    for place, (name, value, low, high) in enumerate(rows):
+        colour = BLUE if name == part["chosen"] else INK
+        figures.interval(axes, place, value, low, high, colour)
+        figures.beside(axes, figures.number(high, value), place, figures.decimal(figures.number(value)), colour)
+    for place, (_, value) in enumerate(marks, start=len(rows)):
+        axes.plot([figures.number(value)], [place], "D", color=GREY, markersize=5)
+        figures.beside(axes, figures.number(value), place, figures.decimal(figures.number(value)), GREY)
+    names = [f"{name} ◂" if name == part["chosen"] else name for name, *_ in rows]
+    figures.names_down(axes, names + [name for name, _ in marks])
+    axes.set_xlim(0, 1.1)
+    figures.titles(axes, "", "one-box mAP at IoU 0.5, with its 95% interval")
+    return figure
+
+
+def losses(part: Mapping[str, Mapping[str, Any]]) -> Figure:
+    """The mAP that the repair of each cause alone would bring; ``part`` is report.json's."""
+    figure, panels = figures.blank(2.3, 1, 2, sharey=True)
+    shown = (("many_box", "many boxes per image", BLUE), ("one_box", "one box per image", ORANGE))
+    for axes, (key, title, colour) in zip(panels, shown, strict=True):
+        causes = part[key]["causes"]
+        gains = np.array([figures.number(cause["gain"]) for cause in causes.values()])
+        axes.barh(range(len(causes)), np.nan_to_num(gains), height=0.66, color=colour)
+        for place, (gain, cause) in enumerate(zip(gains, causes.values(), strict=True)):
+            figures.beside(axes, np.nan_to_num(gain), place, f"{figures.decimal(gain)} · {cause['count']:,}")
+        figures.names_down(axes, list(causes))
+        axes.set_xlim(0, max(0.05, 1.45 * float(np.nan_to_num(gains).max())))
+        axes.locator_params(axis="x", nbins=4)
+        figures.titles(axes, title, "mAP gained if it alone were repaired · how many")
+    return figure
+
+
+_BOUNDS = {"oracle": "oracle", "random candidate": "random", "location prior": "prior"}
