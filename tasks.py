@@ -62,7 +62,7 @@ def download(
 ) -> None:
     """Bring the competition's files into data/, verified; goes on after a cut or a kill."""
     from kit.config import override
-    from kit.download import download as fetch
+    from kit.kaggle.download import download as fetch
     from kit.runs.folder import workspace_config
 
     config = override(workspace_config(Path(workspace)), set_ or ())
@@ -390,20 +390,20 @@ def push(
     workspace: str = ".",
 ) -> None:
     """Train a run on Kaggle's GPUs: the kit and the run's knobs as one private script."""
-    from kit import kernel
     from kit.core.files import write_text
-    from kit.pushes import pushing, settle
+    from kit.kaggle.kernels.push import is_repeated, plan, script
+    from kit.kaggle.kernels.push_log import pushing, settle
 
-    planned = kernel.plan(Path(workspace), run, preset, tuple(set_ or ()), folds)
+    planned = plan(Path(workspace), run, preset, tuple(set_ or ()), folds)
     if dry_run:
         path = Path(workspace) / "kernels" / f"{planned.run.name}.py"
-        write_text(path, kernel.script(planned, "dry-run"))
+        write_text(path, script(planned, "dry-run"))
         print("\n".join([*planned.lines(None), f"script:      {path}", "dry run: nothing was sent"]))
         return
     wire = _kernels(planned.config.kaggle)
     with pushing(planned.run):
         made = settle(wire, planned.run, planned.config.kaggle)
-        if made is None or not kernel.is_repeated(planned, made):  # else it is the same command once more
+        if made is None or not is_repeated(planned, made):  # else it is the same command once more
             made = _asked_and_pushed(wire, planned, again, yes)
     print(f"version {made.version}: {made.url}\n`invoke kernel.status --run {run} --wait`, then kernel.pull")
 
@@ -416,42 +416,42 @@ def status(
     context: Context, run: str, wait: bool = False, set_: Iterable[str] | None = None, workspace: str = "."
 ) -> None:
     """What became of a pushed run: its state, its last metrics, the tail of its log."""
-    from kit import kernel_output
     from kit.config import Config, override
-    from kit.pushes import last_push, require_pushed
+    from kit.kaggle.kernels import output
+    from kit.kaggle.kernels.push_log import last_push, require_pushed
     from kit.runs.folder import Run
 
     knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
     require_pushed(home)
     wire, before = _kernels(knobs.kaggle), ""
     pushed = last_push(wire, home)
-    for session in kernel_output.looks(wire, pushed, knobs.kernel.poll_seconds):
-        works = session.status in (kernel_output.QUEUED, kernel_output.RUNNING)
+    for session in output.looks(wire, pushed, knobs.kernel.poll_seconds):
+        works = session.status in (output.QUEUED, output.RUNNING)
         if not (wait and works):
             break
-        said = "\n".join(kernel_output.lines(session, tail=0))
+        said = "\n".join(output.lines(session, tail=0))
         if said != before:
             print(said, flush=True)
         before = said
-    print("\n".join(kernel_output.lines(session)))
-    if not works and session.status != kernel_output.COMPLETE:
+    print("\n".join(output.lines(session)))
+    if not works and session.status != output.COMPLETE:
         raise Exit(code=1)
 
 
 @verb(iterable=["set_"], help=WORKSPACE | SET | {"run": "name of a run that was pushed"})
 def pull(context: Context, run: str, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Bring a pushed run home as runs/NAME, every file as the kernel's manifest says."""
-    from kit import kernel_output
     from kit.config import Config, override
-    from kit.pushes import last_push, pushing, require_pushed
+    from kit.kaggle.kernels import output
+    from kit.kaggle.kernels.push_log import last_push, pushing, require_pushed
+    from kit.kaggle.kernels.session import FINISHED, STOPPED
     from kit.runs.folder import Run
-    from kit.session import FINISHED, STOPPED
 
     knobs, home = override(Config(), set_ or ()), Run(Path(workspace), run)
     require_pushed(home)
     wire = _kernels(knobs.kaggle)
     with pushing(home):
-        manifest = kernel_output.pull(wire, home, last_push(wire, home), print)
+        manifest = output.pull(wire, home, last_push(wire, home), print)
     ends = {
         FINISHED: "it is finished: `invoke evaluate`, `invoke predict`, `invoke submit`",
         STOPPED: f"it stopped itself in time: `invoke kernel.push --run {run}` goes on with it",
@@ -514,7 +514,7 @@ def _predicting(message: str | None) -> Callable[[Any], Any]:
 
 
 def _connected(knobs: Any) -> Any:
-    from kit.kaggle_api import connect
+    from kit.kaggle.competition_api import connect
 
     return connect(knobs)
 
@@ -536,18 +536,18 @@ def _ask(question: str, yes: bool) -> None:
 
 
 def _asked_and_pushed(wire: Any, planned: Any, again: bool, yes: bool) -> Any:
-    from kit import kernel
+    from kit.kaggle.kernels.push import push, require_hours, require_idle
 
-    kernel.require_idle(wire, planned, again)
+    require_idle(wire, planned, again)
     hours = wire.gpu_hours()
     print("\n".join(planned.lines(hours)))
-    kernel.require_hours(hours)
+    require_hours(hours)
     _ask("push it?", yes)
-    return kernel.push(wire, planned, secrets.token_hex(ID_BYTES))
+    return push(wire, planned, secrets.token_hex(ID_BYTES))
 
 
 def _kernels(knobs: Any) -> Any:
-    from kit.kaggle_kernels import connect_kernels
+    from kit.kaggle.kernels.api import connect_kernels
 
     return connect_kernels(knobs)
 

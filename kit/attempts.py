@@ -20,9 +20,9 @@ from kit.config import KaggleConfig
 from kit.core.errors import KitError
 from kit.core.files import make_folder
 from kit.core.locks import locked
-from kit.kaggle_api import Limits, RemoteSubmission
+from kit.kaggle.competition_api import Limits, RemoteSubmission
+from kit.kaggle.errors import Refused
 from kit.preview import mark
-from kit.refusals import Refused
 from kit.submission import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt, tidy
 
 NOT_ARRIVED = "the server does not have it"
@@ -33,7 +33,7 @@ log = logging.getLogger("kit")
 
 @runtime_checkable
 class Wire(Protocol):
-    """What is asked of Kaggle here; `kit.kaggle_api.connect` gives the real one."""
+    """What is asked of Kaggle here; `kit.kaggle.competition_api.connect` gives the real one."""
 
     def limits(self, slug: str) -> Limits:
         """How many submissions are left."""

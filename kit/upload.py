@@ -16,9 +16,9 @@ from typing import Literal
 from kit.attempts import NOT_ARRIVED, Clock, Wire, ending, is_doubtful, look, pauses, recorded, settle
 from kit.config import KaggleConfig
 from kit.core.errors import KitError
-from kit.kaggle_api import Limits
+from kit.kaggle.competition_api import Limits
+from kit.kaggle.errors import Refused, Unanswered
 from kit.preview import Outgoing, expected_score, local_score, require_unchanged
-from kit.refusals import Refused, Unanswered
 from kit.submission import (
     COMPLETE,
     ENDS,

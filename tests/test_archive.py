@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from kaggle_server import zipped
 
-from kit.archive import Corrupt, unpack
 from kit.core.errors import KitError
+from kit.kaggle.zip_archive import Corrupt, unpack
 
 LARGE = 1 << 30
 

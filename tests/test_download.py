@@ -24,7 +24,7 @@ from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.data.provenance import NAME, downloaded_slug, has_own_table
-from kit.download import PIECES, download
+from kit.kaggle.download import PIECES, download
 
 SLUG = "toy-competition"
 KNOBS = ("--set", f"competition.expected_ids={TOY_TEST_IMAGES}", *QUICK)

@@ -52,15 +52,16 @@ ONLY_IN = {
     "pytorch_lightning": "training",
     "lightning_fabric": "training",
     "torchmetrics": "training",
-    "matplotlib": "reports/figures|canvas",
-    "albumentations": "data/augmentation|transforms",
-    "timm": "detectors/timm_backbones|timm_detectors",
-    "kaggle": "kaggle/client|kaggle_client",
-    "sklearn": "choosing/calibration|calibration",
+    "matplotlib": "reports/figures",
+    "albumentations": "data/augmentation",
+    "timm": "detectors/timm_backbones",
+    "kaggle": "kaggle/client",
+    "sklearn": "choosing/calibration",
 }
 WITHOUT_TORCH = (
     "config", "schemas.tables", "submission", "runs.folder", "core.files", "core.errors", "core.progress",
-    "kaggle_api", "preview", "upload", "scores", "download", "kernel", "session",
+    "kaggle.competition_api", "kaggle.download", "kaggle.kernels.push", "kaggle.kernels.session", "preview", "upload",
+    "scores",
 )  # fmt: skip
 
 

@@ -12,10 +12,10 @@ from kaggle_server import FOREVER, KEY, TOKEN, USERNAME, KaggleServer
 
 from kit.config import KaggleConfig
 from kit.core.errors import KitError
-from kit.credentials import Credentials
-from kit.kaggle_api import Kaggle
-from kit.kaggle_client import Connection, Guard
-from kit.refusals import Refused, Unanswered
+from kit.kaggle.client import Connection, Guard
+from kit.kaggle.competition_api import Kaggle
+from kit.kaggle.credentials import Credentials
+from kit.kaggle.errors import Refused, Unanswered
 
 ROOT = Path(__file__).parent.parent
 SLUG = "toy-competition"

@@ -25,13 +25,13 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.source_tree import git_state, packed, requirements
 from kit.detectors.checkpoints import load_checkpoint
-from kit.kaggle_kernels import Kernels, Pushed, Session, Version, _plain_log
-from kit.kernel import is_repeated, plan, push, require_idle, script
-from kit.kernel_output import pull, status
-from kit.pushes import Push, arrived, begin, ended, last_push, pushing, read_push, settle, slug_of
-from kit.refusals import Refused, Unanswered
+from kit.kaggle.errors import Refused, Unanswered
+from kit.kaggle.kernels.api import Kernels, Pushed, Session, Version, _plain_log
+from kit.kaggle.kernels.output import pull, status
+from kit.kaggle.kernels.push import is_repeated, plan, push, require_idle, script
+from kit.kaggle.kernels.push_log import Push, arrived, begin, ended, last_push, pushing, read_push, settle, slug_of
+from kit.kaggle.kernels.session import Manifest, _Steps, assignments, run_session
 from kit.runs.folder import Run
-from kit.session import Manifest, _Steps, assignments, run_session
 from kit.submission import read_submissions
 
 SLUG, KERNEL = "toy-competition", f"{USERNAME}/kit-mine"

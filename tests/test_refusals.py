@@ -9,9 +9,9 @@ import pytest
 import requests
 
 from kit.core.errors import KitError
-from kit.credentials import Credentials, find_credentials, sources
-from kit.deadlines import Work
-from kit.refusals import Refused, Unanswered, answer_of, is_passing, kit_error
+from kit.kaggle.credentials import Credentials, find_credentials, sources
+from kit.kaggle.errors import Refused, Unanswered, answer_of, is_passing, kit_error
+from kit.kaggle.timeouts import Work
 
 MINE = Credentials("the variable KAGGLE_API_TOKEN", ("KGAT_secret",))
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from kit.attempts import Clock, pauses, refresh, seen, uploading
 from kit.config import KaggleConfig
 from kit.core.errors import KitError
-from kit.kaggle_api import Limits, RemoteSubmission
+from kit.kaggle.competition_api import Limits, RemoteSubmission
+from kit.kaggle.errors import Refused, Unanswered
 from kit.preview import Outgoing
-from kit.refusals import Refused, Unanswered
 from kit.submission import (
     Attempt,
     Origin,

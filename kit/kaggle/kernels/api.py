@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kit.config import KaggleConfig
-from kit.deadlines import Work, wait_while_growing
-from kit.kaggle_client import Connection, log_in
-from kit.refusals import Refused, Unanswered, answer_of
+from kit.kaggle.client import Connection, log_in
+from kit.kaggle.errors import Refused, Unanswered, answer_of
+from kit.kaggle.timeouts import Work, wait_while_growing
 
 T = TypeVar("T")
 _SLOWEST_BYTES_PER_SECOND = 100_000  # an upload slower than this is given up

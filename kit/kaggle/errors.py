@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit.core.errors import KitError
-from kit.credentials import HOW_TO_GET, Credentials
+from kit.kaggle.credentials import HOW_TO_GET, Credentials
 
 _BUSY, _SERVER_ERRORS = 429, 500
 _OURS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}

@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from kit.config import KaggleConfig
-from kit.credentials import Credentials, find_credentials
-from kit.deadlines import Work
-from kit.refusals import answer_of, is_passing, kit_error
+from kit.kaggle.credentials import Credentials, find_credentials
+from kit.kaggle.errors import answer_of, is_passing, kit_error
+from kit.kaggle.timeouts import Work
 
 T = TypeVar("T")
 log = logging.getLogger("kit")

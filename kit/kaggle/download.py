@@ -16,7 +16,6 @@ from typing import Any
 
 from filelock import Timeout
 
-from kit.archive import Corrupt, unpack
 from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.files import make_folder, remove_partials, require_room, sha256, writing
@@ -33,7 +32,8 @@ from kit.data.provenance import (
     read_download,
     record_download,
 )
-from kit.kaggle_api import connect
+from kit.kaggle.competition_api import connect
+from kit.kaggle.zip_archive import Corrupt, unpack
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations, read_mapping
 

@@ -16,10 +16,10 @@ from pathlib import Path, PurePosixPath
 from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256, writing
 from kit.core.json_files import read_record, write_json
-from kit.kaggle_kernels import Kernels, Session
-from kit.pushes import Push
+from kit.kaggle.kernels.api import Kernels, Session
+from kit.kaggle.kernels.push_log import Push
+from kit.kaggle.kernels.session import MANIFEST, ORIGIN, Manifest, state_sha256
 from kit.runs.folder import Run
-from kit.session import MANIFEST, ORIGIN, Manifest, state_sha256
 
 QUEUED, RUNNING, COMPLETE, GONE = "queued", "running", "complete", "gone"
 _TAIL_LINES = 15

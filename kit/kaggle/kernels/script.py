@@ -1,6 +1,6 @@
 """The one file that is pushed to Kaggle: what it is, the knobs in clear, how it starts, the package below.
 
-Kaggle takes a single code file; this one unpacks the kit beside its output and hands over to ``kit.session``.
+Kaggle takes a single code file; this one unpacks the kit beside its output and hands over to ``kit.kaggle.kernels.session``.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def main():
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(PACKAGE))) as archive:
         archive.extractall(package)
     sys.path.insert(0, str(package))
-    from kit.session import main as session
+    from kit.kaggle.kernels.session import main as session
 
     session(CONFIG, PUSH, package)
 

@@ -1,6 +1,6 @@
 """Train a run on Kaggle's machines: what would be pushed, and the push, which starts one session.
 
-What is known of a push is in ``kit.pushes``; what becomes of its session in ``kit.kernel_output``.
+What is known of a push is in ``push_log``; what becomes of its session in ``output``.
 """
 
 from __future__ import annotations
@@ -16,20 +16,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit import pushes
 from kit.config import DEFAULT_PRESET, Config, differences, load, override, preset
 from kit.core.errors import KitError
 from kit.core.files import make_folder, write_text
 from kit.core.json_files import write_json
 from kit.core.source_tree import git_state, packed, requirements
 from kit.data.provenance import downloaded_slug
-from kit.kaggle_kernels import Kernels, not_mounted
-from kit.kernel_output import COMPLETE, GONE, QUEUED, RUNNING, is_pulled, status
-from kit.kernel_script import kernel_script
-from kit.pushes import Push, read_push, record_path, slug_of
-from kit.refusals import Refused, Unanswered
+from kit.kaggle.errors import Refused, Unanswered
+from kit.kaggle.kernels import push_log
+from kit.kaggle.kernels.api import Kernels, not_mounted
+from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, is_pulled, status
+from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
+from kit.kaggle.kernels.script import kernel_script
+from kit.kaggle.kernels.session import RUN_ARCHIVE, state_sha256
 from kit.runs.folder import Run
-from kit.session import RUN_ARCHIVE, state_sha256
 
 log = logging.getLogger("kit")
 
@@ -154,16 +154,16 @@ def push(wire: Kernels, planned: Plan, push_id: str) -> Push:
         place = Path(folder) / slug
         write_text(place / "kernel.py", script(planned, push_id))
         write_json(place / "kernel-metadata.json", _metadata(kernel, slug, planned, sources))
-        pushes.begin(run, attempt)
+        push_log.begin(run, attempt)
         try:
             made = wire.push(place, kernel)
         except Refused:
-            pushes.ended(run, attempt)
+            push_log.ended(run, attempt)
             raise
         except Unanswered as error:
             return _found_after_loss(wire, run, attempt, error)
     pushed = dataclasses.replace(attempt, kernel=made.kernel, version=made.version, url=made.url)
-    pushes.arrived(run, pushed)
+    push_log.arrived(run, pushed)
     if made.unmounted:
         raise not_mounted(made.unmounted, f"version {made.version} runs without it, and will fail")
     return pushed
@@ -172,7 +172,7 @@ def push(wire: Kernels, planned: Plan, push_id: str) -> Push:
 def _found_after_loss(wire: Kernels, run: Run, attempt: Push, lost: Unanswered) -> Push:
     found = None
     with contextlib.suppress(KitError):  # then the next command looks
-        found = pushes.look(wire, run, attempt)
+        found = push_log.look(wire, run, attempt)
     if found is None:
         raise KitError(
             lost.expected, f"{lost.found}; whether it arrived is not known",

@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from kit.archive import Corrupt
 from kit.config import KaggleConfig
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
-from kit.deadlines import Work, wait_while_growing
-from kit.kaggle_client import Connection, log_in
-from kit.refusals import Refused, Unanswered
+from kit.kaggle.client import Connection, log_in
+from kit.kaggle.errors import Refused, Unanswered
+from kit.kaggle.timeouts import Work, wait_while_growing
+from kit.kaggle.zip_archive import Corrupt
 
 T = TypeVar("T")
 _PAGE_SIZE = 200  # as many as the server likes to give: it may give fewer

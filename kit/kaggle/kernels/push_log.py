@@ -24,7 +24,7 @@ from kit.core.errors import KitError, nearest
 from kit.core.files import make_folder, writing
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import locked
-from kit.kaggle_kernels import Kernels, Version
+from kit.kaggle.kernels.api import Kernels, Version
 from kit.runs.folder import Run
 
 _SLUG_LETTERS, _HASH_DIGITS = 40, 6  # Kaggle takes titles of 50 letters
