@@ -264,7 +264,7 @@ def validate(
     from kit.config import override
     from kit.runs.folder import workspace_config
     from kit.schemas.tables import validate_submission
-    from kit.submission import newest
+    from kit.submission.folders import newest
 
     path = Path(file) if file else newest(Path(workspace) / "submissions").csv
     config = override(workspace_config(Path(workspace)), set_ or ())
@@ -295,8 +295,8 @@ def submit(
     workspace: str = ".",
 ) -> None:
     """Send a submission to Kaggle exactly once and wait for its score."""
-    from kit import preview, upload
-    from kit.attempts import uploading
+    from kit.submission import preview, upload
+    from kit.submission.attempts import uploading
 
     place = Path(workspace)
     number = _whole("--submission", submission, first=1)
@@ -317,17 +317,17 @@ def submit(
 @verb(help=WORKSPACE | {"refresh": "ask Kaggle for scores that were pending"})
 def submissions(context: Context, refresh: bool = False, workspace: str = ".") -> None:
     """List the submissions with their local and public scores, the best marked; a plot of both."""
-    from kit import scores
-    from kit.submission import read_submissions
+    from kit.submission import scoreboard
+    from kit.submission.folders import read_submissions
 
     folder = Path(workspace) / "submissions"
     if refresh:
         _refresh(Path(workspace))
-    _show_rows("submissions", scores.COLUMNS, scores.rows(read_submissions(folder)))
-    if refresh or scores.plot_is_stale(folder):
-        scores.draw(folder)
-    if (folder / scores.PLOT_NAME).exists():
-        print(f"plot: {folder / scores.PLOT_NAME}")
+    _show_rows("submissions", scoreboard.COLUMNS, scoreboard.rows(read_submissions(folder)))
+    if refresh or scoreboard.plot_is_stale(folder):
+        scoreboard.draw(folder)
+    if (folder / scoreboard.PLOT_NAME).exists():
+        print(f"plot: {folder / scoreboard.PLOT_NAME}")
 
 
 @verb(help={"workspace": "folder of the demo (default: demo)", "fresh": "delete an earlier demo and start anew"})
@@ -497,7 +497,7 @@ def _patience(workspace: Path, assignments: Iterable[str]) -> Any:
 
 
 def _dry_run(workspace: Path, number: int | None, message: str | None) -> None:
-    from kit import preview
+    from kit.submission import preview
 
     outgoing = preview.outgoing(workspace, number, message, _predicting(message))
     print("\n".join(preview.lines(outgoing, "unknown (a dry run asks nobody)")))
@@ -520,7 +520,7 @@ def _connected(knobs: Any) -> Any:
 
 
 def _clock() -> Any:
-    from kit.attempts import Clock
+    from kit.submission.attempts import Clock
 
     return Clock(time.time, time.sleep)
 
@@ -554,7 +554,7 @@ def _kernels(knobs: Any) -> Any:
 
 def _asked_and_sent(wire: Any, plan: Any, knobs: Any, yes: bool) -> Any:
     """Show the plan, ask on standard input unless told not to, send."""
-    from kit import preview, upload
+    from kit.submission import preview, upload
 
     print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
     _ask("send it?", yes)
@@ -562,7 +562,7 @@ def _asked_and_sent(wire: Any, plan: Any, knobs: Any, yes: bool) -> Any:
 
 
 def _refresh(workspace: Path) -> None:
-    from kit.attempts import refresh
+    from kit.submission.attempts import refresh
 
     changed = refresh(_connected(_patience(workspace, ())), workspace / "submissions")
     print(f"{changed} of the uploads changed")

@@ -15,7 +15,7 @@ from kit.core.files import PARTIAL_SUFFIX, sha256
 from kit.core.json_files import read_record, write_json
 from kit.core.progress import Track, silent
 from kit.data.synthetic.generator import STAGING, TRUTH, write_competition
-from kit.submission import read_submissions
+from kit.submission.folders import read_submissions
 
 DEMO_SEED = 7
 RESULT = "result.json"

@@ -64,7 +64,7 @@ from kit.runs.out_of_fold import bare_detector, detections, kept_weights, stored
 from kit.schedule import accumulation
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
-from kit.submission import Origin, Submission, write_submission
+from kit.submission.folders import Origin, Submission, write_submission
 
 _FIRST_PROCESS_SECONDS = 1800  # in which the first process decodes and audits the images
 log = logging.getLogger("kit")

@@ -13,7 +13,7 @@ from kit.config import Config
 from kit.data.competition import patients
 from kit.data.synthetic.generator import TRUTH
 from kit.metrics import average_precision, bootstrap
-from kit.submission import read_submissions
+from kit.submission.folders import read_submissions
 
 SEED = 0
 

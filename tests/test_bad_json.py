@@ -12,7 +12,7 @@ from kit.config import Config, knobs, load, preset
 from kit.core.errors import KitError
 from kit.demo import DemoResult, finished_demo
 from kit.runs.folder import Finished, Run, Split, read_finished, read_split
-from kit.submission import Origin, read_submissions, write_submission
+from kit.submission.folders import Origin, read_submissions, write_submission
 
 HASH = "0123456789abcdef" * 4
 ORIGIN = Origin("first", "demo", 0.25, {"demo": HASH}, {"training": {"seed": 1}}, {"commit": "c", "clean": True})

@@ -19,7 +19,7 @@ from kit.runs.detections import read_detections
 from kit.runs.folder import Run
 from kit.runs.out_of_fold import kept_weights
 from kit.schemas.detections import DETECTION_COLUMNS
-from kit.submission import INDEX_COLUMNS, Origin, write_index, write_submission
+from kit.submission.folders import INDEX_COLUMNS, Origin, write_index, write_submission
 
 CUTS, FLIPS = 40, 200
 TEXTS = ("run", "view", "image_id", "label")

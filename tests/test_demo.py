@@ -18,7 +18,7 @@ from kit.core.json_files import write_json
 from kit.demo import DemoResult, clear, finished_demo
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run
-from kit.submission import read_submissions
+from kit.submission.folders import read_submissions
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 600

@@ -29,7 +29,7 @@ from kit.core.json_files import write_json
 from kit.data.pixel_cache import open_cache
 from kit.report import evaluate
 from kit.runs.folder import Run
-from kit.submission import Origin, write_submission
+from kit.submission.folders import Origin, write_submission
 
 NOBODY = 65534
 KIB = 1024

@@ -59,9 +59,9 @@ ONLY_IN = {
     "sklearn": "choosing/calibration",
 }
 WITHOUT_TORCH = (
-    "config", "schemas.tables", "submission", "runs.folder", "core.files", "core.errors", "core.progress",
-    "kaggle.competition_api", "kaggle.download", "kaggle.kernels.push", "kaggle.kernels.session", "preview", "upload",
-    "scores",
+    "config", "schemas.tables", "submission.folders", "runs.folder", "core.files", "core.errors", "core.progress",
+    "kaggle.competition_api", "kaggle.download", "kaggle.kernels.push", "kaggle.kernels.session",
+    "submission.preview", "submission.upload", "submission.scoreboard",
 )  # fmt: skip
 
 

@@ -32,7 +32,7 @@ from kit.kaggle.kernels.push import is_repeated, plan, push, require_idle, scrip
 from kit.kaggle.kernels.push_log import Push, arrived, begin, ended, last_push, pushing, read_push, settle, slug_of
 from kit.kaggle.kernels.session import Manifest, _Steps, assignments, run_session
 from kit.runs.folder import Run
-from kit.submission import read_submissions
+from kit.submission.folders import read_submissions
 
 SLUG, KERNEL = "toy-competition", f"{USERNAME}/kit-mine"
 KNOBS = (*TOY, "training.max_epochs=3", f"competition.slug={SLUG}")

@@ -13,7 +13,7 @@ from conftest import TOY, copied
 
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run, read_finished
-from kit.submission import newest
+from kit.submission.folders import newest
 
 KILLS = 30
 AGREES = 1e-6

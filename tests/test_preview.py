@@ -7,10 +7,10 @@ from conftest import TOY_TEST_IMAGES, copied, toy_config
 from kit.config import override, save
 from kit.core.errors import KitError
 from kit.data.provenance import record_download
-from kit.preview import lines, outgoing
 from kit.runs.folder import Run, mark_finished
 from kit.schemas.tables import SUBMISSION_COLUMNS
-from kit.submission import Attempt, Origin, record_attempt, write_submission
+from kit.submission.folders import Attempt, Origin, record_attempt, write_submission
+from kit.submission.preview import lines, outgoing
 
 
 @pytest.fixture(scope="module")

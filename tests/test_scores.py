@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from kit.reports.comparison_charts import ScorePoint, local_against_public
-from kit.scores import COLUMNS, PLOT_NAME, best, draw, plot_is_stale, rows
-from kit.submission import Attempt, Origin, read_submissions, record_attempt, write_submission
+from kit.submission.folders import Attempt, Origin, read_submissions, record_attempt, write_submission
+from kit.submission.scoreboard import COLUMNS, PLOT_NAME, best, draw, plot_is_stale, rows
 
 EXPECTED = {"mean": 0.2, "low": 0.15, "high": 0.25}
 

@@ -24,7 +24,7 @@ from kit.reports.html import Section, write_page
 from kit.runs.folder import Run
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations
-from kit.submission import slug
+from kit.submission.folders import slug
 
 ROOT = Path(__file__).parent.parent
 SOURCES = [ROOT / "tasks.py", *sorted((ROOT / "kit").glob("*.py"))]

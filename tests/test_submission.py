@@ -11,7 +11,7 @@ import pytest
 
 from kit.core.errors import KitError
 from kit.core.files import sha256
-from kit.submission import (
+from kit.submission.folders import (
     INDEX_COLUMNS,
     Origin,
     newest,

@@ -21,7 +21,7 @@ from kit.config import override, save
 from kit.metrics import average_precision
 from kit.runs.folder import Run, mark_finished
 from kit.schemas.tables import SUBMISSION_COLUMNS, validate_submission
-from kit.submission import Origin, read_submissions, write_submission
+from kit.submission.folders import Origin, read_submissions, write_submission
 
 SLUG = "toy-competition"
 QUICK = (

@@ -23,7 +23,7 @@ from kit.detectors import networks
 from kit.detectors.weights import resolved
 from kit.metrics import average_precision
 from kit.runs.folder import Run
-from kit.submission import read_submissions
+from kit.submission.folders import read_submissions
 
 ROOT = Path(__file__).parent.parent
 TRAIN_IMAGES, TEST_IMAGES = 24, 170

@@ -50,7 +50,8 @@ def stirred(network):
 
 def advice(call, **environment):
     """What the KitError of a call in a new process tells to do."""
-    code = f"import sys\nfrom kit.detectors.timm_backbones import *\ntry: {call}\nexcept KitError as error: print(error.do)"
+    imported = "import sys\nfrom kit.detectors.timm_backbones import *\n"
+    code = f"{imported}try: {call}\nexcept KitError as error: print(error.do)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT,
                           env=os.environ | environment)  # fmt: skip
     return done.stdout.strip()

@@ -15,7 +15,7 @@ from kit.core.errors import KitError
 from kit.runs.folder import Run
 from kit.runs.locks import holding, working
 from kit.schemas.tables import validate_submission
-from kit.submission import read_submissions
+from kit.submission.folders import read_submissions
 
 AT_ONCE = 8
 context = multiprocessing.get_context("fork")

@@ -10,13 +10,12 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from kit.attempts import Clock, pauses, refresh, seen, uploading
 from kit.config import KaggleConfig
 from kit.core.errors import KitError
 from kit.kaggle.competition_api import Limits, RemoteSubmission
 from kit.kaggle.errors import Refused, Unanswered
-from kit.preview import Outgoing
-from kit.submission import (
+from kit.submission.attempts import Clock, pauses, refresh, seen, uploading
+from kit.submission.folders import (
     Attempt,
     Origin,
     Submission,
@@ -25,7 +24,8 @@ from kit.submission import (
     with_attempt,
     write_submission,
 )
-from kit.upload import Plan, limit_text, outcome, prepare, send, tell, wait
+from kit.submission.preview import Outgoing
+from kit.submission.upload import Plan, limit_text, outcome, prepare, send, tell, wait
 
 SLUG = "a-slug"
 KNOBS = KaggleConfig()

@@ -24,7 +24,7 @@ from kit.runs.locks import holding
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import validate_submission
 from kit.scoring import held_out, out_of_fold_priors
-from kit.submission import read_submissions
+from kit.submission.folders import read_submissions
 
 
 @pytest.fixture

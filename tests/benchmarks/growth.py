@@ -27,7 +27,7 @@ from kit.metrics import average_precision
 from kit.report import THRESHOLDS
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
-from kit.submission import Origin, write_submission
+from kit.submission.folders import Origin, write_submission
 
 from .measure import CPU, Row, timed
 from .sizes import Sizes

@@ -1,6 +1,6 @@
 """The one file that is pushed to Kaggle: what it is, the knobs in clear, how it starts, the package below.
 
-Kaggle takes a single code file; this one unpacks the kit beside its output and hands over to ``kit.kaggle.kernels.session``.
+Kaggle takes a single code file; this one unpacks the kit beside its output and hands over to ``session``.
 """
 
 from __future__ import annotations

@@ -13,13 +13,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal
 
-from kit.attempts import NOT_ARRIVED, Clock, Wire, ending, is_doubtful, look, pauses, recorded, settle
 from kit.config import KaggleConfig
 from kit.core.errors import KitError
 from kit.kaggle.competition_api import Limits
 from kit.kaggle.errors import Refused, Unanswered
-from kit.preview import Outgoing, expected_score, local_score, require_unchanged
-from kit.submission import (
+from kit.submission.attempts import NOT_ARRIVED, Clock, Wire, ending, is_doubtful, look, pauses, recorded, settle
+from kit.submission.folders import (
     COMPLETE,
     ENDS,
     ERROR,
@@ -32,6 +31,7 @@ from kit.submission import (
     record_attempt,
     tidy,
 )
+from kit.submission.preview import Outgoing, expected_score, local_score, require_unchanged
 
 log = logging.getLogger("kit")
 

@@ -16,7 +16,7 @@ from kit.core.files import sha256
 from kit.data.provenance import downloaded_slug
 from kit.runs.folder import Run, names, newest_finished, read_finished
 from kit.schemas.tables import validate_submission
-from kit.submission import Submission, read_submissions
+from kit.submission.folders import Submission, read_submissions
 
 MESSAGE_LETTERS = 200  # Kaggle names no limit; the mark at the end of the text must survive whatever it is
 _EARLIER_SHOWN = 3

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kit.core.files import make_folder
 from kit.core.locks import locked
-from kit.submission import LOCK_NAME, MANIFEST_NAME, Submission, read_submissions
+from kit.submission.folders import LOCK_NAME, MANIFEST_NAME, Submission, read_submissions
 
 PLOT_NAME = "scores.png"
 COLUMNS = ("number", "message", "run", "local", "expected", "public", "status")

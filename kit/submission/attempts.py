@@ -22,8 +22,8 @@ from kit.core.files import make_folder
 from kit.core.locks import locked
 from kit.kaggle.competition_api import Limits, RemoteSubmission
 from kit.kaggle.errors import Refused
-from kit.preview import mark
-from kit.submission import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt, tidy
+from kit.submission.folders import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt, tidy
+from kit.submission.preview import mark
 
 NOT_ARRIVED = "the server does not have it"
 DOUBTFUL_SECONDS = 600.0  # an attempt so young that was given up may still arrive: it is looked for once more
