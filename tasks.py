@@ -82,8 +82,8 @@ def download(
 def explore(context: Context, set_: Iterable[str] | None = None, workspace: str = ".") -> None:
     """Describe the data: tables here, figures and explore.html in WORKSPACE/explore."""
     from kit.config import override
+    from kit.reports.dataset_report import describe
     from kit.runs.folder import workspace_config
-    from kit.verbs import describe
 
     config = override(workspace_config(Path(workspace)), set_ or ())
     report = describe(Path(workspace), config, _bar)
@@ -131,9 +131,9 @@ def train(
 
     knobs = (*(set_ or ()), *([f"data.folds={folds}"] if folds is not None else []))
     override(recipe(preset or DEFAULT_PRESET), knobs)  # a mistyped knob shows before the slow imports
-    from kit import verbs
+    from kit.training.train import train
 
-    trained = verbs.train(Path(workspace), run, preset, knobs, _bar, tuple(allow or ()), _whole("--fold", fold))
+    trained = train(Path(workspace), run, preset, knobs, _bar, tuple(allow or ()), _whole("--fold", fold))
     if trained is None:
         return
     if trained.finished is None:
@@ -211,10 +211,11 @@ def evaluate(
 ) -> None:
     """Score a run's stored validation detections: report.json, report.html, figures."""
     chosen = _run(workspace, run)
-    from kit import verbs
+    from kit.evaluation.report import evaluate
+    from kit.runs.knobs import adjust
 
-    verbs.adjust(chosen, tuple(set_ or ()))
-    _show_report(verbs.evaluate(chosen, _bar))
+    adjust(chosen, tuple(set_ or ()))
+    _show_report(evaluate(chosen, _bar))
     print(f"report: {chosen.folder / 'report.html'}")
 
 
@@ -230,7 +231,7 @@ def compare(context: Context, run: Iterable[str] | None = None, workspace: str =
     if len(names) != 2:
         raise KitError("two runs to compare", ", ".join(names) or "none", "`invoke compare --run A --run B`")
     first, second = (existing(Path(workspace), name) for name in names)
-    from kit import comparison
+    from kit.evaluation import comparison
 
     _show_comparison(comparison.compare(first, second, _bar))
     print(f"comparison: {comparison.comparison_folder(first, second) / 'comparison.json'}")
@@ -246,10 +247,11 @@ def predict(
 ) -> None:
     """Answer the test images with a run: the next numbered submission, checked before it is filed."""
     chosen = _run(workspace, run)
-    from kit import verbs
+    from kit.evaluation.predict import predict
+    from kit.runs.knobs import adjust
 
-    verbs.adjust(chosen, tuple(set_ or ()))
-    submission = verbs.predict(chosen, message, _bar)
+    adjust(chosen, tuple(set_ or ()))
+    submission = predict(chosen, message, _bar)
     print(f"submission {submission.number:04d}: {submission.csv}")
 
 
@@ -506,9 +508,9 @@ def _dry_run(workspace: Path, number: int | None, message: str | None) -> None:
 
 def _predicting(message: str | None) -> Callable[[Any], Any]:
     def predict(run: Any) -> Any:
-        from kit import verbs
+        from kit.evaluation.predict import predict
 
-        return verbs.predict(run, message, _bar)
+        return predict(run, message, _bar)
 
     return predict
 

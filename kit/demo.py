@@ -69,23 +69,24 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     """Make the competition, train, evaluate, predict, file one submission, score it."""
     import pandas as pd
 
-    from kit import verbs
     from kit.choosing import location_prior, one_box
     from kit.config import preset
     from kit.data.competition import load_test
+    from kit.evaluation.predict import predict
+    from kit.evaluation.report import current_report
     from kit.metrics import average_precision
-    from kit.report import current_report
     from kit.schemas.image_headers import image_sizes
+    from kit.training.train import train
 
     started = clock()
     if not (workspace / "data" / "train.csv").exists():
         write_competition(workspace, DEMO_SEED, track=track)
-    trained = verbs.train(workspace, _PRESET, _PRESET, (), track)
+    trained = train(workspace, _PRESET, _PRESET, (), track)
     if trained is None:
         raise KitError("the demo to run in one process", "several", "`invoke demo` outside of torchrun")
     report = current_report(trained.run, track)
     filed = [one for one in read_submissions(workspace / "submissions") if one.origin.run == _PRESET]
-    submission = filed[-1] if filed else verbs.predict(trained.run, "demo", track)
+    submission = filed[-1] if filed else predict(trained.run, "demo", track)
     test = load_test(workspace, preset(_PRESET), track)
     truth = pd.read_csv(workspace / TRUTH)
     floor = one_box.prior_answers(

@@ -95,10 +95,10 @@ def toy(toy_source, tmp_path):
 @pytest.fixture(scope="session")
 def trained_source(toy_source, tmp_path_factory):
     """The toy competition with a run 'demo' trained for two epochs; tests work on copies."""
-    from kit import verbs
+    from kit.training.train import train
 
     workspace = copied(toy_source, tmp_path_factory.mktemp("trained") / "toy")
-    verbs.train(workspace, None, "demo", TOY)
+    train(workspace, None, "demo", TOY)
     return workspace
 
 
@@ -111,7 +111,7 @@ def trained(trained_source, tmp_path):
 @pytest.fixture(scope="session")
 def evaluated_source(trained_source, tmp_path_factory):
     """The trained workspace with its report; tests work on copies."""
-    from kit.report import evaluate
+    from kit.evaluation.report import evaluate
     from kit.runs.folder import Run
 
     workspace = copied(trained_source, tmp_path_factory.mktemp("evaluated") / "toy")
@@ -131,11 +131,11 @@ FOLDS = (*TOY, "data.folds=3", "training.max_epochs=1")
 @pytest.fixture(scope="session")
 def folded_source(toy_source, tmp_path_factory):
     """The toy competition with an evaluated run 'folds': three folds, an epoch each; tests work on copies."""
-    from kit import verbs
-    from kit.report import evaluate
+    from kit.evaluation.report import evaluate
+    from kit.training.train import train
 
     workspace = copied(toy_source, tmp_path_factory.mktemp("folded") / "toy")
-    evaluate(verbs.train(workspace, "folds", "demo", FOLDS).run)
+    evaluate(train(workspace, "folds", "demo", FOLDS).run)
     return workspace
 
 

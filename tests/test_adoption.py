@@ -9,12 +9,12 @@ import pytest
 from conftest import TOY_TEST_IMAGES, copied, toy_config
 from test_tasks import assert_refused, invoke
 
-from kit import verbs
 from kit.boxes.geometry import CORNERS
 from kit.config import load
 from kit.core.errors import KitError
 from kit.data.competition import load_test, load_training, patients
-from kit.report import evaluate
+from kit.evaluation.predict import predict
+from kit.evaluation.report import evaluate
 from kit.runs.adoption import adopt
 from kit.runs.detections import read_detections
 from kit.runs.ensemble import ensemble
@@ -22,6 +22,7 @@ from kit.runs.folder import Run, existing, read_finished, read_split
 from kit.runs.members import members, read_adopted
 from kit.runs.out_of_fold import detections
 from kit.schemas.csv_text import TableError
+from kit.training.train import train
 
 COLUMNS = ["image_id", *CORNERS, "score", "label"]
 
@@ -93,9 +94,9 @@ class TestAdopted:
         assert report["many_box"]["map50"] == 1
         assert report["weights"]["kept"] == "adopted"
         with pytest.raises(KitError, match="detections of the test images"):
-            verbs.predict(run)
+            predict(run)
         with pytest.raises(KitError, match="which is adopted"):
-            verbs.train(toy, "theirs")
+            train(toy, "theirs")
 
     @pytest.mark.parametrize("own_id", [int, str])
     def test_a_data_set_brings_its_own_ids(self, own_id, place, tmp_path):

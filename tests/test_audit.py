@@ -282,10 +282,10 @@ class TestWorkspace:
 
 class TestTraining:
     def test_a_fault_stops_it_before_there_is_a_run_and_names_the_way_on(self, leaking):
-        from kit import verbs
+        from kit.training.train import train
 
         with pytest.raises(KitError, match="annotated-test-images") as caught:
-            verbs.train(leaking, None, "demo", TOY)
+            train(leaking, None, "demo", TOY)
         assert "--allow annotated-test-images" in caught.value.do
         assert not (leaking / "runs" / "demo" / "config.json").exists()
 

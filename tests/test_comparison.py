@@ -8,9 +8,9 @@ import pandas as pd
 import pytest
 from stores import detector, one_box_images
 
-from kit.comparison import compare, comparison_folder, verdict
 from kit.core.errors import KitError
 from kit.core.json_files import read_json, write_json
+from kit.evaluation.comparison import compare, comparison_folder, verdict
 from kit.metrics.average_precision import match
 from kit.metrics.bootstrap import Interval, difference
 from kit.reports import comparison_charts

@@ -21,15 +21,17 @@ import pytest
 from conftest import TOY, copied, toy_config
 from mutations import snapshot
 
-from kit import verbs
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.core.files import replacing, write_text
 from kit.core.json_files import write_json
 from kit.data.pixel_cache import open_cache
-from kit.report import evaluate
+from kit.evaluation.predict import predict
+from kit.evaluation.report import evaluate
+from kit.reports.dataset_report import describe
 from kit.runs.folder import Run
 from kit.submission.folders import Origin, write_submission
+from kit.training.train import train
 
 NOBODY = 65534
 KIB = 1024
@@ -102,13 +104,13 @@ def test_a_full_disk_stops_a_training_with_the_checkpoints_path_and_it_goes_on(t
     straight = copied(toy, tmp_path / "straight")
     run = Run(toy, "demo")
     with files_no_larger_than(900 * KIB), pytest.raises(KitError) as caught:
-        verbs.train(toy, None, "demo", TOY)
+        train(toy, None, "demo", TOY)
     assert str(run.best) in caught.value.expected
     assert "it needs more than 0.9 MiB" in caught.value.found
     assert not run.best.exists()
     assert not list(toy.rglob("*.partial"))
-    verbs.train(toy, None, "demo", TOY)
-    verbs.train(straight, None, "demo", TOY)
+    train(toy, None, "demo", TOY)
+    train(straight, None, "demo", TOY)
     assert pd.read_csv(run.history)["map50"].equals(pd.read_csv(Run(straight, "demo").history)["map50"])
 
 
@@ -143,11 +145,11 @@ def test_a_read_only_workspace_is_an_error_of_every_verb_with_a_path_in_it(train
     run = Run(workspace, "demo")
     with as_somebody_else():
         for verb in (
-            lambda: verbs.train(workspace, None, "demo", TOY),
-            lambda: verbs.train(workspace, "other", "demo", TOY),
-            lambda: verbs.evaluate(run),
-            lambda: verbs.predict(run),
-            lambda: verbs.describe(workspace, toy_config()),
+            lambda: train(workspace, None, "demo", TOY),
+            lambda: train(workspace, "other", "demo", TOY),
+            lambda: evaluate(run),
+            lambda: predict(run),
+            lambda: describe(workspace, toy_config()),
         ):
             with pytest.raises(KitError, match=str(workspace)):
                 verb()
@@ -156,7 +158,7 @@ def test_a_read_only_workspace_is_an_error_of_every_verb_with_a_path_in_it(train
 
 def test_a_folder_that_is_missing_is_an_error_with_its_path(tmp_path):
     with pytest.raises(KitError, match="data"):
-        verbs.train(tmp_path / "nowhere", None, "demo", TOY)
+        train(tmp_path / "nowhere", None, "demo", TOY)
     with pytest.raises(KitError, match="train"):
         open_cache(tmp_path / "train", tmp_path / "cache", 1.0)
     assert list(tmp_path.iterdir()) == []
@@ -171,7 +173,7 @@ def test_a_file_that_vanished_between_two_steps_is_an_error_with_its_path(name, 
     path.unlink() if path.is_file() else shutil.rmtree(path)
     before = {name: data for name, data in snapshot(evaluated).items() if not name.startswith(".cache")}
     with pytest.raises(KitError, match=Path(name).name):
-        verbs.predict(Run(evaluated, "demo"))
+        predict(Run(evaluated, "demo"))
     after = {name: data for name, data in snapshot(evaluated).items() if not name.startswith(".cache")}
     assert {name: data for name, data in after.items() if name in before} == before
     assert not list(evaluated.rglob("*.partial"))
@@ -195,11 +197,11 @@ def test_a_training_on_a_full_file_system_stops_in_words_and_goes_on_when_there_
         workspace = copied(toy, disk / "w")
         (disk / "other").write_bytes(bytes(shutil.disk_usage(disk).free - 300 * KIB))
         with pytest.raises(KitError, match=os.strerror(errno.ENOSPC)):
-            verbs.train(workspace, None, "demo", TOY)
+            train(workspace, None, "demo", TOY)
         assert not list(workspace.rglob("*.partial"))
         (disk / "other").unlink()
         subprocess.run(["mount", "-o", "remount,size=200m", str(disk)], check=True)
-        assert verbs.train(workspace, None, "demo", TOY).finished
+        assert train(workspace, None, "demo", TOY).finished
     finally:
         subprocess.run(["umount", str(disk)], check=True)
 
@@ -207,7 +209,7 @@ def test_a_training_on_a_full_file_system_stops_in_words_and_goes_on_when_there_
 @pytest.mark.slow
 def test_a_batch_that_does_not_fit_gives_the_knob(toy):
     knobs = (*TOY, "model.image_size_px=1024", "training.batch_size=16", "training.effective_batch=16")
-    said = said_with_little_memory(f'kit.verbs.train(Path({str(toy)!r}), None, "demo", {knobs!r})')
+    said = said_with_little_memory(f'train(Path({str(toy)!r}), None, "demo", {knobs!r})')
     assert "a batch of 16 images of 1024 px to fit the memory" in said
     assert "lower training.batch_size" in said
     assert not list(toy.rglob("*.partial"))
@@ -217,7 +219,7 @@ def test_a_batch_that_does_not_fit_gives_the_knob(toy):
 def test_a_batch_that_does_not_fit_while_detecting_gives_its_own_knob(trained):
     run = Run(trained, "demo")
     save(override(load(run.config), ["model.image_size_px=4096", "inference.batch_size=8"]), run.config)
-    said = said_with_little_memory(f'kit.verbs.predict(Run(Path({str(trained)!r}), "demo"))')
+    said = said_with_little_memory(f'predict(Run(Path({str(trained)!r}), "demo"))')
     assert "a batch of 8 images of 4096 px to fit the memory" in said
     assert "lower inference.batch_size" in said
     assert not list(trained.rglob("*.partial"))
@@ -228,10 +230,12 @@ def said_with_little_memory(call):
     code = f"""
 import resource, sys
 from pathlib import Path
-import kit.training, kit.verbs, kit.audit_report
+import kit.training.fit, kit.reports.audit_report
 from kit.config import load, override, save
-from kit.errors import KitError
+from kit.core.errors import KitError
+from kit.evaluation.predict import predict
 from kit.runs import Run
+from kit.training.train import train
 pages = int(Path("/proc/self/statm").read_text().split()[0])
 limit = pages * resource.getpagesize() + {600 * KIB * KIB}
 resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
@@ -255,8 +259,8 @@ def test_two_hundred_epochs_need_no_more_memory_than_fifty(toy):
     code = f"""
 import threading, time
 from pathlib import Path
-from kit import verbs
 from kit.runs import Run, read_history
+from kit.training.train import train
 run, seen = Run(Path({str(toy)!r}), "demo"), []
 def watch():
     while True:
@@ -265,7 +269,7 @@ def watch():
             seen.append((len(run.history.read_text().splitlines()) - 1, pages))
         time.sleep(0.1)
 threading.Thread(target=watch, daemon=True).start()
-verbs.train(run.workspace, None, "demo", {(*TOY, "training.max_epochs=200", "training.effective_batch=4")!r})
+train(run.workspace, None, "demo", {(*TOY, "training.max_epochs=200", "training.effective_batch=4")!r})
 for epoch, pages in seen:
     print(epoch, pages)
 """

@@ -8,17 +8,19 @@ import pandas as pd
 import pytest
 from conftest import TOY_TEST_IMAGES, copied
 
-from kit import verbs
 from kit.boxes.geometry import CORNERS
 from kit.config import FusionConfig, load
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, load_test, load_training
-from kit.report import current_report, evaluate
+from kit.evaluation.predict import predict
+from kit.evaluation.report import current_report, evaluate
 from kit.runs.detections import read_detections
 from kit.runs.ensemble import ensemble, refresh
 from kit.runs.folder import Run, newest_finished, read_finished, read_split
+from kit.runs.knobs import adjust
 from kit.runs.members import Member, by_fold, fused, members, read_ensemble
 from kit.runs.out_of_fold import detections
+from kit.training.train import train
 
 LEFT, NEAR_LEFT, RIGHT = (0, 0, 10, 10), (0, 0, 10, 8), (20, 20, 30, 30)
 
@@ -71,7 +73,7 @@ class TestMade:
         assert (load(run.config).fusion.method, load(run.config).fusion.iou) == ("wbf", 0.4)  # the first member's
 
     def test_a_first_member_that_suppresses_gives_way_to_weighted_boxes_fusion(self, both):
-        verbs.adjust(Run(both, "folds"), ("fusion.method=suppress",))
+        adjust(Run(both, "folds"), ("fusion.method=suppress",))
         ensemble(Run(both, "together"), ("folds", "demo"), (), ("decision.threshold=0.1",))
         config = load(Run(both, "together").config)
         assert (config.fusion.method, config.fusion.iou, config.decision.threshold) == ("wbf", 0.55, 0.1)
@@ -90,7 +92,7 @@ class TestMade:
         assert [member["weight"] for member in report["members"]] == [2.0, 1.0]
         page = (run.folder / "report.html").read_text()
         assert "demo (plain, flip, zoom_out; weight 1)" in page
-        submission = verbs.predict(run, "both")
+        submission = predict(run, "both")
         table = read_detections(run.detections("test"))
         assert table.groupby("run")["fold"].unique().map(sorted).to_dict() == {"demo": [0], "folds": [0, 1, 2]}
         assert len(pd.read_csv(submission.csv)) == TOY_TEST_IMAGES
@@ -117,7 +119,7 @@ class TestWhatChanged:
 
     def test_a_member_that_is_gone_is_an_error_that_names_it(self, run):
         shutil.rmtree(run.workspace / "runs" / "demo")
-        for use in (lambda: evaluate(run), lambda: verbs.predict(run)):
+        for use in (lambda: evaluate(run), lambda: predict(run)):
             with pytest.raises(KitError, match="'demo', a member of the ensemble 'together'"):
                 use()
 
@@ -182,7 +184,7 @@ class TestRefused:
         assert not Run(both, "other").config.exists()
         ensemble(Run(both, "equal"), ("folds", "demo"), (2.0, 2.0), suppress)
         with pytest.raises(KitError, match=r"fusion\.method=suppress"):
-            verbs.adjust(run, suppress)
+            adjust(run, suppress)
             evaluate(run)
 
     def test_knobs_of_the_training_are_no_ensembles_business(self, both):
@@ -191,7 +193,7 @@ class TestRefused:
 
     def test_there_is_nothing_to_train(self, run):
         with pytest.raises(KitError, match="'together', which is an ensemble"):
-            verbs.train(run.workspace, "together")
+            train(run.workspace, "together")
 
 
 class TestFusedByFold:

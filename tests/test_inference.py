@@ -11,7 +11,6 @@ from conftest import toy_config
 from PIL import Image
 from torch import nn
 
-from kit import verbs
 from kit.config import InferenceConfig, preset
 from kit.core.errors import KitError
 from kit.data.competition import load_test
@@ -19,6 +18,7 @@ from kit.data.pixel_cache import open_cache
 from kit.detectors import networks, weights
 from kit.detectors.inference import Source, detect
 from kit.detectors.tta import View, views
+from kit.evaluation.predict import predict
 from kit.runs import out_of_fold
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run
@@ -188,7 +188,7 @@ def test_the_stored_table_has_the_promised_columns_fold_zero_and_every_view(trai
 
 
 def test_predicted_detections_are_stored_beside_them(evaluated):
-    verbs.predict(Run(evaluated, "demo"))
+    predict(Run(evaluated, "demo"))
     table = pd.read_parquet(Run(evaluated, "demo").detections("test"))
     assert set(table["image_id"]) <= set(load_test(evaluated, toy_config()).image_ids)
     assert {view.name for view in views(toy_config().inference)} == set(table["view"])

@@ -44,8 +44,8 @@ def asked(server, home, expression, token=TOKEN, **variables):
 import json, dataclasses, pathlib, sys, logging
 logging.basicConfig(format="%(message)s", level=logging.INFO)
 from kit.config import KaggleConfig
-from kit.errors import KitError
-from kit.kaggle_api import connect
+from kit.core.errors import KitError
+from kit.kaggle.competition_api import connect
 try:
     kaggle = connect({QUICK})
     value = {expression}

@@ -12,9 +12,9 @@ from kit.config import load, preset
 from kit.detectors import networks, weights
 from kit.detectors.hardware import precision
 from kit.detectors.memory import keeping_freed_memory, laid_out
-from kit.loss_check import BadLoss, LossCheck
 from kit.runs.folder import Run, read_split
 from kit.runs.out_of_fold import bare_detector, kept_weights
+from kit.training.finite_loss import BadLoss, LossCheck
 
 
 def test_auto_is_full_precision_on_the_cpu_and_a_wish_is_a_wish():

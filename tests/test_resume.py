@@ -3,12 +3,12 @@
 import pytest
 import torch
 
-from kit import verbs
 from kit.config import load
 from kit.core.errors import KitError
-from kit.resume import PROGRESS, resume_state
 from kit.runs.folder import Run, read_split
 from kit.runs.out_of_fold import bare_detector
+from kit.training.resume import PROGRESS, resume_state
+from kit.training.train import train
 
 
 @pytest.fixture(scope="module")
@@ -82,5 +82,5 @@ def test_training_says_so_and_leaves_the_file(trained):
     torch.save(state, run.last)
     before = run.last.read_bytes()
     with pytest.raises(KitError, match="without optimizer_states"):
-        verbs.train(trained, "demo")
+        train(trained, "demo")
     assert run.last.read_bytes() == before

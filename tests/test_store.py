@@ -14,16 +14,17 @@ import pandas as pd
 import pytest
 from conftest import FOLDS, TOY, TOY_TEST_IMAGES, copied
 
-from kit import verbs
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import load_training, patients
 from kit.data.synthetic.generator import write_competition
 from kit.detectors.checkpoints import load_checkpoint
-from kit.report import in_loop
+from kit.evaluation.predict import predict
+from kit.evaluation.report import in_loop
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, read_finished, read_split
 from kit.runs.locks import holding
+from kit.training.train import train
 
 ROOT = Path(__file__).parent.parent
 PATIENCE_SECONDS = 300
@@ -70,7 +71,7 @@ class TestOutOfFold:
         assert 0 < report["images"]["test_patients_in_train_share"] < 1
 
     def test_every_fold_looks_at_every_test_image(self, run):
-        submission = verbs.predict(run)
+        submission = predict(run)
         table = read_detections(run.detections("test"))
         seen = table.groupby("fold")["image_id"].nunique()
         assert seen.index.tolist() == [0, 1, 2]
@@ -78,38 +79,38 @@ class TestOutOfFold:
         manifest = json.loads((submission.folder / "manifest.json").read_text())
         assert len(manifest["origin"]["weights"]) == 3
         before = run.detections("test").stat().st_mtime_ns
-        assert verbs.predict(run).csv_sha256 == submission.csv_sha256
+        assert predict(run).csv_sha256 == submission.csv_sha256
         assert run.detections("test").stat().st_mtime_ns == before
 
 
 class TestAgain:
     def test_a_finished_run_says_so_also_for_one_fold(self, run):
-        assert verbs.train(run.workspace, "folds").already
-        assert verbs.train(run.workspace, "folds", fold=1).already
+        assert train(run.workspace, "folds").already
+        assert train(run.workspace, "folds", fold=1).already
 
     def test_another_number_of_folds_is_another_run(self, run):
         with pytest.raises(KitError, match=r"data\.folds: 3 -> 2"):
-            verbs.train(run.workspace, "folds", None, ("data.folds=2",))
+            train(run.workspace, "folds", None, ("data.folds=2",))
 
     @pytest.mark.parametrize("fold", [-1, 3])
     def test_a_fold_that_is_not_there_is_an_error(self, fold, run):
         with pytest.raises(KitError, match="--fold between 0 and 2"):
-            verbs.train(run.workspace, "folds", fold=fold)
+            train(run.workspace, "folds", fold=fold)
 
     def test_a_fold_that_is_being_trained_is_refused_and_another_one_is_not(self, run):
         with holding(run.in_folds(3)[1]):
             with pytest.raises(KitError, match=f"(?s)'folds/fold-1'.*process {os.getpid()}"):
-                verbs.train(run.workspace, "folds", fold=1)
+                train(run.workspace, "folds", fold=1)
             with pytest.raises(KitError, match="'folds/fold-1'"):
-                verbs.train(run.workspace, "folds")
-            assert verbs.train(run.workspace, "folds", fold=2).already
+                train(run.workspace, "folds")
+            assert train(run.workspace, "folds", fold=2).already
 
     def test_lost_detections_are_merged_again_without_a_network(self, run):
         before = read_detections(run.detections("validation"))
         run.detections("validation").unlink()
         run.finished.unlink()
         kept = {fold.detections("validation").stat().st_mtime_ns for fold in run.in_folds(3)}
-        assert verbs.train(run.workspace, "folds").finished.epochs == (1, 1, 1)
+        assert train(run.workspace, "folds").finished.epochs == (1, 1, 1)
         assert read_detections(run.detections("validation")).equals(before)
         assert {fold.detections("validation").stat().st_mtime_ns for fold in run.in_folds(3)} == kept
 
@@ -117,7 +118,7 @@ class TestAgain:
         last, best = run.in_folds(3)[0].last, run.in_folds(3)[1].best
         best.write_bytes(last.read_bytes())
         with pytest.raises(KitError, match="as it was when the run was finished") as caught:
-            verbs.predict(run)
+            predict(run)
         assert str(best) in str(caught.value)
         assert not (run.workspace / "submissions").exists()
 
@@ -125,7 +126,7 @@ class TestAgain:
         finished = json.loads(run.finished.read_text())
         run.finished.write_text(json.dumps(finished | {"weights": dict(list(finished["weights"].items())[:1])}))
         with pytest.raises(KitError, match=r"when the run was finished \(no hash"):
-            verbs.predict(run)
+            predict(run)
 
     def test_norms_that_a_config_leaves_open_are_those_of_the_weights(self, run):
         config = load(run.config)
@@ -133,13 +134,13 @@ class TestAgain:
             dataclasses.replace(config, model=dataclasses.replace(config.model, norm="auto", norm_eps=-1.0)),
             run.config,
         )
-        assert verbs.predict(run).number == 1
+        assert predict(run).number == 1
 
     def test_weights_that_do_not_fit_their_config_are_named(self, run):
         config = override(load(run.config), ["model.detector=fcos_resnet50_fpn"])
         save(config, run.config)
         with pytest.raises(KitError, match="to fit the detector of") as caught:
-            verbs.predict(run)
+            predict(run)
         assert str(run.in_folds(3)[0].best) in str(caught.value)
 
     def test_the_images_that_folds_began_with_are_settled(self, run):
@@ -149,16 +150,16 @@ class TestAgain:
         for fold in run.in_folds(3):
             fold.last.unlink()
         with pytest.raises(KitError, match=r"99999999_000\.png"):
-            verbs.train(run.workspace, "folds")
+            train(run.workspace, "folds")
 
 
 @pytest.mark.slow
 def test_the_run_is_finished_by_the_fold_that_ends_last(folded_source, toy):
     for fold in (2, 0):
-        trained = verbs.train(toy, "folds", "demo", FOLDS, fold=fold)
+        trained = train(toy, "folds", "demo", FOLDS, fold=fold)
         assert trained.finished is None
         assert not Run(toy, "folds").finished.exists()
-    finished = verbs.train(toy, "folds", "demo", FOLDS, fold=1).finished
+    finished = train(toy, "folds", "demo", FOLDS, fold=1).finished
     whole = Run(folded_source, "folds")
     assert finished.weights.keys() == read_finished(whole).weights.keys()
     one, other = (read_detections(run.detections("validation")) for run in (Run(toy, "folds"), whole))

@@ -269,14 +269,15 @@ class TestRefusals:
 def test_a_run_trains_resumes_its_knobs_and_gives_its_weights_to_another(toy):
     from conftest import TOY
 
-    from kit import verbs
     from kit.config import load
+    from kit.evaluation.predict import predict
     from kit.runs.folder import Run
+    from kit.training.train import train
 
     knobs = (*TOY, "training.max_epochs=1", "model.detector=retinanet_timm", f"model.backbone={TINY}",
              "model.fpn_channels=64")  # fmt: skip
-    verbs.train(toy, "first", "demo", knobs)
+    train(toy, "first", "demo", knobs)
     assert load(Run(toy, "first").config).model.norm == "batch"
-    verbs.train(toy, "second", "demo", (*knobs, f"model.weights={Run(toy, 'first').best}"))
-    verbs.predict(Run(toy, "second"))
+    train(toy, "second", "demo", (*knobs, f"model.weights={Run(toy, 'first').best}"))
+    predict(Run(toy, "second"))
     assert preset("laptop").model.backbone == ""  # timm is an extra; what comes with the kit needs none

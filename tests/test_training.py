@@ -14,12 +14,13 @@ from conftest import TOY, copied, toy_config
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kit import schedule, training, verbs
 from kit.config import TrainingConfig
 from kit.core.errors import KitError
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run, read_finished, read_split
 from kit.runs.out_of_fold import kept_weights
+from kit.training import fit, schedule
+from kit.training.train import train
 
 SEED = TrainingConfig()
 
@@ -152,7 +153,7 @@ def interrupted_after_one_epoch(workspace, assignments):
     watcher.start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            verbs.train(workspace, None, "demo", assignments)
+            train(workspace, None, "demo", assignments)
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -166,11 +167,11 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, more):
     """Also from another folder: a run that was moved still knows its best score."""
     assignments = (*TOY, *more, "training.max_epochs=3")
     straight = copied(toy, tmp_path / "straight")
-    verbs.train(straight, None, "demo", assignments)
+    train(straight, None, "demo", assignments)
     interrupted_after_one_epoch(toy, assignments)
     assert not Run(toy, "demo").finished.exists()
     moved = copied(toy, tmp_path / "moved")
-    verbs.train(moved, None, "demo", assignments)
+    train(moved, None, "demo", assignments)
 
     one, other = Run(straight, "demo"), Run(moved, "demo")
     for path, again in ((one.best, other.best), (one.last, other.last)):
@@ -187,32 +188,32 @@ def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, more):
 @pytest.mark.slow
 def test_workers_change_nothing_but_the_time(toy, tmp_path):
     alone = copied(toy, tmp_path / "alone")
-    verbs.train(alone, None, "demo", TOY)
-    verbs.train(toy, None, "demo", (*TOY, "data.workers=2"))
+    train(alone, None, "demo", TOY)
+    train(toy, None, "demo", (*TOY, "data.workers=2"))
     one, other = (load_checkpoint(Run(workspace, "demo").last, "")["state_dict"] for workspace in (alone, toy))
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def test_boxes_that_leave_the_picture_are_counted_in_the_history(toy):
-    verbs.train(toy, None, "demo", (*TOY, "augmentation.affine_p=1", "augmentation.shift=0.5"))
+    train(toy, None, "demo", (*TOY, "augmentation.affine_p=1", "augmentation.shift=0.5"))
     assert pd.read_csv(Run(toy, "demo").history)["boxes_lost"].gt(0).all()
 
 
 def test_a_run_that_stopped_early_trains_no_more_when_its_end_was_lost(toy):
     assignments = (*TOY, "training.max_epochs=9", "training.patience=1", "training.learning_rate=1e-9",
                    "training.warmup_epochs=0", "training.final_rate=0")  # fmt: skip
-    verbs.train(toy, None, "demo", assignments)
+    train(toy, None, "demo", assignments)
     run = Run(toy, "demo")
     epochs = len(pd.read_csv(run.history))
     assert epochs < 9
     run.finished.unlink()
-    verbs.train(toy, None, "demo", assignments)
+    train(toy, None, "demo", assignments)
     assert len(pd.read_csv(run.history)) == epochs
 
 
 def test_a_non_finite_loss_names_its_images_and_leaves_no_checkpoint(toy):
     with pytest.raises(KitError) as caught:
-        verbs.train(toy, None, "demo", (*TOY, "training.learning_rate=1e30", "training.warmup_start_rate=1e30",
+        train(toy, None, "demo", (*TOY, "training.learning_rate=1e30", "training.warmup_start_rate=1e30",
                                         "training.clip_norm=0"))  # fmt: skip
     assert ".png" in caught.value.found
     assert "epoch 1" in caught.value.found
@@ -220,7 +221,7 @@ def test_a_non_finite_loss_names_its_images_and_leaves_no_checkpoint(toy):
 
 
 def test_the_averaged_weights_differ_from_the_raw_ones_and_are_kept_on_demand(toy):
-    verbs.train(toy, None, "demo", (*TOY, "training.ema_decay=0.9", "training.keep=ema"))
+    train(toy, None, "demo", (*TOY, "training.ema_decay=0.9", "training.keep=ema"))
     run = Run(toy, "demo")
     _, epoch, averaged = kept_weights(run, "ema")
     _, _, raw = kept_weights(run, "last")
@@ -231,4 +232,4 @@ def test_the_averaged_weights_differ_from_the_raw_ones_and_are_kept_on_demand(to
 
 def test_devices_are_as_asked_for():
     config = toy_config()
-    assert training.devices(config) == max(1, torch.cuda.device_count())
+    assert fit.devices(config) == max(1, torch.cuda.device_count())

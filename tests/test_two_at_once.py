@@ -10,19 +10,20 @@ import pytest
 from conftest import TOY
 from test_demo import PATIENCE_SECONDS, started
 
-from kit import verbs
 from kit.core.errors import KitError
+from kit.evaluation.predict import predict
 from kit.runs.folder import Run
 from kit.runs.locks import holding, working
 from kit.schemas.tables import validate_submission
 from kit.submission.folders import read_submissions
+from kit.training.train import train
 
 AT_ONCE = 8
 context = multiprocessing.get_context("fork")
 
 
 def _predict(workspace, number):
-    verbs.predict(Run(workspace, "demo"), f"number {number}")
+    predict(Run(workspace, "demo"), f"number {number}")
 
 
 def assert_eight_numbers_and_one_index(workspace):
@@ -70,19 +71,19 @@ def holder(trained):
 
 def test_a_second_training_is_refused_with_the_first_ones_number(trained, holder):
     with pytest.raises(KitError, match=f"process {holder.pid} is training it"):
-        verbs.train(trained, None, "demo", TOY)
+        train(trained, None, "demo", TOY)
 
 
 def test_a_holder_that_has_not_written_its_name_yet_is_another_process(trained, holder):
     (Run(trained, "demo").home / ".holder").unlink()
     with pytest.raises(KitError, match="another process is training it"):
-        verbs.train(trained, None, "demo", TOY)
+        train(trained, None, "demo", TOY)
 
 
 def test_the_lock_of_a_dead_process_is_taken_over(trained, holder):
     os.kill(holder.pid, signal.SIGKILL)
     holder.join()
-    assert verbs.train(trained, None, "demo", TOY).already
+    assert train(trained, None, "demo", TOY).already
 
 
 def _write(order, name):

@@ -17,11 +17,11 @@ from PIL import Image
 from test_demo import PATIENCE_SECONDS, started
 from test_training import interrupted_after_one_epoch
 
-from kit import verbs
 from kit.config import load
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run, read_split
 from kit.runs.out_of_fold import bare_detector
+from kit.training.train import train
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2")
 A_MINUTE = 60
@@ -84,7 +84,7 @@ def test_two_processes_take_the_steps_of_one_where_the_loss_is_a_mean_over_image
         "training.warmup_epochs=0", "training.clip_norm=0", "inference.views=plain",
     )  # fmt: skip
     alone = copied(toy, tmp_path / "alone")
-    verbs.train(alone, None, "demo", (*recipe, "training.batch_size=4"))
+    train(alone, None, "demo", (*recipe, "training.batch_size=4"))
     two = trained_by_two(toy, (*recipe, "training.batch_size=2"))
     one, other = (load_checkpoint(run.last, "")["state_dict"] for run in (Run(alone, "demo"), two))
     start = bare_detector(load(two.config), read_split(two)).state_dict()
@@ -106,8 +106,8 @@ def test_a_killed_process_ends_the_other_with_a_message_and_one_goes_on_after_tw
     assert "expected: every process of this training to go on" in said
     assert len(pd.read_csv(run.history)) < 8
 
-    verbs.train(toy, None, "demo", recipe)
-    verbs.train(straight, None, "demo", recipe)
+    train(toy, None, "demo", recipe)
+    train(straight, None, "demo", recipe)
     assert len(pd.read_csv(run.history)) == 8
     assert last_loss(run) == pytest.approx(last_loss(Run(straight, "demo")), rel=0.1)
 
@@ -135,7 +135,7 @@ def test_two_go_on_after_one_and_end_where_one_would(toy, tmp_path):
     before = len(pd.read_csv(Run(toy, "demo").history))
     assert before < 8
     run = trained_by_two(toy, recipe)
-    verbs.train(straight, None, "demo", recipe)
+    train(straight, None, "demo", recipe)
     assert len(pd.read_csv(run.history)) == 8
     assert last_loss(run) == pytest.approx(last_loss(Run(straight, "demo")), rel=0.1)
 

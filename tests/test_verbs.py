@@ -11,20 +11,23 @@ import pytest
 import torch
 from conftest import TOY, TOY_TEST_IMAGES, toy_config
 
-from kit import verbs
 from kit.choosing import location_prior, one_box
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import load_training
+from kit.evaluation.held_out import held_out, out_of_fold_priors
+from kit.evaluation.predict import predict
+from kit.evaluation.report import current_report, evaluate
 from kit.metrics import average_precision
-from kit.report import current_report, evaluate
+from kit.reports.dataset_report import describe
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, existing, newest_finished, read_split
+from kit.runs.knobs import adjust
 from kit.runs.locks import holding
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import validate_submission
-from kit.scoring import held_out, out_of_fold_priors
 from kit.submission.folders import read_submissions
+from kit.training.train import train
 
 
 @pytest.fixture
@@ -100,7 +103,7 @@ class TestThresholdOfTheSeedNotebook:
 
     @pytest.mark.slow
     def test_a_threshold_that_is_not_measurably_better_is_not_applied(self, scored):
-        verbs.adjust(scored, ("decision.threshold=1",))
+        adjust(scored, ("decision.threshold=1",))
         report = evaluate(scored)
         assert report["decision"]["knobs"]["threshold"] == 1
         assert report["threshold"]["applied"] == 0
@@ -109,7 +112,7 @@ class TestThresholdOfTheSeedNotebook:
 
 def test_predict_evaluates_first_and_files_a_valid_submission(run):
     assert not run.report.exists()
-    submission = verbs.predict(run, "first try")
+    submission = predict(run, "first try")
     assert run.report.exists()
     assert submission.folder.name == "0001-first-try"
     table = validate_submission(submission.csv, run.workspace / "data", TOY_TEST_IMAGES)
@@ -121,7 +124,7 @@ def test_predict_evaluates_first_and_files_a_valid_submission(run):
 
 
 def test_confidences_have_at_least_six_decimals(scored):
-    lines = verbs.predict(scored).csv.read_text().splitlines()[1:]
+    lines = predict(scored).csv.read_text().splitlines()[1:]
     assert all(len(line.split(",")[6].partition(".")[2]) >= 6 for line in lines)
 
 
@@ -132,14 +135,14 @@ def test_two_ids_of_one_image_get_two_different_boxes(run):
     path.write_text(mapping.to_csv(index=False))
     report = evaluate(run)
     assert report["one_box"]["images"] == report["many_box"]["images"]  # as many answers as boxes, on all images
-    table = pd.read_csv(verbs.predict(run).csv)
+    table = pd.read_csv(predict(run).csv)
     boxes = table[table["image_id"] == mapping["image_id"][0]][["x_min", "y_min", "x_max", "y_max"]]
     assert len(boxes) == len(boxes.drop_duplicates()) == 3
 
 
 def test_an_image_without_any_detection_gets_the_priors_box_and_that_is_counted(scored):
     config = load(scored.config)
-    verbs.predict(scored)
+    predict(scored)
     path = scored.detections("test")
     table = pd.read_parquet(path)
     attributes = dict(table.attrs)
@@ -147,7 +150,7 @@ def test_an_image_without_any_detection_gets_the_priors_box_and_that_is_counted(
     table = table[table["image_id"] != missing]
     table.attrs = attributes
     table.to_parquet(path, index=False)
-    submission = verbs.predict(scored)
+    submission = predict(scored)
     assert submission.origin.fallbacks == 1
     row = pd.read_csv(submission.csv).set_index("image_id").loc[missing]
     assert row["confidence"] == config.decision.fallback_confidence
@@ -159,11 +162,11 @@ def test_an_image_without_any_detection_gets_the_priors_box_and_that_is_counted(
 
 
 def test_predict_again_runs_no_network_and_files_the_next_number(scored):
-    first = verbs.predict(scored, "one")
+    first = predict(scored, "one")
     scored.best.rename(scored.folder / "kept")
     before = scored.detections("test").stat().st_mtime_ns
     (scored.folder / "kept").rename(scored.best)
-    second = verbs.predict(scored, "two")
+    second = predict(scored, "two")
     assert scored.detections("test").stat().st_mtime_ns == before
     assert (first.number, second.number) == (1, 2)
     assert first.csv_sha256 == second.csv_sha256
@@ -219,14 +222,14 @@ def test_detections_of_an_image_that_was_not_held_out_are_refused(scored):
 @pytest.mark.slow
 class TestKnobsAfterTheTraining:
     def test_those_that_act_on_stored_detections_may_change_and_are_reported(self, scored):
-        verbs.adjust(scored, ("fusion.method=suppress", "fusion.iou=0.5"))
+        adjust(scored, ("fusion.method=suppress", "fusion.iou=0.5"))
         assert current_report(scored)["fusion"] == {"method": "suppress", "iou": 0.5}
-        assert verbs.train(scored.workspace, "demo", None, ("competition.expected_ids=9",)).already
+        assert train(scored.workspace, "demo", None, ("competition.expected_ids=9",)).already
         assert load(scored.config).competition.expected_ids == 9
 
     def test_those_of_the_training_may_not(self, scored):
         with pytest.raises(KitError, match=r"training\.seed: 42 -> 1"):
-            verbs.adjust(scored, ("training.seed=1",))
+            adjust(scored, ("training.seed=1",))
 
 
 @pytest.mark.slow
@@ -235,8 +238,8 @@ class TestWhatWasLost:
         before = read_detections(scored.detections("validation"))
         scored.detections("validation").unlink()
         with pytest.raises(KitError, match="invoke train --run demo"):
-            verbs.predict(scored)
-        verbs.train(scored.workspace, "demo")
+            predict(scored)
+        train(scored.workspace, "demo")
         assert read_detections(scored.detections("validation")).equals(before)
 
     @pytest.mark.parametrize("content", [None, ""])
@@ -247,24 +250,24 @@ class TestWhatWasLost:
             scored.history.write_text(content)
         evaluate(scored)
         scored.finished.unlink()
-        assert verbs.train(scored.workspace, "demo").finished.epochs == (2,)
+        assert train(scored.workspace, "demo").finished.epochs == (2,)
         assert scored.history.read_text() == before
 
     def test_a_lost_checkpoint_is_an_error_that_names_it(self, scored):
         scored.best.unlink()
         with pytest.raises(KitError, match=r"best\.ckpt"):
-            verbs.predict(scored)
+            predict(scored)
 
     def test_a_broken_report_is_made_anew(self, scored):
         scored.report.write_text("{")
-        assert verbs.predict(scored).origin.local_score == json.loads(scored.report.read_text())["one_box"]["map50"]
+        assert predict(scored).origin.local_score == json.loads(scored.report.read_text())["one_box"]["map50"]
 
     def test_the_weights_that_a_run_started_from_are_not_needed_again(self, trained, tmp_path):
         start = tmp_path / "start.ckpt"
         start.write_bytes(Run(trained, "demo").last.read_bytes())
-        verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}"))
+        train(trained, "again", "demo", (*TOY, f"model.weights={start}"))
         start.unlink()
-        assert verbs.train(trained, "again", "demo", (*TOY, f"model.weights={start}")).already
+        assert train(trained, "again", "demo", (*TOY, f"model.weights={start}")).already
 
 
 @pytest.mark.slow
@@ -273,16 +276,16 @@ def test_norms_that_a_config_by_hand_leaves_open_are_named_at_the_start(toy):
     assert (config.model.norm, config.model.norm_eps) == ("auto", -1)
     run.folder.mkdir(parents=True)
     save(config, run.config)
-    verbs.train(toy, "mine")
+    train(toy, "mine")
     assert (load(run.config).model.norm, load(run.config).model.norm_eps) == ("batch", 1e-5)
-    assert verbs.train(toy, "mine").already
-    assert verbs.predict(run).number == 1
+    assert train(toy, "mine").already
+    assert predict(run).number == 1
 
 
 def test_without_a_preset_the_recipe_suits_the_machine_and_that_is_said(toy, caplog):
     caplog.set_level("INFO", "kit")
     with pytest.raises(KitError):
-        verbs.train(toy, assignments=(*TOY, "training.batch_size=3"))
+        train(toy, assignments=(*TOY, "training.batch_size=3"))
     expected = "'seed', which suits a machine with a" if torch.cuda.is_available() else "'laptop'.*without"
     assert re.search(expected, caplog.text)
 
@@ -294,13 +297,13 @@ class TestAFirstStartThatFails:
     )
     def test_leaves_the_name_free_for_the_command_that_the_error_advises(self, wrong, right, toy):
         with pytest.raises(KitError) as caught:
-            verbs.train(toy, None, "demo", (*TOY, wrong))
+            train(toy, None, "demo", (*TOY, wrong))
         assert right in caught.value.do
         assert not Run(toy, "demo").config.exists()
 
     def test_a_mistyped_workspace_is_not_made(self, tmp_path):
         with pytest.raises(KitError):
-            verbs.train(tmp_path / "typo", None, "demo", TOY)
+            train(tmp_path / "typo", None, "demo", TOY)
         assert not (tmp_path / "typo").exists()
 
 
@@ -309,21 +312,21 @@ class TestDataThatChanged:
         source = sorted((scored.workspace / "data" / "train").glob("*.png"))[0]
         (source.parent / "99999999_000.png").write_bytes(source.read_bytes())
         with pytest.raises(KitError, match=r"99999999_000\.png"):
-            verbs.predict(scored)
+            predict(scored)
         scored.finished.unlink()
         with pytest.raises(KitError, match=r"99999999_000\.png"):
-            verbs.train(scored.workspace, "demo")
+            train(scored.workspace, "demo")
 
     def test_predict_refuses_another_train_csv(self, scored):
         path = scored.workspace / "data" / "train.csv"
         path.write_text(path.read_text() + "\n")
         with pytest.raises(KitError, match=r"train\.csv"):
-            verbs.predict(scored)
+            predict(scored)
 
     def test_an_unreadable_image_that_no_row_names_is_a_fault(self, toy):
         (toy / "data" / "train" / "99999998_000.png").write_bytes(b"")
         with pytest.raises(KitError, match=r"99999998_000\.png"):
-            verbs.train(toy, None, "demo", TOY)
+            train(toy, None, "demo", TOY)
 
 
 @pytest.mark.slow
@@ -334,19 +337,19 @@ def test_a_file_where_a_folder_belongs_is_an_error_with_its_path(name, trained):
         shutil.rmtree(trained / name, ignore_errors=True)
         (trained / name).write_text("")
         with pytest.raises(KitError, match=name):
-            verbs.predict(run)
+            predict(run)
     else:
         (trained / "other").mkdir()
         shutil.copytree(trained / "data", trained / "other" / "data")
         (trained / "other" / "runs").write_text("")
         with pytest.raises(KitError, match="runs"):
-            verbs.train(trained / "other", None, "demo", TOY)
+            train(trained / "other", None, "demo", TOY)
 
 
 class TestTrainAgain:
     def test_a_finished_run_says_so_and_changes_nothing(self, run):
         before = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
-        trained = verbs.train(run.workspace, "demo")
+        trained = train(run.workspace, "demo")
         assert trained.already
         after = {path: path.stat().st_mtime_ns for path in run.folder.rglob("*") if path.is_file()}
         assert {path for path in after if after[path] != before.get(path)} <= {
@@ -356,27 +359,27 @@ class TestTrainAgain:
 
     def test_other_knobs_are_refused_with_the_difference(self, run):
         with pytest.raises(KitError, match=r"training\.max_epochs: 2 -> 3"):
-            verbs.train(run.workspace, "demo", "demo", (*TOY, "training.max_epochs=3"))
+            train(run.workspace, "demo", "demo", (*TOY, "training.max_epochs=3"))
 
     def test_knobs_of_the_machine_may_change(self, run):
-        assert verbs.train(run.workspace, "demo", None, ("data.workers=1", "trainer.accelerator=cpu")).already
+        assert train(run.workspace, "demo", None, ("data.workers=1", "trainer.accelerator=cpu")).already
 
     def test_another_train_csv_is_refused(self, run):
         run.finished.unlink()
         path = run.workspace / "data" / "train.csv"
         path.write_text(path.read_text() + "\n")
         with pytest.raises(KitError, match=r"train\.csv"):
-            verbs.train(run.workspace, "demo")
+            train(run.workspace, "demo")
 
     def test_a_held_run_is_refused_with_its_holder(self, run):
         import os
 
         with holding(run), pytest.raises(KitError, match=f"process {os.getpid()}"):
-            verbs.train(run.workspace, "demo")
+            train(run.workspace, "demo")
 
     def test_a_mapping_fault_shows_before_the_training(self, toy):
         with pytest.raises(KitError, match=r"competition\.expected_ids"):
-            verbs.train(toy, None, "demo", (*TOY, "competition.expected_ids=9"))
+            train(toy, None, "demo", (*TOY, "competition.expected_ids=9"))
         assert not Run(toy, "demo").last.exists()
 
 
@@ -397,11 +400,11 @@ class TestRunNames:
 
 def test_no_data_is_an_error_that_says_where_it_belongs(tmp_path):
     with pytest.raises(KitError, match="invoke demo"):
-        verbs.train(tmp_path, None, "demo", TOY)
+        train(tmp_path, None, "demo", TOY)
 
 
 def test_the_dataset_report_is_written_with_its_figures(toy):
-    report = verbs.describe(toy, toy_config())
+    report = describe(toy, toy_config())
     assert report.page == toy / "explore" / "explore.html"
     assert all(path.exists() for path in report.figures)
     counts = report.tables["counts"].astype(str).to_numpy().ravel().tolist()

@@ -5,7 +5,6 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from kit import verbs
 from kit.boxes.fusion import fuse
 from kit.boxes.geometry import CORNERS, flip_horizontally
 from kit.config import VIEW_NAMES, FusionConfig
@@ -14,6 +13,7 @@ from kit.detectors.tta import ZOOM_IN, ZOOM_OUT
 from kit.metrics import average_precision
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, read_split
+from kit.training.train import train
 
 SIDE = 96
 ENOUGH = 0.85
@@ -45,7 +45,7 @@ def write_shapes(workspace, images=160, seed=0):
 @pytest.mark.slow
 def test_each_view_alone_nearly_reaches_the_plain_one_and_a_wrong_inverse_does_not(tmp_path):
     write_shapes(tmp_path)
-    verbs.train(
+    train(
         tmp_path, "shapes", "demo",
         ("model.image_size_px=96", "training.max_epochs=8", "augmentation.flip_p=0.5", "augmentation.affine_p=0.5",
          "augmentation.scale=0.2", "augmentation.brightness_p=0.5", "data.validation_share=0.3",

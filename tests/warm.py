@@ -74,7 +74,9 @@ def _command(words, log):
 
 
 def _main():
-    from kit.runs import out_of_fold  # noqa: F401
+    from kit import demo  # noqa: F401
+    from kit.evaluation import predict  # noqa: F401
+    from kit.training import fit, train  # noqa: F401
 
     os.chdir(ROOT)
     with Path(sys.argv[1]).open("ab", buffering=0) as log:

@@ -1,6 +1,6 @@
 """Test-time views: what the network is shown instead of the plain image, and the way back for its boxes.
 
-A zoom feeds the whole image at another size, with no crop and no padding; the detectors of ``kit.model``
+A zoom feeds the whole image at another size, with no crop and no padding; the detectors of ``networks``
 take an image as it comes (torchvision's own would resize it back, and every zoom would be the plain view).
 """
 

@@ -8,7 +8,12 @@ from pathlib import Path
 
 import pandas as pd
 
+from kit.config import (
+    Config,
+)
+from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
+from kit.data.competition import load_test, load_training, patients
 from kit.data.statistics import box_fractions, dataset_tables
 from kit.reports import dataset_charts
 from kit.reports.figures import Drawings, save_all
@@ -109,3 +114,20 @@ def dataset_report(
     figures = save_all(folder, drawings, track)
     page = dataset_page(folder / "explore.html", tables, figures)
     return DatasetReport(tables, tuple(figures.values()), page)
+
+
+def describe(workspace: Path, config: Config, track: Track = silent) -> DatasetReport:
+    """The dataset report in ``WORKSPACE/explore``."""
+    training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
+    everyone = [*training_data.image_ids, *test.image_ids]
+    with alone_in(workspace / "explore") as folder:
+        return dataset_report(
+            training_data.annotations,
+            test.mapping,
+            training_data.pixels.facts,
+            {image_id: test.pixels.facts[image_id] for image_id in test.image_ids},
+            patients(everyone, config.data.patient_pattern),
+            folder,
+            config.training.seed,
+            track,
+        )

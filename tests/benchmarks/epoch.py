@@ -22,7 +22,7 @@ from kit.data.synthetic.generator import write_competition
 from kit.detectors.memory import keeping_freed_memory
 from kit.detectors.networks import network_input
 from kit.runs.folder import Run, Split
-from kit.training import fit
+from kit.training.fit import fit
 
 from .detectors import config_of, detector_of
 from .measure import Row, timed

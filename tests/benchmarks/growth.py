@@ -23,8 +23,8 @@ from kit.data.competition import TrainingData, load_training
 from kit.data.dataset import DetectionDataset
 from kit.data.pixel_cache import open_cache
 from kit.data.splits import held_out
+from kit.evaluation.report import THRESHOLDS
 from kit.metrics import average_precision
-from kit.report import THRESHOLDS
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
 from kit.submission.folders import Origin, write_submission

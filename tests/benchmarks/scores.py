@@ -23,8 +23,8 @@ from kit.data.dataset import DetectionDataset
 from kit.data.synthetic.generator import write_competition
 from kit.detectors.inference import Source, detect
 from kit.detectors.networks import network_input
+from kit.evaluation.report import THRESHOLDS
 from kit.metrics import average_precision
-from kit.report import THRESHOLDS
 from kit.schemas.image_headers import image_sizes
 
 from . import seed_way

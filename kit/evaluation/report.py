@@ -25,15 +25,16 @@ from kit.core.files import sha256
 from kit.core.json_files import read_json, without_nan, write_json
 from kit.core.progress import Track, silent
 from kit.data.competition import MAPPING, has_test, patients
+from kit.evaluation.held_out import HeldOut, ceiling, floor_of_choice, held_out
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import losses
 from kit.reports import run_report
 from kit.runs.detections import held_out_detections
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, Split, read_history, require_finished
+from kit.runs.locks import working
 from kit.runs.members import members
 from kit.schemas.tables import mapped_images
-from kit.scoring import HeldOut, ceiling, floor_of_choice, held_out
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # those that the notebook tried, and none
 _LATE_EPOCHS = 10
@@ -42,6 +43,26 @@ log = logging.getLogger("kit")
 
 def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
+    require_finished(run)
+    with working(run):
+        return _evaluated(run, track)
+
+
+def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
+    """The run's report, evaluated first where it is missing, broken, or older than detections or knobs."""
+    refresh(run)
+    expected = _made_from(run, load(run.config))
+    # A report of another shape, such as one of an earlier version, is an old one.
+    with contextlib.suppress(KitError, AttributeError, KeyError, TypeError, ValueError):
+        report = read_json(run.report, "")
+        if report["made_from"] == expected and _is_usable(report):
+            return report
+    log.info("run %s: evaluating first", run.name)
+    return _evaluated(run, track)
+
+
+def _evaluated(run: Run, track: Track) -> dict[str, Any]:
+    """The same for a caller that holds the run (``working``)."""
     held = held_out(run, track)
     finished, of = require_finished(run), members(run)
     config, split, truth, seed = held.config, held.split, held.truth, held.config.training.seed
@@ -121,19 +142,6 @@ def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     run_report.run_report(report, truth, held.candidates, answers.table, histories, paths, run.folder, seed)
     write_json(run.report, report)
     return report
-
-
-def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
-    """The run's report, evaluated first where it is missing, broken, or older than detections or knobs."""
-    refresh(run)
-    expected = _made_from(run, load(run.config))
-    # A report of another shape, such as one of an earlier version, is an old one.
-    with contextlib.suppress(KitError, AttributeError, KeyError, TypeError, ValueError):
-        report = read_json(run.report, "")
-        if report["made_from"] == expected and _is_usable(report):
-            return report
-    log.info("run %s: evaluating first", run.name)
-    return evaluate(run, track)
 
 
 def _made_from(run: Run, config: Config) -> dict[str, Any]:

@@ -14,15 +14,15 @@ from kit.core.errors import KitError
 from kit.core.json_files import without_nan, write_json
 from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
+from kit.evaluation.held_out import HeldOut, held_out
+from kit.evaluation.report import current_report
 from kit.metrics import average_precision
 from kit.metrics.average_precision import Matches
 from kit.metrics.bootstrap import Interval, Intervals, difference
-from kit.report import current_report
 from kit.reports import comparison_charts, figures
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split
 from kit.runs.locks import working
-from kit.scoring import HeldOut, held_out
 
 
 def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:

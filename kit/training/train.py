@@ -14,20 +14,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import nn
 
-from kit import report as reports
-from kit.choosing import location_prior, one_box
-from kit.choosing.selection import Rule
 from kit.config import (
     DEFAULT_PRESET,
     DEFAULT_PRESET_WITHOUT_GPU,
     Config,
     ModelConfig,
-    differences,
     load,
     override,
     preset,
@@ -35,18 +30,12 @@ from kit.config import (
 )
 from kit.core.errors import KitError
 from kit.core.files import sha256
-from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
-from kit.core.source_tree import git_state
-from kit.data.competition import TrainingData, data_folder, has_test, load_test, load_training, patients
+from kit.data.competition import TrainingData, data_folder, has_test, load_test, load_training
 from kit.data.splits import held_out
 from kit.detectors import weights
 from kit.detectors.hardware import devices
-from kit.path import candidates_for_test
-from kit.report import current_report
-from kit.reports import dataset_report
 from kit.reports.audit_report import audit_workspace, require_sound
-from kit.runs.ensemble import refresh
 from kit.runs.folder import (
     Finished,
     Run,
@@ -55,16 +44,12 @@ from kit.runs.folder import (
     read_finished,
     read_history,
     read_split,
-    require_finished,
 )
 from kit.runs.guards import require_same_data, require_trainable
-from kit.runs.locks import holding, rank, turn, working
-from kit.runs.members import members
-from kit.runs.out_of_fold import bare_detector, detections, kept_weights, stored, stored_fold
-from kit.schedule import accumulation
-from kit.schemas.image_headers import image_sizes
-from kit.schemas.tables import read_submission
-from kit.submission.folders import Origin, Submission, write_submission
+from kit.runs.knobs import require_same_knobs, save_knobs
+from kit.runs.locks import holding, rank, turn
+from kit.runs.out_of_fold import bare_detector, kept_weights, stored, stored_fold
+from kit.training.schedule import accumulation
 
 _FIRST_PROCESS_SECONDS = 1800  # in which the first process decodes and audits the images
 log = logging.getLogger("kit")
@@ -92,10 +77,10 @@ def train(
 
     The name defaults to the preset's, the preset of a new run to one that suits the machine. A run that exists
     keeps its knobs: others raise KitError, unless they only describe the machine; so do faults of the data, unless
-    ``allow`` names their checks (kit.audit). With ``fold`` only that one of ``data.folds`` is trained; whichever
-    process ends last finishes the run. None in the second and further processes of one training.
+    ``allow`` names their checks (kit.data.audit). With ``fold`` only that one of ``data.folds`` is trained;
+    whichever process ends last finishes the run. None in the second and further processes of one training.
     """
-    from kit import training  # imports Lightning: seconds that no other verb needs
+    from kit.training import fit  # imports Lightning: seconds that no other verb needs
 
     recipe = preset_name or (DEFAULT_PRESET if torch.cuda.is_available() else DEFAULT_PRESET_WITHOUT_GPU)
     run = Run(workspace, name or recipe)
@@ -111,14 +96,14 @@ def train(
         split = _awaited_split(run)
         data = load_training(workspace, config)
         for each in asked:
-            training.fit(each, config, split, data, _starting_detector(each, config, split))
+            fit.fit(each, config, split, data, _starting_detector(each, config, split))
         return None
     data_folder(workspace)
     with contextlib.ExitStack() as stack:
         for each in asked:
             stack.enter_context(holding(each))
         if run.finished.exists() and run.detections("validation").exists():
-            _save_changed(run, config)
+            save_knobs(run, config)
             return Trained(run, read_finished(run), already=True)
         require_sound(audit_workspace(workspace, config, track), allow)
         data = load_training(workspace, config, track)
@@ -127,89 +112,10 @@ def train(
         split, first = _begun(run, asked[0], config, data)
         detectors = itertools.chain([first], (_starting_detector(each, config, split) for each in asked[1:]))
         for each, detector in zip(asked, detectors, strict=True):
-            training.fit(each, config, split, data, detector)
+            fit.fit(each, config, split, data, detector)
         for each in asked:  # after all trainings: other processes of a training wait for none of this
             stored_fold(each, config, split, data, track)
         return Trained(run, _finish(run, config, split, data), already=False)
-
-
-def predict(run: Run, message: str | None = None, track: Track = silent) -> Submission:
-    """Detect on the test images, choose one box per ID, check and file the next numbered submission."""
-    require_finished(run)
-    with working(run):
-        return _predicted(run, message, track)
-
-
-def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
-    """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
-    require_finished(run)
-    with working(run):
-        return reports.evaluate(run, track)
-
-
-def _predicted(run: Run, message: str | None, track: Track) -> Submission:
-    refresh(run)
-    finished = require_finished(run)
-    config, split = load(run.config), read_split(run)
-    require_same_data(run, split, load_training(run.workspace, config, track))
-    data = load_test(run.workspace, config, track)  # a fault there must not cost the report that there is
-    report = current_report(run, track)
-    sizes = image_sizes(data.pixels.facts)
-    candidates = candidates_for_test(
-        detections(run, data, track),
-        members(run),
-        config.fusion,
-        Rule.from_dict(report["decision"]["rule"]),
-        sizes,
-        report["threshold"]["applied"],
-    )
-    prior = location_prior.Prior.from_dict(report["prior"])
-    answers = one_box.decide(candidates, data.mapping, prior, sizes, config.decision.fallback_confidence)
-    if answers.fallback_ids:
-        log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))
-    one, expected = report["one_box"], report["expected_on_leaderboard"]
-    origin = Origin(
-        message=message or f"run {run.name}",
-        run=run.name,
-        local_score=one["map50"],
-        weights=finished.weights,
-        config=config.as_dict(),
-        git=git_state(),
-        fallbacks=len(answers.fallback_ids),
-        local_interval=None if one["low"] is None else (one["low"], one["high"]),
-        expected={} if expected["mean"] is None else {name: expected[name] for name in ("mean", "low", "high")},
-    )
-    return write_submission(
-        run.workspace / "submissions",
-        one_box.submission_text(answers.table),
-        origin,
-        check=lambda path: read_submission(path, data.mapping, split.labels, data.pixels.facts),
-    )
-
-
-def adjust(run: Run, assignments: Sequence[str]) -> None:
-    """Change knobs of a run that act on its stored detections. Raises KitError for any other."""
-    config = load(run.config)
-    wanted = override(config, assignments)
-    _refuse_changes(run, config, wanted)
-    _save_changed(run, wanted)
-
-
-def describe(workspace: Path, config: Config, track: Track = silent) -> dataset_report.DatasetReport:
-    """The dataset report in ``WORKSPACE/explore``."""
-    training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
-    everyone = [*training_data.image_ids, *test.image_ids]
-    with alone_in(workspace / "explore") as folder:
-        return dataset_report.dataset_report(
-            training_data.annotations,
-            test.mapping,
-            training_data.pixels.facts,
-            {image_id: test.pixels.facts[image_id] for image_id in test.image_ids},
-            patients(everyone, config.data.patient_pattern),
-            folder,
-            config.training.seed,
-            track,
-        )
 
 
 def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> Config:
@@ -222,7 +128,7 @@ def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> C
     else:  # the file that it started from may be gone by now
         wanted = dataclasses.replace(wanted, model=stored.model)
     if stored is not None:
-        _refuse_changes(run, stored, wanted)
+        require_same_knobs(run, stored, wanted)
     return wanted
 
 
@@ -234,25 +140,10 @@ def _stored(run: Run) -> Config | None:
     return dataclasses.replace(config, model=weights.resolved(config.model))
 
 
-def _save_changed(run: Run, config: Config) -> None:
-    if config != load(run.config):
-        save(config, run.config)
-
-
 def _as_asked(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     """The stored knobs, with the norms left open where the command leaves them open."""
     norm = "auto" if wanted.norm == "auto" else stored.norm
     return dataclasses.replace(stored, norm=norm, norm_eps=min(wanted.norm_eps, stored.norm_eps))
-
-
-def _refuse_changes(run: Run, stored: Config, wanted: Config) -> None:
-    changed = differences(stored, wanted)
-    if changed:
-        listed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
-        raise KitError(
-            f"the knobs that run {run.name!r} was started with", listed,
-            f"`invoke train --run {run.name}` goes on with it as it is; another --run NAME starts anew",
-        )  # fmt: skip
 
 
 def _asked(run: Run, config: Config, fold: int | None) -> tuple[Run, ...]:
@@ -276,7 +167,7 @@ def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Sp
     with turn(run):
         before = _stored(run)
         if before is not None:
-            _refuse_changes(run, before, config)
+            require_same_knobs(run, before, config)
         split = _split(run, config, data)
         detector = _starting_detector(first, config, split)
         split.save(run.split)

@@ -1,0 +1,123 @@
+"""The last steps of the scored path for test images: judged within each fold, joined over the folds.
+
+Held-out images have the detections of one fold and end with the judging; the joining cannot be scored on any
+image that the folds were trained on.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+
+import pandas as pd
+
+from kit.boxes.fusion import weighted_boxes_fusion
+from kit.boxes.geometry import Sizes
+from kit.choosing import location_prior, one_box
+from kit.choosing.selection import Rule
+from kit.config import (
+    FusionConfig,
+    load,
+)
+from kit.core.progress import Track, silent
+from kit.core.source_tree import git_state
+from kit.data.competition import load_test, load_training
+from kit.evaluation.report import current_report
+from kit.runs.ensemble import refresh
+from kit.runs.folder import (
+    Run,
+    read_split,
+    require_finished,
+)
+from kit.runs.guards import require_same_data
+from kit.runs.locks import working
+from kit.runs.members import Member, by_fold, fused, members
+from kit.runs.out_of_fold import detections
+from kit.schemas.image_headers import image_sizes
+from kit.schemas.tables import read_submission
+from kit.submission.folders import Origin, Submission, write_submission
+
+log = logging.getLogger("kit")
+
+
+def candidates_for_test(
+    detections: pd.DataFrame,
+    members: Sequence[Member],
+    config: FusionConfig,
+    rule: Rule,
+    sizes: Sizes,
+    threshold: float = 0.0,
+) -> pd.DataFrame:
+    """The judged candidates of test images: fused and calibrated within each fold, then joined.
+
+    Fused candidates scored below ``threshold`` are left out, as on the held-out images.
+    """
+    tables = [fused(rows, members, config) for rows in by_fold(detections, members)]
+    # Judged before any is left out, as on the held-out images: each is the others' rival.
+    judged = [part[part["score"] >= threshold] for part in (rule.judge(table, sizes) for table in tables)]
+    return joined(judged, rule, config.iou)
+
+
+def joined(judged: Sequence[pd.DataFrame], rule: Rule, iou: float) -> pd.DataFrame:
+    """The folds' judged candidates as one list: overlapping boxes of a class averaged, the rule's value anew.
+
+    All folds have the same weight. A box that each of some folds found once gets the sum of their confidences
+    over the number of all folds: one that did not find it counts 0. One fold alone is left as it is.
+    """
+    if len(judged) == 1:
+        return judged[0]
+    folds = [part.assign(run=str(number), view="", score=part["confidence"]) for number, part in enumerate(judged)]
+    sources = [(str(number), "") for number in range(len(judged))]
+    averaged = weighted_boxes_fusion(_stacked(folds), sources, iou)
+    return rule.valued(averaged.assign(confidence=averaged["score"]))
+
+
+def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
+
+
+def predict(run: Run, message: str | None = None, track: Track = silent) -> Submission:
+    """Detect on the test images, choose one box per ID, check and file the next numbered submission."""
+    require_finished(run)
+    with working(run):
+        return _predicted(run, message, track)
+
+
+def _predicted(run: Run, message: str | None, track: Track) -> Submission:
+    refresh(run)
+    finished = require_finished(run)
+    config, split = load(run.config), read_split(run)
+    require_same_data(run, split, load_training(run.workspace, config, track))
+    data = load_test(run.workspace, config, track)  # a fault there must not cost the report that there is
+    report = current_report(run, track)
+    sizes = image_sizes(data.pixels.facts)
+    candidates = candidates_for_test(
+        detections(run, data, track),
+        members(run),
+        config.fusion,
+        Rule.from_dict(report["decision"]["rule"]),
+        sizes,
+        report["threshold"]["applied"],
+    )
+    prior = location_prior.Prior.from_dict(report["prior"])
+    answers = one_box.decide(candidates, data.mapping, prior, sizes, config.decision.fallback_confidence)
+    if answers.fallback_ids:
+        log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))
+    one, expected = report["one_box"], report["expected_on_leaderboard"]
+    origin = Origin(
+        message=message or f"run {run.name}",
+        run=run.name,
+        local_score=one["map50"],
+        weights=finished.weights,
+        config=config.as_dict(),
+        git=git_state(),
+        fallbacks=len(answers.fallback_ids),
+        local_interval=None if one["low"] is None else (one["low"], one["high"]),
+        expected={} if expected["mean"] is None else {name: expected[name] for name in ("mean", "low", "high")},
+    )
+    return write_submission(
+        run.workspace / "submissions",
+        one_box.submission_text(answers.table),
+        origin,
+        check=lambda path: read_submission(path, data.mapping, split.labels, data.pixels.facts),
+    )

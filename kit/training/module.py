@@ -1,0 +1,175 @@
+"""A detector with its data, schedule and in-loop score, as Lightning wants them."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.utils.data import DataLoader
+from torchmetrics.detection import MeanAveragePrecision
+
+from kit.config import Config
+from kit.core.errors import KitError
+from kit.data.competition import TrainingData
+from kit.data.dataset import Batch, DetectionDataset, EpochSampler, loader
+from kit.detectors.hardware import devices
+from kit.detectors.memory import laid_out
+from kit.detectors.networks import network_input
+from kit.runs.folder import Split
+from kit.training.finite_loss import BadLoss, LossCheck
+from kit.training.schedule import learning_rate, loss_factor
+
+_GPU_WORKERS = 4
+_PREFIX = "detector."
+
+
+class DetectionModule(pl.LightningModule):
+    """A detector with its data, schedule and in-loop score, as Lightning wants them."""
+
+    def __init__(
+        self,
+        detector: nn.Module,
+        config: Config,
+        split: Split,
+        fold: int,
+        data: TrainingData,
+        window: int,
+        first_epoch: int,
+    ) -> None:
+        super().__init__()
+        self.detector = laid_out(detector)
+        self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
+        size_px, seed = config.model.image_size_px, config.training.seed
+        self._train = DetectionDataset(data, split.training(fold), size_px, seed, config.augmentation)
+        self._validation = DetectionDataset(data, split.folds[fold], size_px, seed)
+        self._score = MeanAveragePrecision(backend="faster_coco_eval")
+        self._loss_check = LossCheck()
+        self._boxes_lost = 0
+
+    @property
+    def first_step(self) -> int:
+        """The optimiser step with which this attempt begins."""
+        return self._first_epoch * self._steps_per_epoch(devices(self._config) * self._config.trainer.nodes)
+
+    def train_dataloader(self) -> DataLoader[Any]:
+        """The training images of this process."""
+        seed = self._config.training.seed
+        sampler = EpochSampler(len(self._train), seed, self.trainer.global_rank, self.trainer.world_size)
+        sampler.set_epoch(self._first_epoch)  # Lightning makes its first iterator before it sets the epoch
+        return self._loader(self._train, sampler)
+
+    def val_dataloader(self) -> DataLoader[Any]:
+        """The validation images of this process."""
+        sampler = EpochSampler(len(self._validation), None, self.trainer.global_rank, self.trainer.world_size)
+        return self._loader(self._validation, sampler)
+
+    def configure_optimizers(self) -> torch.optim.Optimizer:
+        """The optimiser; its rate is set before every step, as a function of the step alone."""
+        settings = self._config.training
+        weights = [weight for weight in self.detector.parameters() if weight.requires_grad]
+        if settings.optimizer == "adamw":
+            return torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
+        return torch.optim.SGD(
+            weights, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
+        )
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Seed the detector's own sampling by (seed, epoch, batch, rank)."""
+        place = [self._config.training.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
+        """The loss of one batch, scaled for its place in the accumulation window."""
+        loss = torch.stack(list(self.detector(network_input(batch.images), _targets(batch)).values())).sum()
+        self._loss_check.add(loss, batch.indices)
+        self._boxes_lost += batch.lost  # logged at the end: a number logged here is sent to the GPU and waited for
+        self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
+                 batch_size=len(batch.images), sync_dist=True)  # fmt: skip
+        share = math.ceil(len(self._train) / self.trainer.world_size)
+        return loss * loss_factor(batch_idx, share, self._config.training.batch_size, self._window)
+
+    def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """Stop at a non-finite loss (on the CPU before it reaches the weights); set the step's rate."""
+        self._refuse(self._loss_check.verdict(self.global_step))
+        for group in optimizer.param_groups:
+            group["lr"] = self.rate
+
+    def on_validation_start(self) -> None:
+        """Stop at a non-finite loss of the epoch's last step before anything is made of the weights."""
+        self._refuse(self._loss_check.last_verdict())
+
+    def on_train_epoch_end(self) -> None:
+        """Log how many boxes the augmentation lost in this epoch."""
+        self.log("boxes_lost", float(self._boxes_lost), reduce_fx="sum", sync_dist=True)
+        self._boxes_lost = 0
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Collect detections and truth of the plain view."""
+        detections = self.detector(network_input(batch.images))
+        # An image that wrapped round is handed in empty: the metric gathers the processes' images pair by pair.
+        handed = [
+            [one if counted else {name: rows[:0] for name, rows in one.items()} for one, counted in pairs]
+            for pairs in (zip(each, batch.counted, strict=True) for each in (detections, _targets(batch)))
+        ]
+        self._score.update(*handed)
+
+    def on_validation_epoch_end(self) -> None:
+        """Log the in-loop mAP, which only picks the epoch."""
+        scores = self._score.compute()
+        self._score.reset()
+        self.log("map50", scores["map_50"].float(), prog_bar=True, sync_dist=True, batch_size=1)
+        self.log("map50_95", scores["map"].float(), sync_dist=True, batch_size=1)
+
+    def _refuse(self, bad: BadLoss | None) -> None:
+        if bad:
+            names = ", ".join(self._train.image_ids[index] for index in bad.indices)
+            raise KitError(
+                "a finite training loss",
+                f"epoch {self.current_epoch + 1}, step {bad.step}, images {names}",
+                "look at these images and their boxes, or lower training.learning_rate; the run's last whole "
+                "epoch is kept",
+            )
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Store the weights under the bare detector's names, with what is needed to rebuild it."""
+        for key in ("state_dict", "current_model_state"):
+            if key in checkpoint:
+                weights = checkpoint[key]
+                checkpoint[key] = {name.removeprefix(_PREFIX): tensor for name, tensor in weights.items()}
+        checkpoint["kit"] = {
+            "model": asdict(self._config.model),
+            "labels": list(self._labels),
+            "epoch": self.current_epoch + 1,
+        }
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Give the weights back the names that this module has for them."""
+        for key in ("state_dict", "current_model_state"):
+            if key in checkpoint:
+                checkpoint[key] = {_PREFIX + name: tensor for name, tensor in checkpoint[key].items()}
+
+    @property
+    def rate(self) -> float:
+        """The learning rate of the current step."""
+        steps = self._steps_per_epoch(self.trainer.world_size)
+        return learning_rate(self.global_step, steps, self._config.training)
+
+    def _steps_per_epoch(self, processes: int) -> int:
+        share = math.ceil(len(self._train) / processes)
+        return math.ceil(share / self._config.training.batch_size / self._window)
+
+    def _loader(self, dataset: DetectionDataset, sampler: EpochSampler) -> DataLoader[Any]:
+        gpu = self.trainer.strategy.root_device.type == "cuda"
+        wanted = self._config.data.workers
+        workers = wanted if wanted >= 0 else _GPU_WORKERS if gpu else 0
+        return loader(dataset, sampler, self._config.training.batch_size, workers, pinned=gpu)
+
+
+def _targets(batch: Batch) -> list[dict[str, Tensor]]:
+    return [{"boxes": boxes, "labels": labels} for boxes, labels in zip(batch.boxes, batch.labels, strict=True)]
