@@ -1,6 +1,7 @@
 """A write is whole or has not happened."""
 
 import json
+import os
 import stat
 
 import pytest
@@ -9,7 +10,7 @@ from filelock import Timeout
 from kit.core.errors import KitError, nearest
 from kit.core.files import remove_partials, replacing, sha256, write_text
 from kit.core.json_files import read_json, write_json
-from kit.core.locks import alone_in, locked
+from kit.core.locks import alone_in, exclusive, locked
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -87,3 +88,14 @@ def test_a_folder_of_results_is_cleared_of_half_written_files_and_held(tmp_path)
     (folder / "report.json").write_text("whole")
     with alone_in(folder):
         assert sorted(path.name for path in folder.iterdir()) == [".lock", "report.json"]
+
+
+def test_a_second_holder_is_refused_with_the_number_of_the_first_and_nothing_but_the_lock_stays(tmp_path):
+    path = tmp_path / ".upload.lock"
+    with exclusive(path, "one at a time"):
+        assert (tmp_path / ".upload.holder").read_text() == str(os.getpid())
+        refused = pytest.raises(KitError, match=f"process {os.getpid()} is at work")
+        with refused as caught, exclusive(path, "one at a time"):
+            raise AssertionError("two hold it")
+    assert (caught.value.expected, caught.value.do) == ("one at a time", "wait for it to end")
+    assert [path.name for path in tmp_path.iterdir()] == [".upload.lock"]

@@ -70,13 +70,13 @@ def holder(trained):
 
 
 def test_a_second_training_is_refused_with_the_first_ones_number(trained, holder):
-    with pytest.raises(KitError, match=f"process {holder.pid} is training it"):
+    with pytest.raises(KitError, match=f"process {holder.pid} is at work"):
         train(trained, None, "demo", TOY)
 
 
 def test_a_holder_that_has_not_written_its_name_yet_is_another_process(trained, holder):
     (Run(trained, "demo").home / ".holder").unlink()
-    with pytest.raises(KitError, match="another process is training it"):
+    with pytest.raises(KitError, match="another process is at work"):
         train(trained, None, "demo", TOY)
 
 

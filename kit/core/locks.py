@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from kit.core.files import _refused, make_folder, remove_partials
+from kit.core.errors import KitError
+from kit.core.files import _refused, make_folder, remove_partials, write_text
 
 
 @contextlib.contextmanager
@@ -29,6 +31,27 @@ def locked(path: Path, seconds: float = -1) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+@contextlib.contextmanager
+def exclusive(path: Path, expected: str, do: str = "wait for it to end") -> Iterator[None]:
+    """Hold a lock at once, and note this process's number beside it (``.x.lock`` -> ``.x.holder``).
+
+    Raises KitError of ``expected`` and ``do``, with the number of the process that holds it, if another one does.
+    """
+    holder = path.with_name(f"{path.name.removesuffix('lock')}holder")
+    try:
+        with locked(path, seconds=0):
+            try:
+                write_text(holder, str(os.getpid()))
+                yield
+            finally:
+                holder.unlink(missing_ok=True)
+    except Timeout as error:
+        process = "another process"
+        with contextlib.suppress(OSError):  # it has the lock, and may not have written its number yet
+            process = f"process {holder.read_text(encoding='utf-8')}"
+        raise KitError(expected, f"{process} is at work", do) from error
 
 
 @contextlib.contextmanager

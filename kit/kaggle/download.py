@@ -14,13 +14,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.files import make_folder, remove_partials, require_room, sha256, writing
 from kit.core.json_files import read_record, write_json
-from kit.core.locks import locked
+from kit.core.locks import exclusive
 from kit.core.progress import Track, silent
 from kit.data.provenance import (
     HAND,
@@ -65,11 +63,8 @@ def download(
     Raises KitError for all that goes wrong, TableError for tables that the schemas refuse.
     """
     data = make_folder(workspace / "data")
-    try:
-        with writing(data), locked(data / _LOCK, 0):
-            return _download(data, config, _slug(competition, workspace, config), force, track)
-    except Timeout as error:
-        raise KitError(f"{data} to be free", "another download works there", "wait for it to end") from error
+    with writing(data), exclusive(data / _LOCK, f"one download at a time into {data}"):
+        return _download(data, config, _slug(competition, workspace, config), force, track)
 
 
 def _download(data: Path, config: Config, slug: str, force: bool, track: Track) -> tuple[DownloadRecord, bool]:

@@ -9,27 +9,17 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-from filelock import Timeout
-
-from kit.core.errors import KitError
-from kit.core.files import make_folder, remove_partials, write_text
-from kit.core.locks import locked
+from kit.core.files import make_folder, remove_partials
+from kit.core.locks import exclusive, locked
 from kit.runs.folder import Run
 
 
-@contextlib.contextmanager
-def holding(run: Run) -> Iterator[None]:
+def holding(run: Run) -> contextlib.AbstractContextManager[None]:
     """Hold a run, or one fold of it, for this process. Raises KitError where another process holds it."""
-    make_folder(run.home)
-    try:
-        with locked(run.home / ".lock", seconds=0):
-            write_text(run.home / ".holder", str(os.getpid()))
-            yield
-    except Timeout as error:
-        raise KitError(
-            f"run {run.title!r} to be free", f"{_holder(run)} is training it",
-            "wait for it, or choose another --run NAME",
-        ) from error  # fmt: skip
+    return exclusive(
+        make_folder(run.home) / ".lock", f"no other training of run {run.title!r}",
+        "wait for it to end, or choose another --run NAME",
+    )  # fmt: skip
 
 
 def turn(run: Run) -> contextlib.AbstractContextManager[None]:
@@ -47,12 +37,6 @@ def working(run: Run) -> Iterator[None]:
         if run.finished.exists():
             remove_partials(run.folder)
         yield
-
-
-def _holder(run: Run) -> str:
-    with contextlib.suppress(OSError):  # it has the lock, and may not have written its name yet
-        return f"process {(run.home / '.holder').read_text(encoding='utf-8')}"
-    return "another process"
 
 
 def rank() -> int:

@@ -14,12 +14,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
-from filelock import Timeout
-
 from kit.config import KaggleConfig
 from kit.core.errors import KitError
 from kit.core.files import make_folder
-from kit.core.locks import locked
+from kit.core.locks import exclusive
 from kit.kaggle.competition_api import Limits, RemoteSubmission
 from kit.kaggle.errors import Refused
 from kit.submission.folders import FAILED, OPEN, Attempt, Submission, read_submissions, record_attempt, tidy
@@ -56,17 +54,10 @@ class Clock:
     sleep: Callable[[float], None]
 
 
-@contextlib.contextmanager
-def uploading(workspace: Path) -> Iterator[None]:
-    """Hold the workspace's uploads for this process; the system lets go when it ends, however it ends."""
+def uploading(workspace: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the workspace's uploads for this process. Raises KitError if another process holds them."""
     folder = make_folder(workspace / "submissions")
-    try:
-        with locked(folder / ".upload.lock", seconds=0):
-            yield
-    except Timeout as error:
-        raise KitError(
-            f"one `invoke submit` at a time in {folder}", "another is at work", "wait for it to end"
-        ) from error
+    return exclusive(folder / ".upload.lock", f"one `invoke submit` at a time in {folder}")
 
 
 def settle(wire: Wire, submission: Submission, attempt: Attempt, knobs: KaggleConfig, clock: Clock) -> Attempt:

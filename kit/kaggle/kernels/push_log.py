@@ -17,13 +17,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from filelock import Timeout
-
 from kit.config import KaggleConfig
 from kit.core.errors import KitError, nearest
 from kit.core.files import make_folder, writing
 from kit.core.json_files import read_record, write_json
-from kit.core.locks import locked
+from kit.core.locks import exclusive
 from kit.kaggle.kernels.api import Kernels, Version
 from kit.runs.folder import Run
 
@@ -72,17 +70,10 @@ def read_push(run: Run) -> Push:
     return read_record(path, Push, f"delete {path} and push again")
 
 
-@contextlib.contextmanager
-def pushing(run: Run) -> Iterator[None]:
-    """Hold the pushes and pulls of a run for this process. Raises KitError where another one is at work."""
+def pushing(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Hold the pushes and pulls of a run for this process. Raises KitError if another process holds them."""
     folder = make_folder(run.workspace / "kernels")
-    try:
-        with locked(folder / f".{run.name}.lock", seconds=0):
-            yield
-    except Timeout as error:
-        raise KitError(
-            f"one push or pull of run {run.name} at a time", "another is at work", "wait for it to end"
-        ) from error
+    return exclusive(folder / f".{run.name}.lock", f"one push or pull of run {run.name} at a time")
 
 
 def begin(run: Run, push: Push) -> None:
