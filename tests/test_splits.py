@@ -11,7 +11,7 @@ from PIL import Image
 from kit.config import DataConfig, override
 from kit.core.errors import KitError
 from kit.data.competition import load_training, patients
-from kit.data.splits import cross_validation, held_out, validation_split
+from kit.data.splits import assign_folds, cross_validation, validation_split
 
 NIH = r"^(\d{8})_\d{3}"
 
@@ -155,15 +155,15 @@ class TestEqualPixels:
         annotations = pd.concat([annotations, table([("90000000_000.png", "Mass"), ("90000000_001.png", "Mass")])])
         ids = [*ids, "90000000_000.png", "90000000_001.png"]
         # One image of the new patient equals another patient's, the other one a third's: all are one group.
-        looks = {"90000000_000.png": "x", ids[0]: "x", "90000000_001.png": "y", ids[100]: "y"}
+        digests = {"90000000_000.png": "x", ids[0]: "x", "90000000_001.png": "y", ids[100]: "y"}
         apart = 0
         for seed in range(20):
-            folds = cross_validation(annotations, ids, FIVE, seed, looks)
-            assert sum(bool(set(fold) & set(looks)) for fold in folds) == 1
-            held = set(validation_split(annotations, ids, DataConfig(), seed, looks))
-            assert len(held & set(looks)) in (0, 4)
+            folds = cross_validation(annotations, ids, FIVE, seed, digests)
+            assert sum(bool(set(fold) & set(digests)) for fold in folds) == 1
+            held = set(validation_split(annotations, ids, DataConfig(), seed, digests))
+            assert len(held & set(digests)) in (0, 4)
             without = cross_validation(annotations, ids, FIVE, seed)
-            apart += sum(bool(set(fold) & set(looks)) for fold in without) > 1
+            apart += sum(bool(set(fold) & set(digests)) for fold in without) > 1
         assert apart > 10
 
     def test_they_are_found_by_the_pixels_whatever_the_file(self, toy):
@@ -175,5 +175,5 @@ class TestEqualPixels:
         data = load_training(toy, toy_config())
         config = override(toy_config(), ("data.folds=3",)).data
         for seed in range(5):
-            together = [bool({name, "99999999_000.png"} & set(fold)) for fold in held_out(data, config, seed)]
+            together = [bool({name, "99999999_000.png"} & set(fold)) for fold in assign_folds(data, config, seed)]
             assert sum(together) == 1

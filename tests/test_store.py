@@ -23,7 +23,7 @@ from kit.evaluation.predict import predict
 from kit.evaluation.report import in_loop
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, read_finished, read_split
-from kit.runs.locks import holding
+from kit.runs.locks import training_lock
 from kit.training.train import train
 
 ROOT = Path(__file__).parent.parent
@@ -98,7 +98,7 @@ class TestAgain:
             train(run.workspace, "folds", fold=fold)
 
     def test_a_fold_that_is_being_trained_is_refused_and_another_one_is_not(self, run):
-        with holding(run.in_folds(3)[1]):
+        with training_lock(run.in_folds(3)[1]):
             with pytest.raises(KitError, match=f"(?s)'folds/fold-1'.*process {os.getpid()}"):
                 train(run.workspace, "folds", fold=1)
             with pytest.raises(KitError, match="'folds/fold-1'"):

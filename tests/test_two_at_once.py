@@ -13,7 +13,7 @@ from test_demo import PATIENCE_SECONDS, started
 from kit.core.errors import KitError
 from kit.evaluation.predict import predict
 from kit.runs.folder import Run
-from kit.runs.locks import holding, working
+from kit.runs.locks import training_lock, using_results
 from kit.schemas.tables import validate_submission
 from kit.submission.folders import read_submissions
 from kit.training.train import train
@@ -53,7 +53,7 @@ def test_eight_predictions_at_once_from_the_command_line(trained):
 
 
 def _hold(run, begun):
-    with holding(run):
+    with training_lock(run):
         begun.set()
         time.sleep(PATIENCE_SECONDS)
 
@@ -92,7 +92,7 @@ def _write(order, name):
 
 
 def _note(run, order, name, begun):
-    with working(run):
+    with using_results(run):
         begun.set()
         time.sleep(0.2)
         _write(order, name)
@@ -104,7 +104,7 @@ def test_work_on_a_finished_runs_results_waits_for_its_turn(trained, tmp_path):
     process = context.Process(target=_note, args=(run, order, "first", begun))
     process.start()
     assert begun.wait(60)
-    with working(run):
+    with using_results(run):
         _write(order, "second")
     process.join()
     assert order.read_text().split() == ["first", "second"]
@@ -116,5 +116,5 @@ def test_what_a_killed_process_left_in_a_finished_run_is_removed_before_the_next
     for path in left:
         path.parent.mkdir(exist_ok=True)
         path.write_text("half")
-    with working(run):
+    with using_results(run):
         assert not any(path.exists() for path in left)

@@ -23,7 +23,7 @@ from kit.reports.dataset_report import describe
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, existing, newest_finished, read_split
 from kit.runs.knobs import adjust
-from kit.runs.locks import holding
+from kit.runs.locks import training_lock
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import validate_submission
 from kit.submission.folders import read_submissions
@@ -374,7 +374,7 @@ class TestTrainAgain:
     def test_a_held_run_is_refused_with_its_holder(self, run):
         import os
 
-        with holding(run), pytest.raises(KitError, match=f"process {os.getpid()}"):
+        with training_lock(run), pytest.raises(KitError, match=f"process {os.getpid()}"):
             train(run.workspace, "demo")
 
     def test_a_mapping_fault_shows_before_the_training(self, toy):

@@ -20,12 +20,12 @@ Folds = tuple[tuple[str, ...], ...]
 _CROSS_FITS = 5
 
 
-def held_out(data: TrainingData, config: DataConfig, seed: int) -> Folds:
+def assign_folds(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     """The images held out by each fold: one split of ``validation_share``, or ``data.folds`` folds of them all."""
-    looks = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in data.image_ids}
+    digests = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in data.image_ids}
     if config.folds == 1:
-        return (validation_split(data.annotations, data.image_ids, config, seed, looks),)
-    return cross_validation(data.annotations, data.image_ids, config, seed, looks)
+        return (validation_split(data.annotations, data.image_ids, config, seed, digests),)
+    return cross_validation(data.annotations, data.image_ids, config, seed, digests)
 
 
 def validation_split(
@@ -33,16 +33,16 @@ def validation_split(
     image_ids: Sequence[str],
     config: DataConfig,
     seed: int,
-    looks: Mapping[str, str] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
 
-    A pure function of its arguments, whatever the order of rows and images; ``looks`` says which images have
+    A pure function of its arguments, whatever the order of rows and images; ``digests`` says which images have
     equal pixels. Among ``split_candidates`` random orders of the patients, the one whose class shares are
     nearest to ``validation_share`` wins. Raises KitError where one patient has too many images, or a class
     cannot stand on both sides.
     """
-    groups = _groups(image_ids, config, looks or {})
+    groups = _groups(image_ids, config, digests or {})
     labels, counts = _boxes_by_group(annotations, groups)
     images = np.array([len(group) for group in groups])
     goal = config.validation_share
@@ -66,7 +66,7 @@ def cross_validation(
     image_ids: Sequence[str],
     config: DataConfig,
     seed: int,
-    looks: Mapping[str, str] | None = None,
+    digests: Mapping[str, str] | None = None,
 ) -> Folds:
     """The images of each of ``data.folds`` folds, sorted: whole patients, classes and images spread evenly.
 
@@ -75,7 +75,7 @@ def cross_validation(
     fold that adds least to the sum of squared shares; the candidate whose shares are nearest to equal wins.
     Raises KitError where one patient has too many images, or no candidate has every class in every fold.
     """
-    groups = _groups(image_ids, config, looks or {})
+    groups = _groups(image_ids, config, digests or {})
     labels, boxes = _boxes_by_group(annotations, groups)
     folds, filled = _balanced(groups, boxes, config, seed, config.folds)
     if (filled == 0).any():
@@ -89,17 +89,20 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     Whatever is fitted to them (a prior, a calibration) must not be judged on the patients that it was fitted
     on. Unlike in ``cross_validation`` a class may be missing in a fold.
     """
-    looks = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in data.image_ids}
-    groups = _groups(data.image_ids, config, looks)
+    digests = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in data.image_ids}
+    groups = _groups(data.image_ids, config, digests)
     _, boxes = _boxes_by_group(data.annotations, groups)
     folds, _ = _balanced(groups, boxes, config, seed, min(_CROSS_FITS, len(groups)))
     return tuple(fold for fold in folds if fold)
 
 
-def kin(data: TrainingData, image_ids: Sequence[str], config: DataConfig) -> dict[str, str]:
-    """Images that must be judged together have one name: those of a patient, and those with equal pixels."""
-    looks = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in image_ids}
-    return {image_id: group[0] for group in _groups(image_ids, config, looks) for image_id in group}
+def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfig) -> dict[str, str]:
+    """The group of each image: images of one patient, and images with equal pixels, share a group.
+
+    A group is named after its first image.
+    """
+    digests = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in image_ids}
+    return {image_id: group[0] for group in _groups(image_ids, config, digests) for image_id in group}
 
 
 def _balanced(
@@ -144,7 +147,7 @@ def _dealt(
     return chosen, filled
 
 
-def _groups(image_ids: Sequence[str], config: DataConfig, looks: Mapping[str, str]) -> list[list[str]]:
+def _groups(image_ids: Sequence[str], config: DataConfig, digests: Mapping[str, str]) -> list[list[str]]:
     """Images that must stay together, each group sorted, the groups by their first image."""
     patient_of = patients(image_ids, config.patient_pattern)
     _check_pattern(list(patient_of.values()), config)
@@ -157,7 +160,7 @@ def _groups(image_ids: Sequence[str], config: DataConfig, looks: Mapping[str, st
 
     first: dict[tuple[str, str], str] = {}
     for image_id in sorted(patient_of):
-        for key in (("patient", patient_of[image_id]), ("pixels", looks.get(image_id, image_id))):
+        for key in (("patient", patient_of[image_id]), ("pixels", digests.get(image_id, image_id))):
             one, other = sorted((leading(first.setdefault(key, image_id)), leading(image_id)))
             leader[other] = one
     groups: dict[str, list[str]] = {}

@@ -22,7 +22,7 @@ from kit.metrics.bootstrap import Interval, Intervals, difference
 from kit.reports import comparison_charts, figures
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split
-from kit.runs.locks import working
+from kit.runs.locks import using_results
 
 
 def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
@@ -45,7 +45,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
         )
     chosen = {}
     for run in (a, b):
-        with working(run):
+        with using_results(run):
             chosen[run.name] = current_report(run, track)
     ours, theirs = held_out(a, track), held_out(b, track)
     asked = set(ours.mapping["image_id"]) & common

@@ -18,7 +18,7 @@ from kit.config import Config, load
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, asks_twice, load_training, patients
-from kit.data.splits import kin
+from kit.data.splits import split_groups
 from kit.metrics import average_precision
 from kit.runs.detections import held_out_detections, read_detections
 from kit.runs.ensemble import refresh
@@ -93,7 +93,7 @@ def held_out(run: Run, track: Track = silent) -> HeldOut:
     people = patients(split.validation, config.data.patient_pattern)
     groups = split.fold_of
     if len(split.folds) == 1:
-        together = kin(data, split.validation, config.data)
+        together = split_groups(data, split.validation, config.data)
         groups = patient_groups(asked, split.validation, together, config.training.seed)
     sizes = image_sizes(data.pixels.facts)
     judged = cross_judged(candidates, asked, sizes, groups)

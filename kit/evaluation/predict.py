@@ -30,7 +30,7 @@ from kit.runs.folder import (
     require_finished,
 )
 from kit.runs.guards import require_same_data
-from kit.runs.locks import working
+from kit.runs.locks import using_results
 from kit.runs.members import Member, by_fold, fused, members
 from kit.runs.out_of_fold import detections
 from kit.schemas.image_headers import image_sizes
@@ -79,7 +79,7 @@ def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 def predict(run: Run, message: str | None = None, track: Track = silent) -> Submission:
     """Detect on the test images, choose one box per ID, check and file the next numbered submission."""
     require_finished(run)
-    with working(run):
+    with using_results(run):
         return _predicted(run, message, track)
 
 

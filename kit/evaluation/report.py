@@ -32,7 +32,7 @@ from kit.reports import run_report
 from kit.runs.detections import held_out_detections
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, Split, read_history, require_finished
-from kit.runs.locks import working
+from kit.runs.locks import using_results
 from kit.runs.members import members
 from kit.schemas.tables import mapped_images
 
@@ -44,7 +44,7 @@ log = logging.getLogger("kit")
 def evaluate(run: Run, track: Track = silent) -> dict[str, Any]:
     """Score the stored validation detections; writes ``report.json``, figures and ``report.html``."""
     require_finished(run)
-    with working(run):
+    with using_results(run):
         return _evaluated(run, track)
 
 
@@ -62,7 +62,7 @@ def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
 
 
 def _evaluated(run: Run, track: Track) -> dict[str, Any]:
-    """The same for a caller that holds the run (``working``)."""
+    """The same for a caller that holds the run (``using_results``)."""
     held = held_out(run, track)
     finished, of = require_finished(run), members(run)
     config, split, truth, seed = held.config, held.split, held.truth, held.config.training.seed

@@ -1,4 +1,4 @@
-"""Who may work on a run: one process per fold, one at a time where a run begins or ends.
+"""Locks of a run: one process trains a fold, one at a time starts or finishes the run, one uses its results.
 
 The locks are the system's: they end with their process, however it ends.
 """
@@ -14,24 +14,24 @@ from kit.core.locks import exclusive, locked
 from kit.runs.folder import Run
 
 
-def holding(run: Run) -> contextlib.AbstractContextManager[None]:
-    """Hold a run, or one fold of it, for this process. Raises KitError where another process holds it."""
+def training_lock(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Lock the training of a run, or of one fold of it. Raises KitError if another process is training it."""
     return exclusive(
         make_folder(run.home) / ".lock", f"no other training of run {run.title!r}",
         "wait for it to end, or choose another --run NAME",
     )  # fmt: skip
 
 
-def turn(run: Run) -> contextlib.AbstractContextManager[None]:
-    """Waits for its turn: held for the moments in which a run begins or ends, whoever trains its folds."""
+def starting_or_finishing(run: Run) -> contextlib.AbstractContextManager[None]:
+    """Wait for the lock under which a run is started or finished, whichever of its folds this process trains."""
     return locked(make_folder(run.folder) / ".turn")
 
 
 @contextlib.contextmanager
-def working(run: Run) -> Iterator[None]:
-    """Wait until no other process works on the results of a finished run, and hold them.
+def using_results(run: Run) -> Iterator[None]:
+    """Wait until no other process uses the results of a finished run, and lock them.
 
-    What a killed one left half written is removed: nobody else can be writing it.
+    Half-written files of a killed process are removed: no other process can be writing them.
     """
     with locked(run.folder / ".work"):
         if run.finished.exists():

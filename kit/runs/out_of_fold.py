@@ -31,7 +31,7 @@ from kit.detectors.weights import resolved
 from kit.runs.detections import KEY, merge_detections, read_detections, write_detections
 from kit.runs.ensemble import member_run, refresh
 from kit.runs.folder import Run, Split, read_finished, read_split
-from kit.runs.locks import working
+from kit.runs.locks import using_results
 from kit.runs.members import members
 from kit.schemas.detections import detection_table
 
@@ -169,7 +169,7 @@ def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -
             return read_detections(path)
         tables = []
         for one in (member_run(run, each.run) for each in members(run)):
-            with working(one):
+            with using_results(one):
                 tables.append(detections(one, data, track))
         return merge_detections(path, tables)
     if not run.adopted.exists():

@@ -32,7 +32,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, data_folder, has_test, load_test, load_training
-from kit.data.splits import held_out
+from kit.data.splits import assign_folds
 from kit.detectors import weights
 from kit.detectors.hardware import devices
 from kit.reports.audit_report import audit_workspace, require_sound
@@ -47,7 +47,7 @@ from kit.runs.folder import (
 )
 from kit.runs.guards import require_same_data, require_trainable
 from kit.runs.knobs import require_same_knobs, save_knobs
-from kit.runs.locks import holding, rank, turn
+from kit.runs.locks import rank, starting_or_finishing, training_lock
 from kit.runs.out_of_fold import bare_detector, kept_weights, stored, stored_fold
 from kit.training.schedule import accumulation
 
@@ -101,7 +101,7 @@ def train(
     data_folder(workspace)
     with contextlib.ExitStack() as stack:
         for each in asked:
-            stack.enter_context(holding(each))
+            stack.enter_context(training_lock(each))
         if run.finished.exists() and run.detections("validation").exists():
             save_knobs(run, config)
             return Trained(run, read_finished(run), already=True)
@@ -164,7 +164,7 @@ def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Sp
 
     Processes that train one fold each begin one after the other, and the later ones find the run of the first.
     """
-    with turn(run):
+    with starting_or_finishing(run):
         before = _stored(run)
         if before is not None:
             require_same_knobs(run, before, config)
@@ -178,7 +178,7 @@ def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Sp
 def _finish(run: Run, config: Config, split: Split, data: TrainingData) -> Finished | None:
     """Write the run's detections and its end, if every fold has its own."""
     folds = run.in_folds(len(split.folds))
-    with turn(run):
+    with starting_or_finishing(run):
         if not all(fold.detections("validation").exists() for fold in folds):
             return None
         stored(run, config, split, data)
@@ -211,7 +211,7 @@ def _split(run: Run, config: Config, data: TrainingData) -> Split:
         split = read_split(run)
         require_same_data(run, split, data)
         return split
-    held = held_out(data, config.data, config.training.seed)
+    held = assign_folds(data, config.data, config.training.seed)
     return Split(data.labels, data.image_ids, held, data.table_sha256)
 
 

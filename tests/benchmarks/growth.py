@@ -22,7 +22,7 @@ from kit.config import AugmentationConfig, Config, FusionConfig
 from kit.data.competition import TrainingData, load_training
 from kit.data.dataset import DetectionDataset
 from kit.data.pixel_cache import open_cache
-from kit.data.splits import held_out
+from kit.data.splits import assign_folds
 from kit.evaluation.report import THRESHOLDS
 from kit.metrics import average_precision
 from kit.schemas.image_headers import image_sizes
@@ -90,7 +90,7 @@ class _Work:
         return {
             "cache, built": self.build_cache,
             "cache, opened, and tables read": lambda: load_training(self.folder, self.config),
-            "split by patient": lambda: held_out(self.data, self.config.data, 0),
+            "split by patient": lambda: assign_folds(self.data, self.config.data, 0),
             "loader, one epoch": self.load,
             "fusion, suppressed": lambda: fuse(self.detections, FusionConfig(), sources_of(self.detections)),
             "fusion, weighted": lambda: fuse(
