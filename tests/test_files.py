@@ -7,7 +7,7 @@ import stat
 import pytest
 from filelock import Timeout
 
-from kit.core.errors import KitError, nearest
+from kit.core.errors import KitError, nearest, reason
 from kit.core.files import remove_partials, replacing, sha256, write_text
 from kit.core.json_files import read_json, write_json
 from kit.core.locks import alone_in, exclusive, locked
@@ -77,6 +77,20 @@ def test_nearest_names_all_where_none_is_near():
     assert nearest("zzz", ["seed", "demo"]) == "demo, seed"
     assert nearest("sead", ["seed", "demo"]) == "seed"
     assert nearest("x", []) == "(none)"
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (ValueError("one\ntwo"), "one"),
+        (ValueError("\n one"), "one"),
+        (PermissionError(13, "Permission denied", "a.txt"), "Permission denied"),
+        (OSError("cut off"), "cut off"),
+        (MemoryError(), "MemoryError"),
+    ],
+)
+def test_the_reason_of_an_error_is_one_line_and_never_empty(error, words):
+    assert reason(error) == words
 
 
 def test_a_folder_of_results_is_cleared_of_half_written_files_and_held(tmp_path):

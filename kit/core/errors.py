@@ -22,6 +22,12 @@ class KitError(Exception):
         return f"expected: {self.expected}\nfound:    {self.found}\ndo:       {self.do}"
 
 
+def reason(error: BaseException) -> str:
+    """The first line of an error's text (for an OSError the system's words); its type's name if there is none."""
+    lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """The known words nearest to a mistyped one, whatever their case; some of them where none is near."""
     names = {name.lower(): name for name in sorted(known)}

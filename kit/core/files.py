@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 
 PARTIAL_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
@@ -104,7 +104,7 @@ def _refused(path: Path, error: OSError, written_bytes: int = 0) -> KitError:
     needed = f"it needs more than {written_bytes / 2**20:.1f} MiB, " if written_bytes else ""
     return KitError(
         f"to write {path}",
-        f"{error.strerror or error} ({needed}{_free_space(path)})",
+        f"{reason(error)} ({needed}{_free_space(path)})",
         "make room or choose another folder with --workspace; what was there before is unchanged",
     )
 

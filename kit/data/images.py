@@ -16,6 +16,8 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from kit.core.errors import reason
+
 Grey = UInt8[np.ndarray, "_ _"]  # (height, width), any size
 _DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
 _BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
@@ -114,5 +116,4 @@ def _scaled(levels: np.ndarray) -> Grey:
 
 
 def _reason(path: Path, error: Exception) -> str:
-    text = str(error).replace(repr(str(path)), "the file").replace(str(path), "the file")
-    return text or type(error).__name__
+    return reason(error).replace(repr(str(path)), "the file").replace(str(path), "the file")

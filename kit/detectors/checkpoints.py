@@ -8,7 +8,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 
 
 def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
@@ -19,11 +19,7 @@ def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
         raise KitError(f"the checkpoint {path}", "no such file", do) from error
     # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file.
     except Exception as error:
-        reason = (str(error) or type(error).__name__).splitlines()[0]
-        raise KitError(
-            f"{path} to be a checkpoint of plain tensors and values", reason,
-            do,
-        ) from error  # fmt: skip
+        raise KitError(f"{path} to be a checkpoint of plain tensors and values", reason(error), do) from error
     if not isinstance(content, dict):
         raise KitError(f"{path} to hold a dict of weights", type(content).__name__, do)
     return content

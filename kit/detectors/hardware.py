@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from kit.config import Config
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 
 _FULL = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
 _GONE = ("gloo", "nccl", "connection reset by peer", "connection closed by peer", "broken pipe")
@@ -50,8 +50,7 @@ def in_words(batch_size: int, image_size_px: int, knob: str) -> Iterator[None]:
             "the same command makes the cache anew and goes on; images must not change meanwhile",
         ) from error  # fmt: skip
     except (MemoryError, RuntimeError) as error:
-        text = str(error) or type(error).__name__
-        found = text.splitlines()[0][:_SHOWN_LETTERS]
+        text, found = str(error), reason(error)[:_SHOWN_LETTERS]
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _any_of(_FULL, text):
             raise KitError(
                 f"a batch of {batch_size} images of {image_size_px} px to fit the memory", found,

@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from kit.core.errors import KitError, nearest
+from kit.core.errors import KitError, nearest, reason
 
 KINDS = ("fasterrcnn", "retinanet", "fcos")
 GROUPS = 32  # of the group norms in the heads: the pyramid's channels are a multiple of it
@@ -106,7 +106,7 @@ def pretrained(name: str) -> Mapping[str, Tensor]:
         return _timm().create_model(name, features_only=True, pretrained=True).state_dict()
     except Exception as error:  # the hub's client raises errors of several libraries, which differ by version
         raise KitError(
-            f"to download the imagenet weights of {name}", (str(error) or type(error).__name__).splitlines()[0],
+            f"to download the imagenet weights of {name}", reason(error),
             f"fetch model.safetensors from {page} elsewhere and --set model.weights=PATH to it; "
             "--set model.weights=none goes without",
         ) from error  # fmt: skip
@@ -122,7 +122,7 @@ def from_file(name: str, weights: Mapping[str, Tensor], source: str) -> Mapping[
             name, features_only=True, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(weights)}
         ).state_dict()  # fmt: skip
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
-        raise _unfit(name, source, str(error).splitlines()[0]) from error
+        raise _unfit(name, source, reason(error)) from error
     given: dict[torch.Size, list[Tensor]] = {}
     for tensor in weights.values():
         given.setdefault(tensor.shape, []).append(tensor)
@@ -145,7 +145,7 @@ def _body(name: str) -> nn.Module:
             features = body(torch.zeros(_PROBE))
     # A model that is none for features, or for images of this size, shows it by whatever breaks first.
     except Exception as error:
-        raise _unsuited(name, (str(error) or type(error).__name__).splitlines()[0]) from error
+        raise _unsuited(name, reason(error)) from error
     body.train()
     info: Any = body.feature_info
     shapes = [(1, width, -(-_PROBE[2] // stride), -(-_PROBE[3] // stride))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torchvision.models._api import WeightsEnum
 
 from kit.config import ModelConfig
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 from kit.core.files import sha256
 from kit.detectors import timm_backbones
 from kit.detectors.checkpoints import load_checkpoint
@@ -83,7 +83,7 @@ def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str
     except (OSError, RuntimeError) as error:
         raise KitError(
             f"to download the {config.weights} weights of {config.detector}",
-            str(error) or type(error).__name__,
+            reason(error),
             f"fetch {weights.url} elsewhere and put it at {goal}; --set model.weights=none goes without",
         ) from error
     if not (found := sha256(goal)).startswith(start):

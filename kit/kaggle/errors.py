@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 from kit.kaggle.credentials import HOW_TO_GET, Credentials
 
 _BUSY, _SERVER_ERRORS = 429, 500
@@ -129,7 +129,7 @@ def _innermost(error: BaseException) -> str:
     below: BaseException | None = error
     while below is not None:
         error, below = below, below.__cause__ or below.__context__
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return reason(error)
 
 
 def _json(response: Any) -> dict[str, Any]:

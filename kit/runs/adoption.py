@@ -15,7 +15,7 @@ import pandas as pd
 
 from kit.boxes.geometry import CORNERS
 from kit.config import Config, load, override, save
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
 from kit.core.progress import Track, silent
@@ -153,8 +153,7 @@ def _parquet_cells(path: Path) -> Cells:
         table = pd.read_parquet(path)
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
     except Exception as error:
-        found = (str(error) or type(error).__name__).splitlines()[0]
-        raise TableError(path, [Fault(path, None, found, "a parquet file")], _DO) from error
+        raise TableError(path, [Fault(path, None, reason(error), "a parquet file")], _DO) from error
     texts = {str(name): [str(value) for value in table[name].astype(object)] for name in table.columns}
     rows = pd.DataFrame(texts, index=pd.RangeIndex(len(table)), dtype=object)
     return Cells(path, tuple(texts), 0, rows.assign(**{LINE: np.arange(1, len(table) + 1)}), ())

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 from kit.core.files import replacing
 from kit.data.competition import TrainingData
 from kit.runs.folder import Run
@@ -47,7 +47,7 @@ def read_detections(path: Path) -> pd.DataFrame:
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
     except Exception as error:
         raise KitError(
-            f"{path} to be a table of detections", (str(error) or type(error).__name__).splitlines()[0],
+            f"{path} to be a table of detections", reason(error),
             "delete it; the next `invoke train` or `invoke predict` of the run makes it anew",
         ) from error  # fmt: skip
     return check_detections(table, str(path))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.config import Config, load
-from kit.core.errors import KitError, nearest
+from kit.core.errors import KitError, nearest, reason
 from kit.core.json_files import read_record, write_json
 
 HISTORY_COLUMNS = (
@@ -174,7 +174,7 @@ def read_history(run: Run) -> pd.DataFrame:
     except (FileNotFoundError, pd.errors.EmptyDataError):
         return pd.DataFrame(columns=list(HISTORY_COLUMNS), dtype=float)
     except (OSError, ValueError) as error:  # pandas' own errors and those of decoding are ValueErrors
-        raise KitError(f"{run.history} to be a table of epochs", str(error).splitlines()[0], do) from error
+        raise KitError(f"{run.history} to be a table of epochs", reason(error), do) from error
     missing = [name for name in HISTORY_COLUMNS if name not in table]
     words = [name for name in HISTORY_COLUMNS if name in table and not pd.api.types.is_numeric_dtype(table[name])]
     if missing or words:

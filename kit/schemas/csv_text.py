@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 
 LINE = "line"
 _SHOWN_FAULTS = 50
@@ -126,7 +126,7 @@ def _text(path: Path, do: str, byte_order_mark: bool) -> str:
     except FileNotFoundError:
         raise refuse("no such file", "a CSV file") from None
     except OSError as error:
-        raise refuse(error.strerror or str(error), "a readable CSV file") from error
+        raise refuse(reason(error), "a readable CSV file") from error
     if not data.removeprefix(codecs.BOM_UTF8).strip():
         raise refuse("an empty file", "a header and rows")
     if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from PIL import Image, UnidentifiedImageError
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 
 _FIX = "put the images there, or fetch them anew with `invoke download --force`"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -35,7 +35,7 @@ def image_names(folder: Path) -> list[str]:
             if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
         )
     except OSError as error:
-        raise KitError(f"the folder {folder} with images", error.strerror or str(error), _FIX) from error
+        raise KitError(f"the folder {folder} with images", reason(error), _FIX) from error
 
 
 def image_headers(folder: Path) -> dict[str, ImageFacts]:
@@ -60,7 +60,7 @@ def _header(path: Path) -> ImageFacts:
     # PIL raises SyntaxError, ValueError and others of its own for broken files.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
             Image.DecompressionBombWarning) as error:  # fmt: skip
-        return ImageFacts(path, 0, 0, getattr(error, "strerror", None) or str(error) or type(error).__name__)
+        return ImageFacts(path, 0, 0, reason(error))
 
 
 def image_sizes(facts: Mapping[str, ImageFacts]) -> dict[str, tuple[int, int]]:
