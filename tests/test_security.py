@@ -27,7 +27,7 @@ from kit.schemas.tables import read_annotations
 from kit.submission.folders import slug
 
 ROOT = Path(__file__).parent.parent
-SOURCES = [ROOT / "tasks.py", *sorted((ROOT / "kit").glob("*.py"))]
+SOURCES = [ROOT / "tasks.py", *sorted((ROOT / "kit").rglob("*.py"))]
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 UNPICKLES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "jsonpickle", "yaml"}
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
@@ -43,7 +43,7 @@ def given(call):
     return {word.arg: word.value for word in call.keywords}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_runs_or_unpickles_what_it_reads(path):
     tree = ast.parse(path.read_text(encoding="utf-8"))
     imported = {
@@ -61,7 +61,7 @@ def test_no_source_runs_or_unpickles_what_it_reads(path):
             assert name.endswith(("detector.eval", "network.eval", "body.eval")), f"line {call.lineno}"
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
+@pytest.mark.parametrize("path", SOURCES, ids=lambda path: str(path.relative_to(ROOT)))
 def test_no_source_hands_a_text_to_a_shell(path):
     for name, call in calls(path):
         assert name not in ("os.system", "os.popen", "subprocess.getoutput", "subprocess.getstatusoutput")

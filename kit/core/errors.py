@@ -1,6 +1,6 @@
 """The one exception of the kit: a user's mistake, said in three parts.
 
-Only ``tasks.py`` turns it into an exit. Anything else that is raised is a bug and keeps its traceback.
+Only ``kit.tasks`` turns it into an exit. Anything else that is raised is a bug and keeps its traceback.
 """
 
 from __future__ import annotations

@@ -87,7 +87,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
         try:
             with keeping_freed_memory(device), in_words(settings.batch_size, config.model.image_size_px, knob):
                 trainer.fit(module, ckpt_path=run.last if state else None)
-        except SystemExit as error:  # Lightning turns Ctrl-C into an exit; tasks.py wants to say how to go on
+        except SystemExit as error:  # Lightning turns Ctrl-C into an exit; the task says how to go on
             raise KeyboardInterrupt from error
 
 

@@ -1,0 +1,91 @@
+"""What the tasks share: the decorator that turns errors into exits, the flags that many of them have."""
+
+from __future__ import annotations
+
+import functools
+import signal
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from invoke import Exit, task
+
+from kit.core.errors import KitError
+from kit.tasks.console import show_log
+
+if TYPE_CHECKING:
+    from kit.config import Config, KaggleConfig
+    from kit.runs.folder import Run
+
+INTERRUPTED = 130
+WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: this one)"}
+RUN = {"run": "name of a run (default: the one that finished last)"}
+SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
+SET_AFTERWARDS = {"set": "KEY=VALUE, a knob that acts on stored detections: competition., fusion. or decision."}
+SET_KAGGLE = {"set": "KEY=VALUE, a knob of the section kaggle., for this call"}
+
+
+def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
+    """A task whose KitError is an exit without a traceback, and whose interruption says how to go on.
+
+    The options are those of Invoke's ``task``.
+    """
+
+    def decorate(body: Callable[..., None]) -> Any:
+        @functools.wraps(body)
+        def guarded(*args: Any, **kwargs: Any) -> None:
+            signal.signal(signal.SIGTERM, signal.default_int_handler)
+            show_log()
+            try:
+                body(*args, **kwargs)
+            except KitError as error:
+                raise Exit(str(error), code=1) from None
+            except KeyboardInterrupt:
+                raise Exit("stopped; the same command goes on from here", code=INTERRUPTED) from None
+
+        return task(**options)(guarded)
+
+    return decorate
+
+
+def workspace_knobs(workspace: Path, assignments: Sequence[str]) -> Config:
+    """The knobs of a workspace, with those of ``--set``."""
+    from kit.config import override
+    from kit.runs.folder import workspace_config
+
+    return override(workspace_config(workspace), assignments)
+
+
+def kaggle_knobs(workspace: Path, assignments: Sequence[str]) -> KaggleConfig:
+    """The section kaggle of a workspace's knobs. Raises KitError if ``--set`` has a knob of another section."""
+    others = [text for text in assignments if not text.strip().startswith("kaggle.")]
+    if others:
+        raise KitError("--set with a knob of the section kaggle.", repr(others[0]), "set others in `invoke train`")
+    return workspace_knobs(workspace, assignments).kaggle
+
+
+def chosen_run(workspace: Path, name: str | None) -> Run:
+    """The run of ``--run``; without a name the one that finished last, which is printed."""
+    from kit.runs.folder import existing, newest_finished
+
+    if name:
+        return existing(workspace, name)
+    run = newest_finished(workspace)
+    print(f"run {run.name}: the one that finished last")
+    return run
+
+
+def whole_number(flag: str, text: str | None, first: int = 0) -> int | None:
+    """The value of a flag, None if it is not given. Raises KitError below ``first`` and for any other text."""
+    if text is not None and (not text.isdecimal() or int(text) < first):
+        expected = f"{flag} to be a whole number, counted from {first}"
+        raise KitError(expected, repr(text), f"write {flag} {first}, for example")
+    return None if text is None else int(text)
+
+
+def number(flag: str, text: str) -> float:
+    """The value of a flag. Raises KitError if it is no number."""
+    try:
+        return float(text)
+    except ValueError:
+        raise KitError(f"{flag} to be a number", repr(text), f"write {flag} 1, for example") from None

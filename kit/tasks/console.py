@@ -1,0 +1,68 @@
+"""What the terminal shows: tables, progress bars, the log, a question. Text from files is never markup."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Any
+
+from kit.core.errors import KitError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def show_log() -> None:
+    """Write what the kit logs to standard error, as plain lines."""
+    log = logging.getLogger("kit")
+    if not log.handlers:
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        log.addHandler(handler)
+        log.setLevel(logging.INFO)
+
+
+def progress_bar(items: Iterable[Any], description: str, total: int) -> Iterator[Any]:
+    """The ``Track`` of the terminal: a bar on standard error while the items are consumed."""
+    from rich.console import Console
+    from rich.progress import track
+
+    yield from track(items, description, total, console=Console(stderr=True))
+
+
+def show_frame(title: str, table: pd.DataFrame) -> None:
+    """Print a data frame without its index."""
+    show_table(title, tuple(map(str, table.columns)), table.itertuples(index=False))
+
+
+def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
+    """Print a table: None as an empty cell, a float with three decimals."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    shown = Table(title=Text(title))  # Text: what came from a file is no markup
+    for index, column in enumerate(columns):
+        shown.add_column(Text(column), no_wrap=index == 0)  # a class's name is never cut short
+    for row in rows:
+        shown.add_row(*(Text(_cell(value)) for value in row))
+    Console().print(shown)
+
+
+def confirm(question: str, yes: bool) -> None:
+    """Ask on standard input, unless ``yes``. Raises KitError for any answer but y or yes."""
+    if yes:
+        return
+    print(f"{question} [y/N] ", end="", flush=True)
+    answer = sys.stdin.readline().strip()
+    if not sys.stdin.isatty():
+        print(answer)  # as a terminal does
+    if answer.lower() not in ("y", "yes"):
+        raise KitError("y on standard input", "another answer, or none", "nothing was sent; --yes does not ask")
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.3f}" if isinstance(value, float) else str(value)

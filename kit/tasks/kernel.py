@@ -1,0 +1,125 @@
+"""Tasks for training on Kaggle's GPUs: push a run, look at its session, pull its output."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke import Context, Exit
+
+from kit.tasks.command import SET, WORKSPACE, command
+from kit.tasks.console import confirm
+
+if TYPE_CHECKING:
+    from kit.kaggle.kernels.api import Kernels
+    from kit.kaggle.kernels.push import Plan
+    from kit.kaggle.kernels.push_log import Push
+
+ID_BYTES = 4
+_PUSHED = {"run": "name of a run that was pushed"}
+
+
+@command(
+    iterable=["set_"],
+    help=WORKSPACE
+    | SET
+    | {
+        "run": "name of the run that shall be trained there",
+        "preset": "recipe: seed, laptop or demo (default: seed)",
+        "folds": "folds that are trained, each held out once",
+        "dry_run": "write the script that would be pushed, and stop",
+        "yes": "do not ask",
+        "again": "push anew although the last session's output was not pulled",
+    },
+)
+def push(
+    context: Context,
+    run: str,
+    preset: str | None = None,
+    set_: Sequence[str] | None = None,
+    folds: int | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    again: bool = False,
+    workspace: str = ".",
+) -> None:
+    """Train a run on Kaggle's GPUs: the kit and the run's knobs as one private script."""
+    from kit.core.files import write_text
+    from kit.kaggle.kernels.api import connect_kernels
+    from kit.kaggle.kernels.push import is_repeated, plan, script
+    from kit.kaggle.kernels.push_log import pushing, settle
+
+    planned = plan(Path(workspace), run, preset, tuple(set_ or ()), folds)
+    if dry_run:
+        path = Path(workspace) / "kernels" / f"{planned.run.name}.py"
+        write_text(path, script(planned, "dry-run"))
+        print("\n".join([*planned.lines(None), f"script:      {path}", "dry run: nothing was sent"]))
+        return
+    kernels = connect_kernels(planned.config.kaggle)
+    with pushing(planned.run):
+        pushed = settle(kernels, planned.run, planned.config.kaggle)
+        if pushed is None or not is_repeated(planned, pushed):  # else it is the same command once more
+            pushed = _confirm_and_push(kernels, planned, again, yes)
+    print(f"version {pushed.version}: {pushed.url}\n`invoke kernel.status --run {run} --wait`, then kernel.pull")
+
+
+@command(iterable=["set_"], help=WORKSPACE | SET | _PUSHED | {"wait": "look again until the session ends"})
+def status(
+    context: Context, run: str, wait: bool = False, set_: Sequence[str] | None = None, workspace: str = "."
+) -> None:
+    """What became of a pushed run: its state, its last metrics, the tail of its log."""
+    from kit.config import Config, override
+    from kit.kaggle.kernels import output
+    from kit.kaggle.kernels.api import connect_kernels
+    from kit.kaggle.kernels.push_log import last_push, require_pushed
+    from kit.runs.folder import Run
+
+    knobs, local = override(Config(), set_ or ()), Run(Path(workspace), run)
+    require_pushed(local)
+    kernels, shown = connect_kernels(knobs.kaggle), ""
+    for session in output.looks(kernels, last_push(kernels, local), knobs.kernel.poll_seconds):
+        is_working = session.status in (output.QUEUED, output.RUNNING)
+        if not (wait and is_working):
+            break
+        text = "\n".join(output.lines(session, tail=0))
+        if text != shown:
+            print(text, flush=True)
+        shown = text
+    print("\n".join(output.lines(session)))
+    if not is_working and session.status != output.COMPLETE:
+        raise Exit(code=1)
+
+
+@command(iterable=["set_"], help=WORKSPACE | SET | _PUSHED)
+def pull(context: Context, run: str, set_: Sequence[str] | None = None, workspace: str = ".") -> None:
+    """Bring a pushed run home as runs/NAME, every file as the kernel's manifest says."""
+    from kit.config import Config, override
+    from kit.kaggle.kernels import output
+    from kit.kaggle.kernels.api import connect_kernels
+    from kit.kaggle.kernels.push_log import last_push, pushing, require_pushed
+    from kit.kaggle.kernels.session import FINISHED, STOPPED
+    from kit.runs.folder import Run
+
+    knobs, local = override(Config(), set_ or ()), Run(Path(workspace), run)
+    require_pushed(local)
+    kernels = connect_kernels(knobs.kaggle)
+    with pushing(local):
+        manifest = output.pull(kernels, local, last_push(kernels, local), print)
+    next_steps = {
+        FINISHED: "it is finished: `invoke evaluate`, `invoke predict`, `invoke submit`",
+        STOPPED: f"it stopped itself in time: `invoke kernel.push --run {run}` goes on with it",
+    }
+    print(f"run {run}: {len(manifest.files)} files in {local.folder}; {next_steps[manifest.ended]}")
+
+
+def _confirm_and_push(kernels: Kernels, planned: Plan, again: bool, yes: bool) -> Push:
+    from kit.kaggle.kernels.push import push, require_hours, require_idle
+
+    require_idle(kernels, planned, again)
+    hours = kernels.gpu_hours()
+    print("\n".join(planned.lines(hours)))
+    require_hours(hours)
+    confirm("push it?", yes)
+    return push(kernels, planned, secrets.token_hex(ID_BYTES))

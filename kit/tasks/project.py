@@ -1,0 +1,64 @@
+"""Tasks for the kit itself: its demo, its benchmarks, its tests."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from invoke import Context, Exit, task
+
+from kit.tasks.command import WORKSPACE, command
+from kit.tasks.console import progress_bar
+from kit.tasks.submissions import show_dry_run
+
+
+@command(help={"workspace": "folder of the demo (default: demo)", "fresh": "delete an earlier demo and start anew"})
+def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None:
+    """Go the whole road on a synthetic competition: about two minutes on two cores, no account, no GPU."""
+    from kit.demo import clear, finished_demo, run_demo
+
+    folder = Path(workspace)
+    if fresh:
+        clear(folder)
+    result = finished_demo(folder) or run_demo(folder, time.monotonic, progress_bar)
+    print(
+        f"one-box mAP@0.5 on the {result.test_images} test images: {result.score:.3f} "
+        f"(location prior alone: {result.prior_score:.3f}; on the validation images: {result.local_score:.3f})\n"
+        f"submission: {result.submission}\nreport:     {result.report}\nfigures:    {result.figures}\n"
+        f"`invoke submit --dry-run --workspace {workspace}` shows what would be sent to Kaggle:"
+    )
+    show_dry_run(folder, int(Path(result.submission).parent.name.partition("-")[0]), None)
+
+
+@command(
+    help=WORKSPACE | {"json": "where to write it (default: WORKSPACE/bench.json)", "only": "one benchmark by name"}
+)
+def bench(context: Context, json: str | None = None, only: str | None = None, workspace: str = ".") -> None:
+    """Measure speed against what one would otherwise run: one table, also as JSON; under ten minutes."""
+    path = Path(json) if json else Path(workspace) / "bench.json"
+    _run_module("tests.benchmarks", "--json", str(path.resolve()), *(["--only", only] if only else []))
+
+
+@task(help={"slow": "run the slow tests instead of the fast ones"})
+def test(context: Context, slow: bool = False) -> None:
+    """Run the fast test suite (under three minutes), or the slow rest."""
+    _run_module("pytest", "-m", "slow" if slow else "not slow")
+
+
+@task
+def lint(context: Context) -> None:
+    """Check the format, the style and the types."""
+    _run_module("ruff", "format", "--check", ".")
+    _run_module("ruff", "check", ".")
+    _run_module("mypy")
+
+
+def _run_module(name: str, *arguments: str) -> None:
+    """Run a Python module in the checkout's root. Raises Exit with its exit code if it fails."""
+    from kit.core.source_tree import ROOT
+
+    code = subprocess.run([sys.executable, "-m", name, *arguments], check=False, cwd=ROOT).returncode
+    if code:
+        raise Exit(code=code)

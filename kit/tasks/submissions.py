@@ -1,0 +1,160 @@
+"""Tasks for submissions: make one, check it, send it exactly once, list them with their scores."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from invoke import Context
+
+from kit.tasks.command import (
+    RUN,
+    SET,
+    SET_AFTERWARDS,
+    SET_KAGGLE,
+    WORKSPACE,
+    chosen_run,
+    command,
+    kaggle_knobs,
+    whole_number,
+    workspace_knobs,
+)
+from kit.tasks.console import confirm, progress_bar, show_table
+
+if TYPE_CHECKING:
+    from kit.config import KaggleConfig
+    from kit.runs.folder import Run
+    from kit.submission.attempts import Clock, Wire
+    from kit.submission.folders import Attempt, Submission
+    from kit.submission.upload import Plan
+
+ID_BYTES = 4
+
+
+@command(
+    iterable=["set_"],
+    help=WORKSPACE | RUN | SET_AFTERWARDS | {"message": "what this submission is, for the list"},
+)
+def predict(
+    context: Context,
+    run: str | None = None,
+    message: str | None = None,
+    set_: Sequence[str] | None = None,
+    workspace: str = ".",
+) -> None:
+    """Answer the test images with a run: the next numbered submission, checked before it is filed."""
+    chosen = chosen_run(Path(workspace), run)
+    from kit.runs.knobs import adjust
+
+    adjust(chosen, tuple(set_ or ()))
+    submission = _predict(chosen, message)
+    print(f"submission {submission.number:04d}: {submission.csv}")
+
+
+@command(iterable=["set_"], help=WORKSPACE | SET | {"file": "CSV to check (default: the newest submission's)"})
+def validate(
+    context: Context, file: str | None = None, set_: Sequence[str] | None = None, workspace: str = "."
+) -> None:
+    """Check a submission file against the mapping, row by row."""
+    from kit.schemas.tables import validate_submission
+    from kit.submission.folders import newest
+
+    folder = Path(workspace)
+    path = Path(file) if file else newest(folder / "submissions").csv
+    config = workspace_knobs(folder, set_ or ())
+    table = validate_submission(path, folder / "data", config.competition.expected_ids)
+    print(f"{path}: valid, {len(table)} IDs")
+
+
+@command(
+    iterable=["set_"],
+    help=WORKSPACE
+    | SET_KAGGLE
+    | {
+        "message": "what this submission is, for Kaggle's list (default: what it was filed with)",
+        "submission": "number of a submission (default: the newest valid one)",
+        "dry_run": "show what would be sent; needs neither an account nor a network",
+        "yes": "do not ask before sending",
+        "again": "send bytes that were uploaded before once more",
+    },
+)
+def submit(
+    context: Context,
+    message: str | None = None,
+    submission: str | None = None,
+    dry_run: bool = False,
+    yes: bool = False,
+    again: bool = False,
+    set_: Sequence[str] | None = None,
+    workspace: str = ".",
+) -> None:
+    """Send a submission to Kaggle exactly once and wait for its score."""
+    folder, number = Path(workspace), whole_number("--submission", submission, first=1)
+    knobs = kaggle_knobs(folder, set_ or ())
+    if dry_run:
+        show_dry_run(folder, number, message)
+        return
+    from kit.kaggle.competition_api import connect
+    from kit.submission import preview, upload
+    from kit.submission.attempts import uploading
+
+    kaggle, clock = connect(knobs), _clock()
+    with uploading(folder):
+        outgoing = preview.outgoing(folder, number, message, lambda run: _predict(run, message))
+        plan = upload.prepare(kaggle, outgoing, again, knobs, clock)
+        attempt = plan.attempt or _confirm_and_send(kaggle, plan, knobs, yes)
+        print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
+        attempt = attempt if plan.step == "done" else upload.wait(kaggle, plan, attempt, knobs, clock)
+        upload.tell(outgoing, attempt, print)
+
+
+@command(help=WORKSPACE | {"refresh": "ask Kaggle for scores that were pending"})
+def submissions(context: Context, refresh: bool = False, workspace: str = ".") -> None:
+    """List the submissions with their local and public scores, the best marked; a plot of both."""
+    from kit.submission import scoreboard
+    from kit.submission.folders import read_submissions
+
+    folder = Path(workspace) / "submissions"
+    if refresh:
+        from kit.kaggle.competition_api import connect
+        from kit.submission.attempts import refresh as refresh_scores
+
+        changed = refresh_scores(connect(kaggle_knobs(Path(workspace), ())), folder)
+        print(f"{changed} of the uploads changed")
+    show_table("submissions", scoreboard.COLUMNS, scoreboard.rows(read_submissions(folder)))
+    if refresh or scoreboard.plot_is_stale(folder):
+        scoreboard.draw(folder)
+    if (folder / scoreboard.PLOT_NAME).exists():
+        print(f"plot: {folder / scoreboard.PLOT_NAME}")
+
+
+def show_dry_run(workspace: Path, number: int | None, message: str | None) -> None:
+    """Print what `invoke submit` would send. Raises KitError if there is nothing valid to send."""
+    from kit.submission import preview
+
+    outgoing = preview.outgoing(workspace, number, message, lambda run: _predict(run, message))
+    print("\n".join(preview.lines(outgoing, "unknown (a dry run asks nobody)")))
+    print("dry run: nothing was sent")
+
+
+def _confirm_and_send(kaggle: Wire, plan: Plan, knobs: KaggleConfig, yes: bool) -> Attempt:
+    from kit.submission import preview, upload
+
+    print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
+    confirm("send it?", yes)
+    return upload.send(kaggle, plan, knobs, lambda: secrets.token_hex(ID_BYTES), _clock())
+
+
+def _predict(run: Run, message: str | None) -> Submission:
+    from kit.evaluation.predict import predict
+
+    return predict(run, message, progress_bar)
+
+
+def _clock() -> Clock:
+    from kit.submission.attempts import Clock
+
+    return Clock(time.time, time.sleep)
