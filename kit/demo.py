@@ -15,6 +15,7 @@ from kit.core.files import PARTIAL_SUFFIX, sha256
 from kit.core.json_files import read_record, write_json
 from kit.core.progress import Track, silent
 from kit.data.synthetic.generator import STAGING, TRUTH, write_competition
+from kit.schemas.file_names import TABLE
 from kit.submission.folders import read_submissions
 
 DEMO_SEED = 7
@@ -79,7 +80,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     from kit.training.train import train
 
     started = clock()
-    if not (workspace / "data" / "train.csv").exists():
+    if not (workspace / "data" / TABLE).exists():
         write_competition(workspace, DEMO_SEED, track=track)
     trained = train(workspace, _PRESET, _PRESET, (), track)
     if trained is None:

@@ -24,7 +24,8 @@ from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.data.provenance import NAME, downloaded_slug, has_own_table
-from kit.kaggle.download import PIECES, download
+from kit.kaggle.download import download
+from kit.schemas.file_names import COMPETITION_FILES
 
 SLUG = "toy-competition"
 KNOBS = ("--set", f"competition.expected_ids={TOY_TEST_IMAGES}", *QUICK)
@@ -57,7 +58,7 @@ def user(server, tmp_path):
 
 def contents(folder):
     """Every file under train/, test/ and the tables, with its bytes."""
-    pieces = [path for name in PIECES for path in [folder / name, *(folder / name).rglob("*")]]
+    pieces = [path for name in COMPETITION_FILES for path in [folder / name, *(folder / name).rglob("*")]]
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in pieces if path.is_file()}
 
 
@@ -68,7 +69,7 @@ def assert_whole(user, source, origin="kaggle"):
     marker = json.loads((data / NAME).read_text())
     assert (marker["slug"], marker["origin"]) == (SLUG, origin)
     assert marker["table_sha256"] == sha256(source / "data" / "train.csv")
-    assert {path.name for path in data.iterdir()} == {*PIECES, "README.md", NAME, ".download.lock"}
+    assert {path.name for path in data.iterdir()} == {*COMPETITION_FILES, "README.md", NAME, ".download.lock"}
 
 
 # In this process, without a network: the data as Kaggle's own machines mount it.
@@ -236,7 +237,7 @@ def test_refused_data_are_fetched_anew_by_force_and_not_the_organisers_once_corr
     assert "all is there" in user.invoke("download").stdout
 
     (data / NAME).unlink()
-    for name in PIECES:
+    for name in COMPETITION_FILES:
         shutil.move(data / name, user.home / name)
     user.refused(*WORDS, says=["train.csv"])
     server.add_competition(SLUG, toy_source / "data")

@@ -1,12 +1,13 @@
 """A dataclass comes back from its file as it was, or the message names the field."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import pytest
 
 from kit.core.errors import KitError
-from kit.core.json_files import read_record, write_json
+from kit.core.json_files import fingerprint, read_record, write_json
 
 
 @dataclass(frozen=True)
@@ -75,3 +76,9 @@ def test_a_field_that_is_known_already_is_not_in_the_file(tmp_path):
     write_json(tmp_path / "leg.json", {"name": "b"})
     with pytest.raises(KitError, match="also 'name'"):
         read_record(tmp_path / "leg.json", Leg, "", {"name": "a"})
+
+
+def test_a_fingerprint_is_of_the_json_and_tells_values_apart():
+    assert fingerprint([1, "a"]) == fingerprint((1, "a"))
+    assert fingerprint(["a"]) == hashlib.sha256(b'["a"]').hexdigest()
+    assert len({fingerprint(value) for value in (1, "1", [1], {"1": 1}, None)}) == 5

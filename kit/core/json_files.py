@@ -5,6 +5,7 @@ A dataclass takes whatever it is given; a list where a text belongs would surfac
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import types
@@ -109,6 +110,11 @@ def _shown(value: Any) -> str:
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically; NaN is refused (no JSON reader agrees on it)."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def fingerprint(value: Any) -> str:
+    """The SHA-256 of a value's JSON, as 64 hexadecimal digits; a tuple and a list of the same values are equal."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
 
 
 def without_nan(value: Any) -> Any:

@@ -6,7 +6,6 @@ __all__, __getattr__ = front_door(
     __name__,
     {
         "competition": (
-            "MAPPING",
             "TestData",
             "TrainingData",
             "asks_twice",

@@ -15,9 +15,9 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.data.pixel_cache import PixelCache, open_cache
+from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.tables import mapped_images, read_annotations, read_mapping
 
-MAPPING = "ID_to_Image_Mapping.csv"
 _HOW_TO_GET = "put the competition's files there, or run `invoke demo` for a synthetic competition"
 
 
@@ -55,8 +55,8 @@ class TestData:
 def data_folder(workspace: Path) -> Path:
     """``WORKSPACE/data``. Raises KitError where it holds no competition."""
     folder = workspace / "data"
-    if not (folder / "train.csv").exists() and not (folder / MAPPING).exists():
-        raise KitError(f"a competition in {folder}", "no train.csv there", _HOW_TO_GET)
+    if not (folder / TABLE).exists() and not (folder / MAPPING).exists():
+        raise KitError(f"a competition in {folder}", f"no {TABLE} there", _HOW_TO_GET)
     return folder
 
 
@@ -66,8 +66,8 @@ def load_training(workspace: Path, config: Config, track: Track = silent) -> Tra
     Raises schemas.TableError with all faults of the table together.
     """
     folder = data_folder(workspace)
-    pixels = open_cache(folder / "train", workspace / ".cache", config.data.cache_max_gib, track)
-    table = folder / "train.csv"
+    pixels = open_cache(folder / TRAIN, workspace / ".cache", config.data.cache_max_gib, track)
+    table = folder / TABLE
     annotations = read_annotations(table, pixels.facts, every_image=True)
     return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), sha256(table))
 
@@ -75,7 +75,7 @@ def load_training(workspace: Path, config: Config, track: Track = silent) -> Tra
 def load_test(workspace: Path, config: Config, track: Track = silent) -> TestData:
     """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, decoding every image once (cached)."""
     folder = data_folder(workspace)
-    pixels = open_cache(folder / "test", workspace / ".cache", config.data.cache_max_gib, track)
+    pixels = open_cache(folder / TEST, workspace / ".cache", config.data.cache_max_gib, track)
     mapping = read_mapping(folder / MAPPING, pixels.facts, config.competition.expected_ids)
     return TestData(pixels, mapping)
 

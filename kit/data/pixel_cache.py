@@ -8,8 +8,6 @@ file's name, size or time has changed.
 from __future__ import annotations
 
 import contextlib
-import hashlib
-import json
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -24,7 +22,7 @@ from jaxtyping import Int64
 
 from kit.core.errors import KitError
 from kit.core.files import make_folder, remove_partials, replacing, require_room
-from kit.core.json_files import read_json, read_record, write_json
+from kit.core.json_files import fingerprint, read_json, read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
 from kit.data.images import Grey, ImageError, read_grey
@@ -202,7 +200,7 @@ class _Pool(ThreadPoolExecutor):
 
 def _key(folder: Path, names: Sequence[str]) -> str:
     state = [(name, *_size_and_time(folder / name)) for name in names]
-    return hashlib.sha256(json.dumps([_FORMAT, state]).encode()).hexdigest()[:_KEY_DIGITS]
+    return fingerprint([_FORMAT, state])[:_KEY_DIGITS]
 
 
 def _size_and_time(path: Path) -> tuple[int, int]:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 from kit.core.files import sha256
 from kit.core.json_files import read_record, write_json
+from kit.schemas.file_names import TABLE
 
 NAME = ".download.json"
 KAGGLE, MOUNTED, HAND = "kaggle", "mounted", "hand"
-_TABLE = "train.csv"
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def record_download(
     data: Path, slug: str, origin: str = KAGGLE, files: Mapping[str, int] | None = None
 ) -> DownloadRecord:
     """Record which competition stands in ``data``, as it came."""
-    record = DownloadRecord(slug, sha256(data / _TABLE), origin, files or {})
+    record = DownloadRecord(slug, sha256(data / TABLE), origin, files or {})
     write_json(data / NAME, asdict(record))
     return record
 
@@ -57,6 +57,6 @@ def downloaded_slug(workspace: Path) -> str | None:
 def has_own_table(data: Path) -> bool:
     """Whether train.csv is, byte for byte, the organisers' own file."""
     record = read_download(data)
-    if record is None or record.origin == HAND or not (data / _TABLE).is_file():
+    if record is None or record.origin == HAND or not (data / TABLE).is_file():
         return False
-    return sha256(data / _TABLE) == record.table_sha256
+    return sha256(data / TABLE) == record.table_sha256

@@ -24,7 +24,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import read_json, without_nan, write_json
 from kit.core.progress import Track, silent
-from kit.data.competition import MAPPING, has_test, patients
+from kit.data.competition import has_test, patients
 from kit.evaluation.held_out import HeldOut, ceiling, floor_of_choice, held_out
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import losses
@@ -34,6 +34,7 @@ from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, Split, read_history, require_finished
 from kit.runs.locks import using_results
 from kit.runs.members import members
+from kit.schemas.file_names import MAPPING
 from kit.schemas.tables import mapped_images
 
 THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # those that the notebook tried, and none

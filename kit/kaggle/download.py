@@ -32,11 +32,10 @@ from kit.data.provenance import (
 )
 from kit.kaggle.competition_api import connect
 from kit.kaggle.zip_archive import Corrupt, unpack
+from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations, read_mapping
 
-TABLE, MAPPING = "train.csv", "ID_to_Image_Mapping.csv"
-PIECES = ("train", "test", MAPPING, TABLE)  # in the order in which they appear: a table says that all is there
 _WORK, _UNPACKED, _FILES, _OLD, _LOCK = ".download", "unpacked.json", "files", "old", ".download.lock"
 _README = "README.md"
 _GIB = 2**30
@@ -168,8 +167,8 @@ def _accept(
     """Judge files that were put there by hand as those from an archive are judged."""
     if force:
         raise _overwriting(data, by_hand)
-    asked = {name: size for name, size in listed.items() if name.split("/")[0] in PIECES}
-    found = _sizes(data, PIECES)
+    asked = {name: size for name, size in listed.items() if name.split("/")[0] in COMPETITION_FILES}
+    found = _sizes(data, COMPETITION_FILES)
     faults = _differences(asked, found)
     if faults:
         raise KitError(
@@ -181,15 +180,19 @@ def _accept(
 
 def _link(data: Path, mounted: Path, config: Config, slug: str) -> DownloadRecord:
     """On Kaggle's own machines: a link for every piece of the mounted data."""
-    ours = [name for name in PIECES if (data / name).is_symlink() and (data / name).readlink() == mounted / name]
+    ours = [
+        name
+        for name in COMPETITION_FILES
+        if (data / name).is_symlink() and (data / name).readlink() == mounted / name
+    ]
     by_hand = [name for name in _present(data) if name not in ours]
     if by_hand:
         raise _overwriting(data, by_hand)
     with writing(data):
-        for name in PIECES:
+        for name in COMPETITION_FILES:
             if name not in ours and (mounted / name).exists():
                 (data / name).symlink_to(mounted / name)
-    return _mark(data, config, slug, MOUNTED, _sizes(mounted, PIECES))
+    return _mark(data, config, slug, MOUNTED, _sizes(mounted, COMPETITION_FILES))
 
 
 def _mark(data: Path, config: Config, slug: str, origin: str, files: Mapping[str, int]) -> DownloadRecord:
@@ -209,8 +212,8 @@ def _mark_unpacked(data: Path, config: Config, unpacked: _Unpacked) -> DownloadR
 
 def judge(data: Path, config: Config) -> None:
     """What a competition's files must fulfil before anything is built on them. Raises TableError."""
-    read_annotations(data / TABLE, image_headers(data / "train"), every_image=True)
-    read_mapping(data / MAPPING, image_headers(data / "test"), config.competition.expected_ids)
+    read_annotations(data / TABLE, image_headers(data / TRAIN), every_image=True)
+    read_mapping(data / MAPPING, image_headers(data / TEST), config.competition.expected_ids)
 
 
 def _require_as_marked(data: Path, record: DownloadRecord, slug: str) -> None:
@@ -297,7 +300,7 @@ def _is_waiting(work: Path, files: Iterable[str]) -> bool:
 
 
 def _present(data: Path) -> list[str]:
-    return [name for name in PIECES if _there(data / name)]
+    return [name for name in COMPETITION_FILES if _there(data / name)]
 
 
 def _there(path: Path) -> bool:
@@ -307,7 +310,7 @@ def _there(path: Path) -> bool:
 def _tops(files: Iterable[str]) -> list[str]:
     """What stands at the top of these paths, in the order in which it appears in data/."""
     tops = sorted({name.split("/")[0] for name in files})
-    return sorted(tops, key=lambda name: PIECES.index(name) if name in PIECES else -1)
+    return sorted(tops, key=lambda name: COMPETITION_FILES.index(name) if name in COMPETITION_FILES else -1)
 
 
 def _sizes(folder: Path, names: Iterable[str], with_hidden: bool = False) -> dict[str, int]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -16,20 +14,20 @@ from kit import __version__
 from kit.config import Config
 from kit.core.errors import KitError, nearest
 from kit.core.files import sha256
-from kit.core.json_files import read_record, write_json
+from kit.core.json_files import fingerprint, read_record, write_json
 from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
 from kit.data.audit import BOXES, CHECKS, DUPLICATES, FAULT, NOTE, WARNING, Finding, Material, findings
-from kit.data.competition import MAPPING, data_folder, has_test, patients
+from kit.data.competition import data_folder, has_test, patients
 from kit.data.duplicates import Prints, take_prints
 from kit.data.images import Grey
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.provenance import has_own_table
 from kit.reports.figures import COLUMNS, PREDICTION, Mark, Shown, save, sheet, short
 from kit.reports.html import Section, write_page
+from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.tables import mapped_images, read_annotations
 
-_TABLE = "train.csv"
 _FORMAT = 1
 _SHOWN_ROWS = 200
 _SHOWN_IMAGES = 16
@@ -90,19 +88,19 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     data, folder = data_folder(workspace), workspace / "audit"
     caches = {
         part: open_cache(data / part, workspace / ".cache", config.data.cache_max_gib, track)
-        for part in ("train", "test")
-        if part == "train" or (data / part).is_dir()
+        for part in (TRAIN, TEST)
+        if part == TRAIN or (data / part).is_dir()
     }
     own = has_own_table(data)
     key = _key(data, caches, own, config)
     done = _stored(folder, key)
     if done is not None:
         return done
-    train, test = caches["train"].facts, caches["test"].facts if "test" in caches else {}
+    train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
     # The same faults as a training would find, whatever the test half holds.
     readable_test = {name: facts for name, facts in test.items() if not facts.fault}
     material = Material(
-        read_annotations(data / _TABLE, {**readable_test, **train}, every_image=True),
+        read_annotations(data / TABLE, {**readable_test, **train}, every_image=True),
         own,
         train,
         test,
@@ -134,10 +132,9 @@ def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
 
 def _key(data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config) -> str:
     """Changes with whatever the findings depend on; a pixel cache's file is named by its images' state."""
-    tables = [sha256(data / name) if (data / name).is_file() else "" for name in (_TABLE, MAPPING)]
+    tables = [sha256(data / name) if (data / name).is_file() else "" for name in (TABLE, MAPPING)]
     pixels = {part: cache.file.name for part, cache in caches.items()}
-    state = [_FORMAT, __version__, pixels, own_table, tables, config.data.patient_pattern]
-    return hashlib.sha256(json.dumps(state).encode()).hexdigest()
+    return fingerprint([_FORMAT, __version__, pixels, own_table, tables, config.data.patient_pattern])
 
 
 def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
@@ -231,9 +228,7 @@ def _boxes(rows: pd.DataFrame, paths: dict[str, Path]) -> list[Shown]:
     """The most improbable boxes on their images, with what is odd about them and how far."""
     shown: list[Shown] = []
     for row in rows.head(_SHOWN_IMAGES).to_dict("records"):
-        place = next(
-            f"{part}/{row['image_id']}" for part in ("train", "test") if f"{part}/{row['image_id']}" in paths
-        )
+        place = next(f"{part}/{row['image_id']}" for part in (TRAIN, TEST) if f"{part}/{row['image_id']}" in paths)
         corners = (row["x_min"], row["y_min"], row["x_max"], row["y_max"])
         mark = Mark(corners, short(str(row["label"])), PREDICTION, _LINE_PT)
         shown.append((short(f"{row['image_id']}: {row['odd']}", _TITLE_LETTERS), paths[place], [mark]))

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +9,7 @@ import pandas as pd
 
 from kit.core.errors import KitError, reason
 from kit.core.files import replacing
+from kit.core.json_files import fingerprint
 from kit.data.competition import TrainingData
 from kit.runs.folder import Run
 from kit.schemas.detections import check_detections, detection_table
@@ -22,8 +21,7 @@ def merge_detections(
     path: Path, tables: Sequence[pd.DataFrame], image_ids: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Stored tables, or their rows on some images, as one at ``path``, written where it is not theirs already."""
-    content = json.dumps([[table.attrs.get(KEY) for table in tables], image_ids])
-    key = hashlib.sha256(content.encode()).hexdigest()
+    key = fingerprint([[table.attrs.get(KEY) for table in tables], image_ids])
     if path.exists() and (merged := read_detections(path)).attrs.get(KEY) == key:
         return merged
     table = detection_table(

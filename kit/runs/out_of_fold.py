@@ -5,8 +5,6 @@ A training image is detected by the one fold that held it out, a test image by e
 
 from __future__ import annotations
 
-import hashlib
-import json
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from kit.config import Config, load
 from kit.core.errors import KitError
 from kit.core.files import make_folder, remove_partials, sha256
+from kit.core.json_files import fingerprint
 from kit.core.progress import Track, silent
 from kit.data.competition import TestData, TrainingData
 from kit.data.pixel_cache import PixelCache
@@ -153,8 +152,7 @@ def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
 
 def _key(source: Source, pixels: PixelCache, image_ids: Sequence[str]) -> str:
     # The cache's name changes with the files that it was made from.
-    content = json.dumps([asdict(source), pixels.file.name, list(image_ids)])
-    return hashlib.sha256(content.encode()).hexdigest()
+    return fingerprint([asdict(source), pixels.file.name, list(image_ids)])
 
 
 def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -> pd.DataFrame:

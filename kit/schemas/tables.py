@@ -14,6 +14,7 @@ import pandas as pd
 
 from kit.boxes.geometry import CORNERS
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, numbers, read_cells
+from kit.schemas.file_names import MAPPING, TABLE, TEST
 from kit.schemas.image_headers import ImageFacts, image_headers
 from kit.schemas.row_checks import (
     AREA,
@@ -141,9 +142,9 @@ def read_submission(
 
 def validate_submission(path: Path, data: Path, expected_ids: int) -> pd.DataFrame:
     """``read_submission`` against the files of a competition's folder; images by their headers only."""
-    images = image_headers(data / "test")
-    mapping = read_mapping(data / "ID_to_Image_Mapping.csv", images, expected_ids)
-    return read_submission(path, mapping, annotation_labels(data / "train.csv"), images)
+    images = image_headers(data / TEST)
+    mapping = read_mapping(data / MAPPING, images, expected_ids)
+    return read_submission(path, mapping, annotation_labels(data / TABLE), images)
 
 
 def annotation_labels(path: Path) -> set[str]:

@@ -18,6 +18,7 @@ from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.core.progress import Track, silent
 from kit.data.synthetic.radiographs import Finding, draw_anatomy, render
+from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN
 
 __all__ = ["LABELS", "STATISTICS", "TRUTH", "Finding", "draw_findings", "plan", "render", "write_competition"]
 
@@ -59,8 +60,6 @@ PATIENT_NUMBERS = 30_805
 FIRST_FOLLOW_UPS = 30
 
 HEADER = "image_id,x_min,y_min,x_max,y_max,label"
-TRAIN, TEST, MAPPING, TABLE = "train", "test", "ID_to_Image_Mapping.csv", "train.csv"
-PIECES = (TRAIN, TEST, MAPPING, TABLE)  # in the order in which they appear
 TRUTH = "test_truth.csv"
 README = "README.md"
 STAGING = ".phantoms.partial"
@@ -103,7 +102,7 @@ def write_competition(
         _write_pieces(staging, seed, plan(seed, train_images, test_images), train_images, size_px, track)
         (staging / TRUTH).replace(workspace / TRUTH)
         data.mkdir(exist_ok=True)
-        for name in PIECES:
+        for name in COMPETITION_FILES:
             (staging / name).rename(data / name)
         staging.rmdir()
     except OSError as error:
