@@ -7,7 +7,7 @@ import stat
 import pytest
 from filelock import Timeout
 
-from kit.core.errors import KitError, nearest, reason
+from kit.core.errors import KitError, first_few, nearest, reason
 from kit.core.files import remove_partials, replacing, sha256, write_text
 from kit.core.json_files import read_json, write_json
 from kit.core.locks import alone_in, exclusive, locked
@@ -77,6 +77,12 @@ def test_nearest_names_all_where_none_is_near():
     assert nearest("zzz", ["seed", "demo"]) == "demo, seed"
     assert nearest("sead", ["seed", "demo"]) == "seed"
     assert nearest("x", []) == "(none)"
+
+
+def test_a_long_list_is_cut_and_says_how_many_more_there_are():
+    assert first_few([]) == ""
+    assert first_few("ab", 2) == "a, b"
+    assert first_few([1, 2, 3, 4], 1, "; ") == "1; and 3 more"
 
 
 @pytest.mark.parametrize(

@@ -181,7 +181,7 @@ def test_at_most_ten_missing_ids_are_shown(tmp_path):
     path.write_text(text())
     mapping = pd.DataFrame({"ID": range(170), "image_id": "a.png"})
     assert faults(read_submission, path, mapping, LABELS, IMAGES) == [
-        (None, "170 IDs missing: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9 ...", "all 170 IDs of the mapping")
+        (None, "170 IDs missing: 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, and 160 more", "all 170 IDs of the mapping")
     ]
 
 

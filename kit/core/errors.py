@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
-_SHOWN = 8
+_NAMES_SHOWN = 8
 
 
 class KitError(Exception):
@@ -28,10 +28,15 @@ def reason(error: BaseException) -> str:
     return lines[0] if lines else type(error).__name__
 
 
+def first_few(items: Iterable[object], count: int = 5, separator: str = ", ") -> str:
+    """The first ``count`` items in one line, and how many more there are."""
+    texts = [str(item) for item in items]
+    more = [f"and {len(texts) - count} more"] if len(texts) > count else []
+    return separator.join(texts[:count] + more)
+
+
 def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
     """The known words nearest to a mistyped one, whatever their case; some of them where none is near."""
     names = {name.lower(): name for name in sorted(known)}
     close = difflib.get_close_matches(word.lower(), names, n=count, cutoff=0.5)
-    shown = [names[name] for name in close] or list(names.values())[:_SHOWN]
-    more = ", ..." if not close and len(names) > _SHOWN else ""
-    return ", ".join(shown) + more or "(none)"
+    return first_few([names[name] for name in close] or names.values(), _NAMES_SHOWN) or "(none)"

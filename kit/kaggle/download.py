@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.config import Config
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.core.files import make_folder, remove_partials, require_room, sha256, writing
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import exclusive
@@ -39,7 +39,6 @@ from kit.schemas.tables import read_annotations, read_mapping
 _WORK, _UNPACKED, _FILES, _OLD, _LOCK = ".download", "unpacked.json", "files", "old", ".download.lock"
 _README = "README.md"
 _GIB = 2**30
-_SHOWN = 5
 _SLUG = re.compile(r"(?:(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions|c)/)?([A-Za-z0-9-]+)(?:[/?#].*)?")
 
 
@@ -126,7 +125,7 @@ def _fetch(
     if faults:
         archive.unlink()
         raise KitError(
-            f"the archive of {slug} to hold the files that Kaggle lists", _few(faults),
+            f"the archive of {slug} to hold the files that Kaggle lists", first_few(faults, separator="; "),
             "the same command fetches it anew; the list and the archive may have changed meanwhile",
         )  # fmt: skip
     return {name: size for name, size in sizes.items() if name != _README}
@@ -172,7 +171,7 @@ def _accept(
     faults = _differences(asked, found)
     if faults:
         raise KitError(
-            f"the files in {data} to be those of {slug}", _few(faults),
+            f"the files in {data} to be those of {slug}", first_few(faults, separator="; "),
             "complete or correct them by hand, or move them away and let `invoke download` fetch them",
         )  # fmt: skip
     return _mark(data, config, slug, HAND, found)
@@ -229,7 +228,7 @@ def _require_as_marked(data: Path, record: DownloadRecord, slug: str) -> None:
         do = "move away what was changed or added; then `invoke download --force` fetches all anew"
         if record.origin != KAGGLE:
             do = f"put them back; or, if the change is yours, delete {data / NAME} and call again"
-        raise KitError(f"the files in {data} as `invoke download` left them", _few(faults), do)
+        raise KitError(f"the files in {data} as `invoke download` left them", first_few(faults, separator="; "), do)
 
 
 def _require_untouched(data: Path, files: Mapping[str, int], table_sha256: str) -> None:
@@ -240,7 +239,8 @@ def _require_untouched(data: Path, files: Mapping[str, int], table_sha256: str) 
         mine.append(TABLE)
     if mine:
         raise KitError(
-            f"nothing in {data} that `invoke download` did not bring, or that was changed since", _few(mine),
+            f"nothing in {data} that `invoke download` did not bring, or that was changed since",
+            first_few(mine, separator="; "),
             "move these away, then call again: --force would delete them",
         )  # fmt: skip
 
@@ -344,7 +344,3 @@ def _differences(expected: Mapping[str, int], found: Mapping[str, int]) -> list[
 
 def _shown(sizes: Mapping[str, int]) -> dict[str, int]:
     return {name: size for name, size in sizes.items() if not name.split("/")[-1].startswith(".")}
-
-
-def _few(faults: list[str]) -> str:
-    return "; ".join(faults[:_SHOWN]) + (f"; and {len(faults) - _SHOWN} more" if len(faults) > _SHOWN else "")

@@ -17,6 +17,7 @@ import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
 from kit.boxes.geometry import CORNERS, iou_pairs
+from kit.core.errors import first_few
 
 MATCH_IOU = 0.5
 MOST_PER_IMAGE_AND_CLASS = 100
@@ -259,7 +260,7 @@ def _keys(table: pd.DataFrame, images: pd.Index, labels: pd.Index, name: str) ->
     image = images.get_indexer(pd.Index(table["image_id"])).astype(np.int64)
     if (image < 0).any():
         strangers = sorted(table["image_id"][image < 0].unique())
-        raise ValueError(f"{name} on images that are not evaluated: {', '.join(map(str, strangers[:5]))}")
+        raise ValueError(f"{name} on images that are not evaluated: {first_few(strangers)}")
     return labels.get_indexer(pd.Index(table["label"])).astype(np.int64) * len(images) + image
 
 

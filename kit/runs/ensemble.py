@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from kit.config import Config, differences, load, override, save
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
 from kit.data.competition import TrainingData
@@ -19,7 +19,6 @@ from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split
 from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
 
 KEPT = "ensemble"  # in place of which weights were kept
-_SHOWN_IMAGES = 5
 _WBF_IOU = 0.55  # Solovyev et al., Weighted boxes fusion (2021)
 log = logging.getLogger("kit")
 
@@ -159,7 +158,7 @@ def _require_same_data(first: Run, ours: Split, other: Run, theirs: Split) -> No
         (other, set(theirs.images) - set(ours.images)),
     ):
         if images:
-            shown = ", ".join(sorted(images)[:_SHOWN_IMAGES])
+            shown = first_few(sorted(images))
             faults.append(f"{len(images)} images that only {one.name!r} has ({shown})")
     if ours.table_sha256 != theirs.table_sha256:
         faults.append(f"train.csv {ours.table_sha256[:12]}... and {theirs.table_sha256[:12]}...")

@@ -10,12 +10,11 @@ import pandas as pd
 
 from kit.boxes.fusion import fuse
 from kit.config import FusionConfig, load
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.core.json_files import read_record
 from kit.runs.folder import Run, read_split
 
 _LEAST_MEMBERS = 2
-_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -86,7 +85,7 @@ def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) 
     if strangers:
         raise KitError(
             f"detections of {', '.join(' '.join(each) for each in sources)}",
-            f"rows of {', '.join(' '.join(each) for each in sorted(strangers)[:_SHOWN])}",
+            f"rows of {first_few(' '.join(source) for source in sorted(strangers))}",
             "a run keeps its folder's name: rename the folder back, or restore its files",
         )
     require_weights_that_act([member.weight for member in of], config)

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
+from kit.core.errors import first_few
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, numbers, read_cells
 from kit.schemas.file_names import MAPPING, TABLE, TEST
 from kit.schemas.image_headers import ImageFacts, image_headers
@@ -132,10 +133,8 @@ def read_submission(
     present = numbers(cells.table["ID"], whole=True)  # of all rows: a bad cell elsewhere takes no ID away
     missing = mapping.loc[~mapping["ID"].isin(present), "ID"].astype(str).tolist()
     if missing:
-        shown = ", ".join(missing[:_SHOWN_IDS]) + (" ..." if len(missing) > _SHOWN_IDS else "")
-        faults += [
-            Fault(path, None, f"{len(missing)} IDs missing: {shown}", f"all {len(mapping)} IDs of the mapping")
-        ]
+        found = f"{len(missing)} IDs missing: {first_few(missing, _SHOWN_IDS)}"
+        faults.append(Fault(path, None, found, f"all {len(mapping)} IDs of the mapping"))
     finish(path, table, faults, do, rows_needed=False)
     return table[list(SUBMISSION_COLUMNS)].reset_index(drop=True)
 

@@ -6,12 +6,11 @@ from typing import Any
 
 from torch import nn
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.detectors.checkpoints import is_state_dict, load_checkpoint
 from kit.runs.folder import HISTORY_COLUMNS, Run
 
 PROGRESS = "kit.progress"  # under which the callback keeps its rows
-_SHOWN = 3
 
 
 def resume_state(run: Run, detector: nn.Module) -> dict[str, Any]:
@@ -61,4 +60,4 @@ def _misfit(state: dict[str, Any], name: str, detector: nn.Module) -> str:
     if not is_state_dict(found):
         return f"{name} that holds no tensors by name"
     strange = sorted(set(found) ^ set(own)) or [key for key in own if found[key].shape != own[key].shape]
-    return f"{name} of another detector: {', '.join(strange[:_SHOWN])}" if strange else ""
+    return f"{name} of another detector: {first_few(strange)}" if strange else ""

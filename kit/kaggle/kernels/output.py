@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.core.files import make_folder, sha256, writing
 from kit.core.json_files import read_record, write_json
 from kit.kaggle.kernels.api import Kernels, Session
@@ -22,8 +22,7 @@ from kit.kaggle.kernels.session import MANIFEST, ORIGIN, Manifest, state_sha256
 from kit.runs.folder import Run
 
 QUEUED, RUNNING, COMPLETE, GONE = "queued", "running", "complete", "gone"
-_TAIL_LINES = 15
-_SHOWN = 3
+_TAIL_LINES, _SHORT_TAIL_LINES = 15, 3
 
 
 def status(wire: Kernels, pushed: Push) -> Session:
@@ -65,7 +64,7 @@ def pull(wire: Kernels, run: Run, pushed: Push, note: Callable[[str], None]) -> 
     session = status(wire, pushed)
     if session.status != COMPLETE:
         raise KitError(
-            f"the kernel of run {run.name} to be complete", "\n".join(lines(session, _SHOWN)),
+            f"the kernel of run {run.name} to be complete", "\n".join(lines(session, _SHORT_TAIL_LINES)),
             f"`invoke kernel.status --run {run.name} --wait`, or push it again if it failed",
         )  # fmt: skip
     _require_replaceable(run, pushed)
@@ -79,7 +78,7 @@ def pull(wire: Kernels, run: Run, pushed: Push, note: Callable[[str], None]) -> 
         if is_last:
             raise KitError(
                 f"the output of {pushed.kernel} as its manifest says",
-                "; ".join(faults[:_SHOWN]) + (" ..." if len(faults) > _SHOWN else ""),
+                first_few(faults, separator="; "),
                 f"`invoke kernel.pull --run {run.name}` fetches these anew",
             )
     manifest = _manifest(staging / MANIFEST)
@@ -114,7 +113,7 @@ def _faults(staging: Path, pushed: Push) -> list[str]:
     outside = [name for name in manifest.files if not _stays(name)]
     if outside:
         raise KitError(
-            f"{MANIFEST} to name files of the output only", ", ".join(outside[:_SHOWN]),
+            f"{MANIFEST} to name files of the output only", first_few(outside),
             "nothing was changed; look at the kernel on Kaggle, and push it again",
         )  # fmt: skip
     faults = []
