@@ -48,8 +48,9 @@ def test_a_fold_is_a_number_below_the_number_of_folds(fold, said, toy):
     assert_refused(done, said)
 
 
-def test_an_unknown_run_names_the_nearest(trained):
-    assert_refused(invoke("evaluate", "--workspace", trained, "--run", "demmo"), "nearest: demo")
+@pytest.mark.parametrize("verb", ["evaluate", "eval"])
+def test_an_unknown_run_names_the_nearest(verb, trained):
+    assert_refused(invoke(verb, "--workspace", trained, "--run", "demmo"), "nearest: demo")
 
 
 @pytest.mark.slow

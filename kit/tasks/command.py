@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from kit.runs.folder import Run
 
 INTERRUPTED = 130
-WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: this one)"}
-RUN = {"run": "name of a run (default: the one that finished last)"}
+WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: the current one)"}
+RUN = {"run": "name of a run (default: the run that finished last)"}
 SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
-SET_AFTERWARDS = {"set": "KEY=VALUE, a knob that acts on stored detections: competition., fusion. or decision."}
-SET_KAGGLE = {"set": "KEY=VALUE, a knob of the section kaggle., for this call"}
+SET_AFTERWARDS = {
+    "set": "KEY=VALUE, a knob that acts on stored detections (competition., fusion. or decision.); may be repeated"
+}
+SET_KAGGLE = {"set": "KEY=VALUE, a knob of the section kaggle., for this call; may be repeated"}
 
 
 def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
@@ -60,7 +62,11 @@ def kaggle_knobs(workspace: Path, assignments: Sequence[str]) -> KaggleConfig:
     """The section kaggle of a workspace's knobs. Raises KitError if ``--set`` has a knob of another section."""
     others = [text for text in assignments if not text.strip().startswith("kaggle.")]
     if others:
-        raise KitError("--set with a knob of the section kaggle.", repr(others[0]), "set others in `invoke train`")
+        raise KitError(
+            "--set with a knob of the section kaggle.",
+            repr(others[0]),
+            "leave it out, or give it to `invoke train`",
+        )
     return workspace_knobs(workspace, assignments).kaggle
 
 

@@ -59,7 +59,11 @@ def confirm(question: str, yes: bool) -> None:
     if not sys.stdin.isatty():
         print(answer)  # as a terminal does
     if answer.lower() not in ("y", "yes"):
-        raise KitError("y on standard input", "another answer, or none", "nothing was sent; --yes does not ask")
+        raise KitError(
+            "y on standard input",
+            "another answer, or none",
+            "nothing was sent; repeat the command and answer y, or add --yes",
+        )
 
 
 def _cell(value: Any) -> str:

@@ -1,4 +1,4 @@
-"""Tasks for the data: bring them, describe them, check them."""
+"""Tasks for the data: download, describe and check them."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ _ORIGINS = {"kaggle": "from Kaggle", "hand": "put there by hand", "mounted": "li
     help=WORKSPACE
     | SET
     | {
-        "competition": "its name or its address on Kaggle (default: the one in data/, else competition.slug)",
-        "force": "fetch anew what came from Kaggle before",
+        "competition": "its slug or its address (default: the competition in data/, else competition.slug)",
+        "force": "download again what came from Kaggle before",
     },
 )
 def download(
@@ -33,7 +33,7 @@ def download(
     set_: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
-    """Bring the competition's files into data/, verified; goes on after a cut or a kill."""
+    """Download the competition's files into data/ and verify them; continues after an interruption."""
     from kit.kaggle.download import download as download_competition
 
     folder = Path(workspace)
@@ -51,7 +51,7 @@ def download(
 
 @command(iterable=["set_"], help=WORKSPACE | SET)
 def explore(context: Context, set_: Sequence[str] | None = None, workspace: str = ".") -> None:
-    """Describe the data: tables here, figures and explore.html in WORKSPACE/explore."""
+    """Describe the data: tables here; figures and explore.html in WORKSPACE/explore."""
     config = workspace_knobs(Path(workspace), set_ or ())
     from kit.reports.dataset_report import describe
 
@@ -63,7 +63,7 @@ def explore(context: Context, set_: Sequence[str] | None = None, workspace: str 
 
 @command(iterable=["set_"], help=WORKSPACE | SET)
 def audit(context: Context, set_: Sequence[str] | None = None, workspace: str = ".") -> None:
-    """Look for what is wrong with the data: a table here, audit.html and audit.json in WORKSPACE/audit."""
+    """Check the data for faults: a table here; audit.html and audit.json in WORKSPACE/audit."""
     config = workspace_knobs(Path(workspace), set_ or ())
     from kit.reports.audit_report import audit_workspace
 

@@ -1,4 +1,4 @@
-"""Tasks for training on Kaggle's GPUs: push a run, look at its session, pull its output."""
+"""Tasks for training on Kaggle's GPUs: push a run, show its session, pull its output."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ _PUSHED = {"run": "name of a run that was pushed"}
     help=WORKSPACE
     | SET
     | {
-        "run": "name of the run that shall be trained there",
+        "run": "name of the run to train there",
         "preset": "recipe: seed, laptop or demo (default: seed)",
-        "folds": "folds that are trained, each held out once",
+        "folds": "number of folds to train, each held out once",
         "dry_run": "write the script that would be pushed, and stop",
-        "yes": "do not ask",
-        "again": "push anew although the last session's output was not pulled",
+        "yes": "push without asking",
+        "again": "push again although the last session's output was not pulled",
     },
 )
 def push(
@@ -45,7 +45,7 @@ def push(
     again: bool = False,
     workspace: str = ".",
 ) -> None:
-    """Train a run on Kaggle's GPUs: the kit and the run's knobs as one private script."""
+    """Train a run on Kaggle's GPUs: upload kit and the run's knobs as one private script."""
     from kit.core.files import write_text
     from kit.kaggle.kernels.api import connect_kernels
     from kit.kaggle.kernels.push import is_repeated, plan, script
@@ -65,11 +65,11 @@ def push(
     print(f"version {pushed.version}: {pushed.url}\n`invoke kernel.status --run {run} --wait`, then kernel.pull")
 
 
-@command(iterable=["set_"], help=WORKSPACE | SET | _PUSHED | {"wait": "look again until the session ends"})
+@command(iterable=["set_"], help=WORKSPACE | SET | _PUSHED | {"wait": "check again until the session ends"})
 def status(
     context: Context, run: str, wait: bool = False, set_: Sequence[str] | None = None, workspace: str = "."
 ) -> None:
-    """What became of a pushed run: its state, its last metrics, the tail of its log."""
+    """Show a pushed run: its state, its last metrics, the end of its log."""
     from kit.config import Config, override
     from kit.kaggle.kernels import output
     from kit.kaggle.kernels.api import connect_kernels
@@ -94,7 +94,7 @@ def status(
 
 @command(iterable=["set_"], help=WORKSPACE | SET | _PUSHED)
 def pull(context: Context, run: str, set_: Sequence[str] | None = None, workspace: str = ".") -> None:
-    """Bring a pushed run home as runs/NAME, every file as the kernel's manifest says."""
+    """Download a pushed run into runs/NAME, every file verified against the kernel's manifest."""
     from kit.config import Config, override
     from kit.kaggle.kernels import output
     from kit.kaggle.kernels.api import connect_kernels

@@ -1,4 +1,4 @@
-"""Tasks for the kit itself: its demo, its benchmarks, its tests."""
+"""Tasks for kit itself: its demo, benchmarks, tests and checks."""
 
 from __future__ import annotations
 
@@ -14,9 +14,11 @@ from kit.tasks.console import progress_bar
 from kit.tasks.submissions import show_dry_run
 
 
-@command(help={"workspace": "folder of the demo (default: demo)", "fresh": "delete an earlier demo and start anew"})
+@command(
+    help={"workspace": "folder of the demo (default: demo)", "fresh": "delete an earlier demo and start again"}
+)
 def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None:
-    """Go the whole road on a synthetic competition: about two minutes on two cores, no account, no GPU."""
+    """Run every step on a synthetic competition: two to four minutes on two cores, no account, no GPU."""
     from kit.demo import clear, finished_demo, run_demo
 
     folder = Path(workspace)
@@ -33,23 +35,24 @@ def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None
 
 
 @command(
-    help=WORKSPACE | {"json": "where to write it (default: WORKSPACE/bench.json)", "only": "one benchmark by name"}
+    help=WORKSPACE
+    | {"json": "file to write (default: WORKSPACE/bench.json)", "only": "name of one benchmark (default: all)"}
 )
 def bench(context: Context, json: str | None = None, only: str | None = None, workspace: str = ".") -> None:
-    """Measure speed against what one would otherwise run: one table, also as JSON; under ten minutes."""
+    """Measure speed against the usual alternatives: one table, also as JSON; under ten minutes."""
     path = Path(json) if json else Path(workspace) / "bench.json"
     _run_module("tests.benchmarks", "--json", str(path.resolve()), *(["--only", only] if only else []))
 
 
 @task(help={"slow": "run the slow tests instead of the fast ones"})
 def test(context: Context, slow: bool = False) -> None:
-    """Run the fast test suite (under three minutes), or the slow rest."""
+    """Run the fast tests (a few minutes), or the slow ones."""
     _run_module("pytest", "-m", "slow" if slow else "not slow")
 
 
 @task
 def lint(context: Context) -> None:
-    """Check the format, the style and the types."""
+    """Check format, style and types."""
     _run_module("ruff", "format", "--check", ".")
     _run_module("ruff", "check", ".")
     _run_module("mypy")

@@ -1,4 +1,4 @@
-"""Tasks for runs: train them, combine them, import them, score them, compare them."""
+"""Tasks for runs: train, combine, adopt, score and compare them."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from kit.tasks.console import progress_bar, show_table
     help=WORKSPACE
     | SET
     | {
-        "run": "name of the run (default: the preset's)",
-        "preset": "recipe: seed, laptop or demo (default: seed where there is a GPU, else laptop)",
-        "folds": "how many folds to train, each held out once (default: one split)",
-        "fold": "train only this one of the folds, counted from 0; whichever ends last finishes the run",
-        "allow": "a fault of the audit that shall not stop the training; may be repeated",
+        "run": "name of the run (default: the preset's name)",
+        "preset": "recipe: seed, laptop or demo (default: seed with a GPU, else laptop)",
+        "folds": "number of folds to train, each held out once (default: one split)",
+        "fold": "train only this fold, counted from 0; the process that ends last finishes the run",
+        "allow": "a fault found by the audit that does not stop the training; may be repeated",
     },
 )
 def train(
@@ -35,7 +35,7 @@ def train(
     allow: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
-    """Start a run, go on with it after a kill, or say that it is finished."""
+    """Train a run, or continue it after an interruption; a finished run stays as it is."""
     from kit.config import DEFAULT_PRESET, override
     from kit.config import preset as recipe
 
@@ -63,8 +63,8 @@ def train(
     | SET_AFTERWARDS
     | {
         "run": "name of the ensemble",
-        "of": "a run whose detections go in; two or more",
-        "weight": "how much a run counts, in the order of --of (default: all 1)",
+        "of": "a run whose detections are combined; two or more",
+        "weight": "weight of a run, in the order of --of (default: 1 each)",
     },
 )
 def ensemble(
@@ -75,7 +75,7 @@ def ensemble(
     set_: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
-    """Make a run of several runs, for evaluate and predict like any other; it follows its members."""
+    """Combine runs into an ensemble: a run like any other that follows its members."""
     weights = [number("--weight", text) for text in weight or ()]
     from kit.runs.ensemble import ensemble
     from kit.runs.folder import Run
@@ -89,9 +89,9 @@ def ensemble(
     help=WORKSPACE
     | SET
     | {
-        "run": "name of the run that it becomes",
-        "detections": "CSV, parquet or COCO results (JSON), made elsewhere",
-        "held_out": "text file of the images of train/ that were held out, one a line (default: all of them)",
+        "run": "name of the new run",
+        "detections": "file of detections made elsewhere: CSV, parquet or COCO results (JSON)",
+        "held_out": "text file of the held-out images of train/, one per line (default: all of them)",
     },
 )
 def adopt(
@@ -102,7 +102,7 @@ def adopt(
     set_: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
-    """Bring in detections that were made elsewhere as a run: evaluate, predict and ensemble take it."""
+    """Import detections made elsewhere as a run for evaluate, predict and ensemble."""
     from kit.runs.adoption import adopt
     from kit.runs.folder import Run
 
@@ -121,7 +121,7 @@ def adopt(
 def evaluate(
     context: Context, run: str | None = None, set_: Sequence[str] | None = None, workspace: str = "."
 ) -> None:
-    """Score a run's stored validation detections: report.json, report.html, figures."""
+    """Score a run's stored validation detections: report.json, report.html and figures."""
     chosen = chosen_run(Path(workspace), run)
     from kit.evaluation.report import evaluate
     from kit.runs.knobs import adjust
@@ -133,10 +133,10 @@ def evaluate(
 
 @command(
     iterable=["run"],
-    help=WORKSPACE | {"run": "name of a run; give it twice, the first is judged against the second"},
+    help=WORKSPACE | {"run": "name of a run; given twice, the first is compared against the second"},
 )
 def compare(context: Context, run: Sequence[str] | None = None, workspace: str = ".") -> None:
-    """Say whether a run is better, worse or the same but for noise, on the same held-out images."""
+    """Compare two runs on the same held-out images: better, worse, or equal within noise."""
     from kit.runs.folder import existing
 
     names = list(run or ())
@@ -177,7 +177,7 @@ def _show_report(report: Mapping[str, Any]) -> None:
         ],
     )  # fmt: skip
     show_table(
-        "what was lost (mAP gained if it alone were repaired)",
+        "errors by cause (mAP gained if this cause alone were repaired)",
         ("cause", "one box", "many boxes"),
         [
             (cause, losses["one_box"]["causes"][cause]["gain"], loss["gain"])

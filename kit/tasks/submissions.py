@@ -1,4 +1,4 @@
-"""Tasks for submissions: make one, check it, send it exactly once, list them with their scores."""
+"""Tasks for submissions: predict, validate, submit exactly once, list with their scores."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ ID_BYTES = 4
 
 @command(
     iterable=["set_"],
-    help=WORKSPACE | RUN | SET_AFTERWARDS | {"message": "what this submission is, for the list"},
+    help=WORKSPACE | RUN | SET_AFTERWARDS | {"message": "what this submission is, for the list of submissions"},
 )
 def predict(
     context: Context,
@@ -45,7 +45,7 @@ def predict(
     set_: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
-    """Answer the test images with a run: the next numbered submission, checked before it is filed."""
+    """Predict the test images with a run: the next numbered submission, checked before it is filed."""
     chosen = chosen_run(Path(workspace), run)
     from kit.runs.knobs import adjust
 
@@ -54,7 +54,7 @@ def predict(
     print(f"submission {submission.number:04d}: {submission.csv}")
 
 
-@command(iterable=["set_"], help=WORKSPACE | SET | {"file": "CSV to check (default: the newest submission's)"})
+@command(iterable=["set_"], help=WORKSPACE | SET | {"file": "CSV file to check (default: the newest submission's)"})
 def validate(
     context: Context, file: str | None = None, set_: Sequence[str] | None = None, workspace: str = "."
 ) -> None:
@@ -74,11 +74,11 @@ def validate(
     help=WORKSPACE
     | SET_KAGGLE
     | {
-        "message": "what this submission is, for Kaggle's list (default: what it was filed with)",
+        "message": "what this submission is, for Kaggle's list (default: the message it was filed with)",
         "submission": "number of a submission (default: the newest valid one)",
         "dry_run": "show what would be sent; needs neither an account nor a network",
-        "yes": "do not ask before sending",
-        "again": "send bytes that were uploaded before once more",
+        "yes": "send without asking",
+        "again": "send once more what was uploaded before",
     },
 )
 def submit(
@@ -91,7 +91,7 @@ def submit(
     set_: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
-    """Send a submission to Kaggle exactly once and wait for its score."""
+    """Upload a submission to Kaggle exactly once and wait for its score."""
     folder, number = Path(workspace), whole_number("--submission", submission, first=1)
     knobs = kaggle_knobs(folder, set_ or ())
     if dry_run:
@@ -111,9 +111,9 @@ def submit(
         upload.tell(outgoing, attempt, print)
 
 
-@command(help=WORKSPACE | {"refresh": "ask Kaggle for scores that were pending"})
+@command(help=WORKSPACE | {"refresh": "ask Kaggle for pending scores"})
 def submissions(context: Context, refresh: bool = False, workspace: str = ".") -> None:
-    """List the submissions with their local and public scores, the best marked; a plot of both."""
+    """List the submissions with local and public scores, the best marked, and plot both."""
     from kit.submission import scoreboard
     from kit.submission.folders import read_submissions
 
