@@ -12,7 +12,7 @@ from stores import detector, one_box_images
 from test_evaluation import random_case, truth_of
 
 from kit.metrics.average_precision import average_precision, match, mean_average_precision, score
-from kit.metrics.bootstrap import difference, expected_on, level, resampled
+from kit.metrics.bootstrap import difference, expected_on, map_intervals, resampled
 
 
 def random_matches(seed, coarse=True):
@@ -32,11 +32,11 @@ def written_out(matches, person, counts):
 
 def test_no_images_and_no_truth_have_no_interval():
     nothing = match(truth_of(), truth_of().assign(score=[]), [])
-    assert math.isnan(level(nothing, {}, 0).overall.low)
-    assert level(nothing, {}, 0).per_class == {}
+    assert math.isnan(map_intervals(nothing, {}, 0).overall.low)
+    assert map_intervals(nothing, {}, 0).per_class == {}
     assert math.isnan(expected_on(nothing, 170, 0).mean)
     without = match(truth_of(), truth_of().assign(score=[]), ["1.png", "2.png"])
-    found = level(without, {"1.png": "a", "2.png": "b"}, 0).overall
+    found = map_intervals(without, {"1.png": "a", "2.png": "b"}, 0).overall
     assert all(map(math.isnan, (found.value, found.low, found.high)))
     assert math.isnan(expected_on(without, 1, 0).mean)
 
@@ -44,7 +44,7 @@ def test_no_images_and_no_truth_have_no_interval():
 def test_one_patient_has_a_value_and_no_interval():
     truth, found, names = random_case(1)
     matches = match(truth, found, names)
-    one = level(matches, dict.fromkeys(names, "the only one"), 0)
+    one = map_intervals(matches, dict.fromkeys(names, "the only one"), 0)
     assert one.overall.value == score(truth, found, names).map50
     assert math.isnan(one.overall.low)
     assert math.isnan(one.overall.high)
@@ -67,7 +67,7 @@ def test_a_resample_scores_as_if_its_images_were_written_out(seed, coarse):
 def test_the_values_are_those_of_the_score_and_the_unresampled_resample_is_too(seed):
     truth, found, names = random_case(seed)
     matches, patients = random_matches(seed)
-    scores, intervals = score(truth, found, names), level(matches, patients, 0, resamples=20)
+    scores, intervals = score(truth, found, names), map_intervals(matches, patients, 0, resamples=20)
     assert intervals.overall.value == scores.map50
     assert {label: part.value for label, part in intervals.per_class.items()} == {
         label: part.ap50 for label, part in scores.per_class.items()
@@ -85,7 +85,7 @@ def test_a_class_that_no_drawn_patient_has_is_left_out_of_the_mean_of_that_resam
     assert found["Mass"] == pytest.approx([1, math.nan, 1], nan_ok=True)
     assert found["Nodule"] == pytest.approx([math.nan, 0, 0], nan_ok=True)
     # Means 1, 0 and 1/2: drawn in a quarter, a quarter and half of the resamples.
-    interval = level(matches, {"1.png": "a", "2.png": "b"}, 0).overall
+    interval = map_intervals(matches, {"1.png": "a", "2.png": "b"}, 0).overall
     assert (interval.value, interval.low, interval.high) == (0.5, 0, 1)
 
 
@@ -114,8 +114,8 @@ def test_whole_patients_are_drawn():
     names = [f"{number}.png" for number in range(60)]
     truth = truth_of(*((name, (0, 0, 9, 9), "Mass") for name in names))
     matches = match(truth, truth.iloc[:30].assign(score=0.5), names)
-    by_patient = level(matches, {name: str(number // 30) for number, name in enumerate(names)}, 0).overall
-    by_image = level(matches, {name: name for name in names}, 0).overall
+    by_patient = map_intervals(matches, {name: str(number // 30) for number, name in enumerate(names)}, 0).overall
+    by_image = map_intervals(matches, {name: name for name in names}, 0).overall
     assert (by_patient.low, by_patient.high) == (0, 1)
     assert 0.3 < by_image.low < by_image.high < 0.7
 
@@ -155,7 +155,7 @@ def test_a_thousand_resamples_of_the_whole_competition_take_a_moment():
     found["label"] = [f"class {number}" for number in rng.integers(0, 8, len(found))]
     matches = match(truth, found, names)
     started = time.perf_counter()
-    level(matches, {name: name for name in names}, 0)
+    map_intervals(matches, {name: name for name in names}, 0)
     assert time.perf_counter() - started < 2
 
 
@@ -169,7 +169,9 @@ class TestWhatTheIntervalsCover:
             first, second = (
                 match(truth, detector(truth, 1000 * side + seed, strength), truth["image_id"]) for side in (1, 2)
             )
-            found.append((level(first, patients, seed, 400), difference(first, second, patients, seed, 400)))
+            found.append(
+                (map_intervals(first, patients, seed, 400), difference(first, second, patients, seed, 400))
+            )
         return found
 
     def covered(self, count, images):

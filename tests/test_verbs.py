@@ -15,7 +15,7 @@ from kit.choosing import location_prior, one_box
 from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import load_training
-from kit.evaluation.held_out import held_out, out_of_fold_priors
+from kit.evaluation.held_out import out_of_fold_priors, score_held_out
 from kit.evaluation.predict import predict
 from kit.evaluation.report import current_report, evaluate
 from kit.metrics import average_precision
@@ -71,7 +71,7 @@ class TestValidationOfTheSeedNotebook:
         report = json.loads(scored.report.read_text())
         views = set(read_detections(scored.detections("validation"))["view"])
         assert views == set(load(scored.config).inference.views)
-        held = held_out(scored)
+        held = score_held_out(scored)
         answers = held.answers(held.judged[report["decision"]["chosen"]])
         (tmp_path / "submission.csv").write_text(one_box.submission_text(answers.table))
         written = pd.read_csv(tmp_path / "submission.csv")
@@ -186,7 +186,7 @@ def test_a_report_older_than_the_mapping_is_made_anew(scored):
     lines[-1] = lines[-1].split(",")[0] + "," + lines[1].split(",")[1]  # an image is asked for twice from now on
     path.write_text("\n".join(lines) + "\n")
     report = current_report(scored)
-    assert report["one_box"]["images"] == held_out(scored).mapping["image_id"].nunique()
+    assert report["one_box"]["images"] == score_held_out(scored).mapping["image_id"].nunique()
     assert report["expected_on_leaderboard"]["images"] == len(lines) - 2
 
 
@@ -216,7 +216,7 @@ def test_detections_of_an_image_that_was_not_held_out_are_refused(scored):
     table.loc[0, "image_id"] = read_split(scored).training(0)[0]
     table.to_parquet(path, index=False)
     with pytest.raises(KitError, match="1 other image"):
-        held_out(scored)
+        score_held_out(scored)
 
 
 @pytest.mark.slow

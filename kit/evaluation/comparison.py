@@ -14,7 +14,7 @@ from kit.core.errors import KitError
 from kit.core.json_files import without_nan, write_json
 from kit.core.locks import alone_in
 from kit.core.progress import Track, silent
-from kit.evaluation.held_out import HeldOut, held_out
+from kit.evaluation.held_out import HeldOut, score_held_out
 from kit.evaluation.report import current_report
 from kit.metrics import average_precision
 from kit.metrics.average_precision import Matches
@@ -47,7 +47,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
     for run in (a, b):
         with using_results(run):
             chosen[run.name] = current_report(run, track)
-    ours, theirs = held_out(a, track), held_out(b, track)
+    ours, theirs = score_held_out(a, track), score_held_out(b, track)
     asked = set(ours.mapping["image_id"]) & common
     seed = ours.config.training.seed
 
@@ -110,5 +110,5 @@ def _many_box(held: HeldOut, images: Collection[str]) -> Matches:
 def _one_box(held: HeldOut, images: Collection[str], report: dict[str, Any]) -> Matches:
     judged = held.judged[report["decision"]["chosen"]]
     answers = one_box.answers_to_detections(held.answers(judged, report["threshold"]["applied"]).table)
-    truth, given = (table[table["image_id"].isin(images)] for table in (held.asked, answers))
+    truth, given = (table[table["image_id"].isin(images)] for table in (held.one_box_truth, answers))
     return average_precision.match(truth, given, images)

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from kit.choosing import location_prior
-from kit.choosing.one_box import Decision, answers_to_detections, decide, one_box_truth, pseudo_mapping
+from kit.choosing import location_prior, one_box
+from kit.choosing.one_box import Decision, answers_to_detections, decide, pseudo_mapping
 from kit.choosing.selection import cross_judged, oracle, patient_groups, shuffled
 from kit.config import Config, load
 from kit.core.errors import KitError
@@ -32,7 +32,7 @@ RANDOM_CHOICES = 20
 
 @dataclass(frozen=True)
 class HeldOut:
-    """What a run's scores are made of; ``asked`` is the truth of the images that have one box to be found."""
+    """What a run's scores are made of; ``one_box_truth``: true boxes of the images scored with one box each."""
 
     run: Run
     config: Config
@@ -41,14 +41,14 @@ class HeldOut:
     truth: pd.DataFrame
     candidates: pd.DataFrame
     mapping: pd.DataFrame
-    asked: pd.DataFrame
+    one_box_truth: pd.DataFrame
     judged: Mapping[str, pd.DataFrame]  # by rule, each image by a rule that never saw it
     priors: Sequence[location_prior.Prior]  # by fold, likewise
     sizes: location_prior.Sizes
     patients: Mapping[str, str]
 
     def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> Decision:
-        """One box per asked image, each with the prior that never saw it; candidates below ``threshold`` go."""
+        """One box per ID of ``mapping``, each with a prior that never saw it; scores below ``threshold`` go."""
         kept = judged[judged["score"] >= threshold]
         fallback = self.config.decision.fallback_confidence
         parts = [
@@ -63,12 +63,12 @@ class HeldOut:
         return average_precision.match(self.truth, self.candidates, self.split.validation)
 
     def one_box(self, answers: Decision) -> average_precision.Matches:
-        """The answers to the asked images, matched."""
+        """The answers, matched with ``one_box_truth``."""
         found = answers_to_detections(answers.table)
-        return average_precision.match(self.asked, found, set(self.mapping["image_id"]))
+        return average_precision.match(self.one_box_truth, found, set(self.mapping["image_id"]))
 
 
-def held_out(run: Run, track: Track = silent) -> HeldOut:
+def score_held_out(run: Run, track: Track = silent) -> HeldOut:
     """Put a finished run's stored detections on the scored path. Raises KitError where they or the data changed.
 
     Rules are cross-fitted by fold; where there is one fold, by groups of patients inside the held-out images.
@@ -89,26 +89,26 @@ def held_out(run: Run, track: Track = silent) -> HeldOut:
         )
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = pseudo_mapping(truth, repeats=asks_twice(run.workspace))
-    asked = one_box_truth(truth, mapping)
+    one_box_truth = one_box.one_box_truth(truth, mapping)
     people = patients(split.validation, config.data.patient_pattern)
     groups = split.fold_of
     if len(split.folds) == 1:
         together = split_groups(data, split.validation, config.data)
-        groups = patient_groups(asked, split.validation, together, config.training.seed)
+        groups = patient_groups(one_box_truth, split.validation, together, config.training.seed)
     sizes = image_sizes(data.pixels.facts)
-    judged = cross_judged(candidates, asked, sizes, groups)
+    judged = cross_judged(candidates, one_box_truth, sizes, groups)
     priors = out_of_fold_priors(data.annotations, split, sizes)
     return HeldOut(
-        run, config, split, data, truth, candidates, mapping, asked, judged, priors, sizes, people
+        run, config, split, data, truth, candidates, mapping, one_box_truth, judged, priors, sizes, people
     )  # fmt: skip
 
 
-def ceiling(held: HeldOut) -> float:
+def oracle_map50(held: HeldOut) -> float:
     """The one-box mAP of the oracle, which chooses and ranks with the truth known."""
-    return _map50(held, oracle(held.judged["score"], held.asked))
+    return _map50(held, oracle(held.judged["score"], held.one_box_truth))
 
 
-def floor_of_choice(held: HeldOut, rule: str) -> float:
+def random_choice_map50(held: HeldOut, rule: str) -> float:
     """The one-box mAP of a random candidate with its confidence by ``rule``, the mean of several choices."""
     rng = np.random.default_rng(held.config.training.seed)
     drawn = [_map50(held, shuffled(held.judged[rule], rng)) for _ in range(RANDOM_CHOICES)]

@@ -25,7 +25,7 @@ from kit.core.files import sha256
 from kit.core.json_files import read_json, without_nan, write_json
 from kit.core.progress import Track, silent
 from kit.data.competition import has_test, patients
-from kit.evaluation.held_out import HeldOut, ceiling, floor_of_choice, held_out
+from kit.evaluation.held_out import HeldOut, oracle_map50, random_choice_map50, score_held_out
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import losses
 from kit.reports import run_report
@@ -64,7 +64,7 @@ def current_report(run: Run, track: Track = silent) -> dict[str, Any]:
 
 def _evaluated(run: Run, track: Track) -> dict[str, Any]:
     """The same for a caller that holds the run (``using_results``)."""
-    held = held_out(run, track)
+    held = score_held_out(run, track)
     finished, of = require_finished(run), members(run)
     config, split, truth, seed = held.config, held.split, held.truth, held.config.training.seed
     histories = [read_history(fold) for fold in run.in_folds(len(finished.epoch))] if finished.epoch else []
@@ -73,7 +73,7 @@ def _evaluated(run: Run, track: Track) -> dict[str, Any]:
 
     def one_box(answers: Decision) -> average_precision.Scores:
         found = answers_to_detections(answers.table)
-        return average_precision.score(held.asked, found, set(held.mapping["image_id"]))
+        return average_precision.score(held.one_box_truth, found, set(held.mapping["image_id"]))
 
     many_curve = average_precision.threshold_curve(truth, held.candidates, split.validation, THRESHOLDS)
     curve = [
@@ -85,8 +85,8 @@ def _evaluated(run: Run, track: Track) -> dict[str, Any]:
     one, many = one_box(answers), average_precision.score(truth, held.candidates, split.validation)
     floor = one_box(held.answers(judged.iloc[:0]))
     one_matches, many_matches = held.one_box(answers), held.many_box()
-    one_interval = bootstrap.level(one_matches, held.patients, seed)
-    many_interval = bootstrap.level(many_matches, held.patients, seed)
+    one_interval = bootstrap.map_intervals(one_matches, held.patients, seed)
+    many_interval = bootstrap.map_intervals(many_matches, held.patients, seed)
     expected = bootstrap.expected_on(one_matches, _test_images(run.workspace, config), seed)
     detections = answers_to_detections(answers.table)
     report = {
@@ -112,10 +112,10 @@ def _evaluated(run: Run, track: Track) -> dict[str, Any]:
         "decision": {
             "chosen": chosen,
             "rules": rules,
-            "oracle": {"map50": ceiling(held)},
-            "random": {"map50": floor_of_choice(held, chosen)},
+            "oracle": {"map50": oracle_map50(held)},
+            "random": {"map50": random_choice_map50(held, chosen)},
             "prior": {"map50": floor.map50},
-            "rule": fit_rules(held.candidates, held.asked, held.sizes)[chosen].to_dict(),
+            "rule": fit_rules(held.candidates, held.one_box_truth, held.sizes)[chosen].to_dict(),
             "knobs": dataclasses.asdict(config.decision),
         },
         "per_class": {
@@ -126,7 +126,7 @@ def _evaluated(run: Run, track: Track) -> dict[str, Any]:
         },
         "losses": {
             "many_box": dataclasses.asdict(losses(truth, held.candidates, split.validation)),
-            "one_box": dataclasses.asdict(losses(held.asked, detections, set(held.mapping["image_id"]))),
+            "one_box": dataclasses.asdict(losses(held.one_box_truth, detections, set(held.mapping["image_id"]))),
         },
         "threshold": {
             "best": _best(curve, "map50"),
@@ -192,7 +192,7 @@ def _rules(held: HeldOut) -> tuple[dict[str, Any], str]:
     best, differences = preferred(matched, held.patients, seed)
     table: dict[str, Any] = {}
     for rule, matches in matched.items():
-        overall = bootstrap.level(matches, held.patients, seed).overall
+        overall = bootstrap.map_intervals(matches, held.patients, seed).overall
         against = {
             other: {"difference": found.overall.value} | _ends(found.overall)
             for (one, other), found in differences.items()

@@ -52,7 +52,9 @@ class Expected:
     replacement: bool
 
 
-def level(matches: Matches, patients: Mapping[str, str], seed: int, resamples: int = RESAMPLES) -> Intervals:
+def map_intervals(
+    matches: Matches, patients: Mapping[str, str], seed: int, resamples: int = RESAMPLES
+) -> Intervals:
     """The mAP at IoU .5 and each class's AP with their 95% percentile bootstrap intervals, by patient.
 
     ``patients`` names the patient of every image. The values are those of ``evaluation.score`` on all images.

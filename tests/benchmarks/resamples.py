@@ -29,7 +29,7 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     true, found = truth(image_ids), detections(image_ids, 1, sizes.resampled_boxes)
 
     def ours() -> object:
-        return bootstrap.level(match(true, found, image_ids), patients, seed=0, resamples=sizes.resamples)
+        return bootstrap.map_intervals(match(true, found, image_ids), patients, seed=0, resamples=sizes.resamples)
 
     targets, outputs = _tensors(true, image_ids), _tensors(found, image_ids)
     rng = np.random.default_rng(0)
