@@ -1,12 +1,12 @@
 """Shapes and types are checked while the tests run; nothing leaves this machine."""
 
 import os
-import shutil
 import socket
 import warnings
 
 import pytest
 from hypothesis import HealthCheck, settings
+from toy import FOLDS, TOY, TOY_TEST_IMAGES, copied, toy_config
 
 # The same examples every time: a red run can be repeated, and a green one does not turn red by chance. How fast
 # they come depends on what else the machine does, not on the kit. `--hypothesis-profile=default` draws others.
@@ -58,19 +58,6 @@ def warm(tmp_path):
     process = Warm(folder)
     yield process
     process.end()
-
-
-TOY_TEST_IMAGES = 8
-TOY = (
-    f"competition.expected_ids={TOY_TEST_IMAGES}",
-    "model.image_size_px=64",
-    "training.max_epochs=2",
-    "training.batch_size=4",
-    "training.effective_batch=8",
-    "data.validation_share=0.3",
-    "data.largest_patient_share=0.5",
-    "inference.views=plain,flip,zoom_out",
-)
 
 
 @pytest.fixture(scope="session")
@@ -125,9 +112,6 @@ def evaluated(evaluated_source, tmp_path):
     return copied(evaluated_source, tmp_path / "evaluated")
 
 
-FOLDS = (*TOY, "data.folds=3", "training.max_epochs=1")
-
-
 @pytest.fixture(scope="session")
 def folded_source(toy_source, tmp_path_factory):
     """The toy competition with an evaluated run 'folds': three folds, an epoch each; tests work on copies."""
@@ -143,14 +127,3 @@ def folded_source(toy_source, tmp_path_factory):
 def folded(folded_source, tmp_path):
     """A fresh copy of the workspace with the run of three folds."""
     return copied(folded_source, tmp_path / "folded")
-
-
-def toy_config():
-    from kit.config import override, preset
-
-    return override(preset("demo"), TOY)
-
-
-def copied(source, goal):
-    shutil.copytree(source, goal)  # with the files' times, which the pixel cache goes by
-    return goal

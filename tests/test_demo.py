@@ -3,14 +3,13 @@
 import json
 import os
 import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pandas as pd
 import pytest
-from conftest import TOY, copied
+from command_line import PATIENCE_SECONDS, started
+from toy import TOY, copied
 
 from kit.core.errors import KitError
 from kit.core.files import sha256
@@ -19,19 +18,6 @@ from kit.demo import DemoResult, clear, finished_demo
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
-
-ROOT = Path(__file__).parent.parent
-PATIENCE_SECONDS = 600
-
-
-def started(*words):
-    # A suite that runs in the background ignores Ctrl-C, and so would what it starts: handlers are not inherited.
-    before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    try:
-        command = [sys.executable, "-m", "invoke", *map(str, words)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    finally:
-        signal.signal(signal.SIGINT, before)
 
 
 def stopped_after_an_epoch(words, history, how):

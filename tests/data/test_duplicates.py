@@ -1,0 +1,124 @@
+"""One picture is recognised whatever its name, size, compression or brightness; two patients stay two."""
+
+import io
+
+import cv2
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from kit.data.duplicates import Prints, dct_bits, duplicate_groups, likeness, pixel_digest, take_prints
+from kit.data.synthetic.generator import draw_findings, render
+
+
+def drawn(seed, size_px=256):
+    rng = np.random.default_rng(seed)
+    return render(rng, draw_findings(rng, ["Mass"], size_px), size_px)
+
+
+def prints(*images):
+    return take_prints([str(place) for place in range(len(images))], lambda name: images[int(name)])
+
+
+def groups(*images):
+    return duplicate_groups(prints(*images))
+
+
+def compressed(image):
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=30)
+    return np.asarray(Image.open(file))
+
+
+COPIES = {
+    "compressed": compressed,
+    "smaller": lambda image: cv2.resize(image, (128, 128), interpolation=cv2.INTER_AREA),
+    "larger": lambda image: cv2.resize(image, (700, 700), interpolation=cv2.INTER_LINEAR),
+    "brighter": lambda image: np.clip(image * 1.2, 0, 255).astype(np.uint8),
+    "paler": lambda image: (image * 0.7 + 20).astype(np.uint8),
+    "all of these": lambda image: compressed(cv2.resize((image * 0.9 + 10).astype(np.uint8), (200, 200))),
+}
+
+
+def test_no_images_have_no_duplicates():
+    assert groups() == []
+
+
+def test_two_equal_images_are_a_group_and_a_third_is_not_in_it():
+    assert groups(drawn(1), drawn(2), drawn(1)) == [(0, 2)]
+
+
+@pytest.mark.parametrize("copy", COPIES)
+def test_a_changed_copy_is_found_among_others(copy):
+    originals = [drawn(seed) for seed in range(4)]
+    assert groups(*originals, COPIES[copy](originals[2])) == [(2, 4)]
+
+
+def test_copies_of_copies_are_one_group_however_many():
+    image = drawn(1)
+    assert groups(image, *(copy(image) for copy in COPIES.values()), image) == [tuple(range(8))]
+
+
+def test_pictures_of_one_grey_level_equal_only_themselves():
+    black, white = np.zeros((40, 40), np.uint8), np.full((40, 40), 255, np.uint8)
+    assert groups(black, white, black.copy(), np.zeros((40, 41), np.uint8)) == [(0, 2)]
+
+
+def test_a_digest_tells_the_same_bytes_in_another_shape_apart():
+    image = np.arange(12, dtype=np.uint8).reshape(3, 4)
+    assert pixel_digest(image) == pixel_digest(image.copy())
+    assert pixel_digest(image) != pixel_digest(image.reshape(4, 3))
+
+
+def test_likeness_says_how_near():
+    image = drawn(1)
+    near = likeness(prints(image, image, 255 - image), 0, 1)
+    assert (near.equal, near.bits, near.correlation) == (True, 0, pytest.approx(1))
+    inverse = likeness(prints(image, 255 - image), 0, 1)
+    assert inverse.correlation == pytest.approx(-1, abs=1e-3)
+    assert inverse.bits > 200  # all but the mean's and the median's
+
+
+def test_the_longest_wave_alone_sets_its_own_bits():
+    ramp = np.cos(np.pi * (2 * np.arange(64) + 1) / 128)  # the second wave across, by its definition
+    copy = np.round(127.5 + 100 * np.tile(ramp, (64, 1))).astype(np.uint8)
+    (bits,) = dct_bits(copy[None])
+    assert bits.reshape(16, 16)[0, 0]  # the mean
+    assert bits.reshape(16, 16)[0, 1]  # across
+    (turned,) = dct_bits(255 - copy[None])
+    assert not turned.reshape(16, 16)[0, 1]
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 2**32 - 1), st.integers(2, 40), st.integers(1, 6))
+def test_planted_copies_in_noise_are_found_and_nothing_else(seed, count, copies):
+    rng = np.random.default_rng(seed)
+    noise = rng.integers(0, 256, (count, 64, 64), dtype=np.uint8)
+    chosen = rng.integers(0, count, copies)
+    everything = np.concatenate([noise, noise[chosen] // 2])
+    names = tuple(map(str, range(len(everything))))
+    wanted = {
+        (place, *(count + np.flatnonzero(chosen == place)).tolist()) for place in sorted(set(chosen.tolist()))
+    }
+    assert set(duplicate_groups(Prints(names, names, everything))) == wanted
+
+
+def test_blocks_do_not_hide_a_copy_that_is_far_away():
+    rng = np.random.default_rng(0)
+    many = rng.integers(0, 256, (1300, 64, 64), dtype=np.uint8)
+    many[1299], many[600] = many[3], many[599]
+    names = tuple(map(str, range(len(many))))
+    assert duplicate_groups(Prints(names, names, many)) == [(3, 1299), (599, 600)]
+
+
+def test_the_images_of_a_synthetic_competition_are_all_different(toy_source):
+    from toy import toy_config
+
+    from kit.data.competition import load_test, load_training
+
+    halves = [load(toy_source, toy_config()).pixels for load in (load_training, load_test)]
+    images = [pixels.read(name) for pixels in halves for name in pixels.facts]
+    assert len(images) == 40
+    assert groups(*images) == []

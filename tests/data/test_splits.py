@@ -1,0 +1,179 @@
+"""What is held out: whole patients, balanced classes, images with equal pixels on one side."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from toy import toy_config
+
+from kit.config import DataConfig, override
+from kit.core.errors import KitError
+from kit.data.competition import load_training, patients
+from kit.data.splits import assign_folds, cross_validation, validation_split
+
+NIH = r"^(\d{8})_\d{3}"
+
+
+def table(rows):
+    return pd.DataFrame(
+        [(image_id, 0.0, 0.0, 10.0, 10.0, label) for image_id, label in rows],
+        columns=["image_id", "x_min", "y_min", "x_max", "y_max", "label"],
+    )
+
+
+def competition(images=200, seed=0, labels=("Mass", "Nodule", "Effusion")):
+    """Rows and image_ids of a made-up competition with one to three images per patient."""
+    rng = np.random.default_rng(seed)
+    ids = [f"{i // (1 + i % 3):08d}_{i:03d}.png" for i in range(images)]
+    return table([(image_id, labels[rng.integers(len(labels))]) for image_id in ids]), ids
+
+
+class TestSplitOfTheSeedNotebook:
+    """Defect: the split ignored patients and classes."""
+
+    def test_a_random_split_shares_patients(self):
+        _, ids = competition()
+        held = set(np.random.default_rng(0).permutation(ids)[:30])
+        patient = patients(ids, NIH)
+        assert {patient[i] for i in held} & {patient[i] for i in ids if i not in held}
+
+    @settings(deadline=None, max_examples=20)
+    @given(st.integers(0, 10_000))
+    def test_ours_shares_none_and_has_every_class_on_both_sides(self, seed):
+        annotations, ids = competition(seed=seed)
+        held = set(validation_split(annotations, ids, DataConfig(), seed))
+        patient = patients(ids, NIH)
+        assert not {patient[i] for i in held} & {patient[i] for i in ids if i not in held}
+        inside = annotations["image_id"].isin(held)
+        assert set(annotations[inside]["label"]) == set(annotations[~inside]["label"]) == set(annotations["label"])
+        assert 0.12 <= len(held) / len(ids) <= 0.18
+
+    def test_class_shares_are_near_the_share_of_images(self):
+        annotations, ids = competition(images=700)
+        held = validation_split(annotations, ids, DataConfig(), 42)
+        inside = annotations["image_id"].isin(held)
+        shares = annotations[inside]["label"].value_counts() / annotations["label"].value_counts()
+        assert shares.between(0.13, 0.17).all()
+
+    def test_it_is_a_function_of_data_and_seed_whatever_the_order(self):
+        annotations, ids = competition()
+        shuffled = annotations.sample(frac=1, random_state=1)
+        first = validation_split(annotations, ids, DataConfig(), 1)
+        assert first == validation_split(shuffled, ids[::-1], DataConfig(), 1)
+        assert first != validation_split(annotations, ids, DataConfig(), 2)
+
+    def test_a_class_that_only_one_patient_has_is_an_error_that_names_it(self):
+        annotations, ids = competition(images=60)
+        annotations = pd.concat([annotations, table([(ids[0], "Hernia")])])
+        with pytest.raises(KitError, match="'Hernia' occurs in 1 patient"):
+            validation_split(annotations, ids, DataConfig(), 0)
+
+    def test_a_patient_with_a_tenth_of_the_images_is_an_error(self):
+        ids = [f"00000001_{i:03d}.png" for i in range(5)] + [f"{i:08d}_000.png" for i in range(2, 30)]
+        with pytest.raises(KitError, match=r"'00000001' has 5.*data\.patient_pattern"):
+            validation_split(table([(i, "Mass") for i in ids]), ids, DataConfig(), 0)
+
+    def test_images_without_boxes_are_split_too(self):
+        annotations, ids = competition(images=100)
+        held = validation_split(annotations, [*ids, *(f"empty{i}.png" for i in range(100))], DataConfig(), 0)
+        assert any(image_id.startswith("empty") for image_id in held)
+
+
+FIVE = DataConfig(folds=5)
+
+
+class TestFolds:
+    def test_four_patients_of_two_classes_make_two_equal_folds(self):
+        annotations = table([("a.png", "Mass"), ("b.png", "Mass"), ("c.png", "Nodule"), ("d.png", "Nodule")])
+        folds = cross_validation(annotations, ["a.png", "b.png", "c.png", "d.png"], DataConfig(folds=2), 0)
+        label = dict(zip(annotations["image_id"], annotations["label"], strict=True))
+        assert [sorted(label[image_id] for image_id in fold) for fold in folds] == [["Mass", "Nodule"]] * 2
+
+    @settings(max_examples=20)
+    @given(st.integers(0, 10_000))
+    def test_every_image_is_held_out_once_with_its_patient_and_every_class_is_in_every_fold(self, seed):
+        annotations, ids = competition(seed=seed)
+        folds = cross_validation(annotations, ids, FIVE, seed)
+        assert sorted(image_id for fold in folds for image_id in fold) == sorted(ids)
+        patient = patients(ids, NIH)
+        held = [{patient[image_id] for image_id in fold} for fold in folds]
+        assert sum(map(len, held)) == len(set(patient.values()))
+        for fold in folds:
+            assert set(annotations[annotations["image_id"].isin(fold)]["label"]) == set(annotations["label"])
+            assert len(fold) == pytest.approx(len(ids) / 5, abs=2)
+
+    def test_classes_are_spread_evenly(self):
+        annotations, ids = competition(images=700)
+        total = annotations["label"].value_counts()
+        for fold in cross_validation(annotations, ids, FIVE, 42):
+            shares = annotations[annotations["image_id"].isin(fold)]["label"].value_counts() / total
+            assert shares.between(0.19, 0.21).all()
+
+    def test_more_candidates_are_never_worse_balanced(self):
+        annotations, ids = competition(images=90)
+        total = annotations["label"].value_counts()
+
+        def imbalance(candidates):
+            config = DataConfig(folds=5, split_candidates=candidates)
+            shares = [
+                annotations[annotations["image_id"].isin(fold)]["label"].value_counts() / total
+                for fold in cross_validation(annotations, ids, config, 1)
+            ]
+            sizes = [len(fold) / len(ids) for fold in cross_validation(annotations, ids, config, 1)]
+            return float(np.square(np.array(shares) - 1 / 5).sum() + np.square(np.array(sizes) - 1 / 5).sum())
+
+        few, many = imbalance(1), imbalance(256)
+        assert many < few
+
+    def test_they_are_a_function_of_data_and_seed_whatever_the_order(self):
+        annotations, ids = competition()
+        first = cross_validation(annotations, ids, FIVE, 1)
+        assert first == cross_validation(annotations.sample(frac=1, random_state=1), ids[::-1], FIVE, 1)
+        assert first != cross_validation(annotations, ids, FIVE, 2)
+
+    def test_a_class_of_four_patients_cannot_be_in_five_folds(self):
+        annotations, ids = competition(images=60)
+        annotations = pd.concat([annotations, table([(ids[i], "Hernia") for i in (0, 20, 40, 59)])])
+        with pytest.raises(KitError, match=r"(?s)'Hernia' occurs in 4 patient.*lower data\.folds"):
+            cross_validation(annotations, ids, FIVE, 0)
+
+    def test_images_without_boxes_are_spread_too(self):
+        annotations, ids = competition(images=100)
+        empty = [f"empty{i}.png" for i in range(50)]
+        for fold in cross_validation(annotations, [*ids, *empty], FIVE, 0):
+            assert sum(image_id in empty for image_id in fold) == pytest.approx(10, abs=8)
+            assert len(fold) == pytest.approx(30, abs=2)
+
+
+class TestEqualPixels:
+    """Names are not trusted alone: the same picture under two patients' names would leak from train to held out."""
+
+    def test_they_stay_together_in_folds_and_in_a_split_and_take_their_patients_along(self):
+        annotations, ids = competition()
+        annotations = pd.concat([annotations, table([("90000000_000.png", "Mass"), ("90000000_001.png", "Mass")])])
+        ids = [*ids, "90000000_000.png", "90000000_001.png"]
+        # One image of the new patient equals another patient's, the other one a third's: all are one group.
+        digests = {"90000000_000.png": "x", ids[0]: "x", "90000000_001.png": "y", ids[100]: "y"}
+        apart = 0
+        for seed in range(20):
+            folds = cross_validation(annotations, ids, FIVE, seed, digests)
+            assert sum(bool(set(fold) & set(digests)) for fold in folds) == 1
+            held = set(validation_split(annotations, ids, DataConfig(), seed, digests))
+            assert len(held & set(digests)) in (0, 4)
+            without = cross_validation(annotations, ids, FIVE, seed)
+            apart += sum(bool(set(fold) & set(digests)) for fold in without) > 1
+        assert apart > 10
+
+    def test_they_are_found_by_the_pixels_whatever_the_file(self, toy):
+        folder = toy / "data" / "train"
+        name = sorted(path.name for path in folder.glob("*.png"))[0]
+        with Image.open(folder / name) as image:
+            image.save(folder / "99999999_000.png", compress_level=1)
+        assert (folder / name).read_bytes() != (folder / "99999999_000.png").read_bytes()
+        data = load_training(toy, toy_config())
+        config = override(toy_config(), ("data.folds=3",)).data
+        for seed in range(5):
+            together = [bool({name, "99999999_000.png"} & set(fold)) for fold in assign_folds(data, config, seed)]
+            assert sum(together) == 1

@@ -1,0 +1,228 @@
+"""Ensembles: runs made of runs, judged on what every member held out, and never on stale copies."""
+
+import json
+import logging
+import shutil
+
+import pandas as pd
+import pytest
+from toy import TOY_TEST_IMAGES, copied
+
+from kit.boxes.geometry import CORNERS
+from kit.config import FusionConfig, load
+from kit.core.errors import KitError
+from kit.data.competition import TrainingData, load_test, load_training
+from kit.evaluation.predict import predict
+from kit.evaluation.report import current_report, evaluate
+from kit.runs.detections import read_detections
+from kit.runs.ensemble import ensemble, refresh
+from kit.runs.folder import Run, newest_finished, read_finished, read_split
+from kit.runs.knobs import adjust
+from kit.runs.members import Member, by_fold, fused, members, read_ensemble
+from kit.runs.out_of_fold import detections
+from kit.training.train import train
+
+LEFT, NEAR_LEFT, RIGHT = (0, 0, 10, 10), (0, 0, 10, 8), (20, 20, 30, 30)
+
+
+@pytest.fixture
+def both(folded_source, trained_source, tmp_path):
+    """A workspace with 'folds' (three folds) and 'demo' (a single split) of the same data."""
+    workspace = copied(folded_source, tmp_path / "both")
+    shutil.copytree(trained_source / "runs" / "demo", workspace / "runs" / "demo")
+    return workspace
+
+
+@pytest.fixture
+def run(both):
+    run = Run(both, "together")
+    ensemble(run, ("folds", "demo"), (2.0, 1.0))
+    return run
+
+
+def files(folder):
+    return {path: path.stat().st_mtime_ns for path in folder.rglob("*") if path.is_file()}
+
+
+def rows(*found):
+    """Rows of (run, fold, box, score); one image, one view, one class."""
+    return pd.DataFrame(
+        [(run, fold, "plain", "1.png", *box, score, "Mass") for run, fold, box, score in found],
+        columns=["run", "fold", "view", "image_id", *CORNERS, "score", "label"],
+    )
+
+
+class TestMade:
+    def test_each_image_is_judged_by_weights_that_never_saw_it(self, run):
+        table = read_detections(run.detections("validation"))
+        split = read_split(run)
+        assert set(split.validation) == set(read_split(Run(run.workspace, "demo")).validation)
+        assert set(table["image_id"]) <= set(split.validation)
+        for name, part in table.groupby("run"):
+            held = read_split(Run(run.workspace, name)).fold_of
+            assert (part["image_id"].map(held) == part["fold"]).all()
+        assert set(table["run"]) == {"demo", "folds"}
+
+    def test_it_knows_its_members_their_weights_and_their_hashes(self, run):
+        made = read_ensemble(run)
+        views = ("plain", "flip", "zoom_out")
+        assert made.members == (Member("folds", views, 2.0, 3), Member("demo", views, 1.0, 1)) == members(run)
+        assert set(made.weights) == {"folds/fold-0", "folds/fold-1", "folds/fold-2", "demo"}
+        assert read_finished(run).weights == made.weights
+        assert newest_finished(run.workspace) == run
+        assert (load(run.config).fusion.method, load(run.config).fusion.iou) == ("wbf", 0.4)  # the first member's
+
+    def test_a_first_member_that_suppresses_gives_way_to_weighted_boxes_fusion(self, both):
+        adjust(Run(both, "folds"), ("fusion.method=suppress",))
+        ensemble(Run(both, "together"), ("folds", "demo"), (), ("decision.threshold=0.1",))
+        config = load(Run(both, "together").config)
+        assert (config.fusion.method, config.fusion.iou, config.decision.threshold) == ("wbf", 0.55, 0.1)
+
+    def test_the_same_again_changes_nothing(self, run):
+        before = files(run.folder)
+        ensemble(run, ("folds", "demo"), (2.0, 1.0))
+        refresh(run)
+        after = files(run.folder)
+        assert {path for path in after if after[path] != before[path]} <= {run.config}
+
+    def test_evaluate_and_predict_take_it_like_any_other_run(self, run):
+        report = evaluate(run)
+        assert report["many_box"]["images"] == len(read_split(Run(run.workspace, "demo")).validation)
+        assert report["training"] == []
+        assert [member["weight"] for member in report["members"]] == [2.0, 1.0]
+        page = (run.folder / "report.html").read_text()
+        assert "demo (plain, flip, zoom_out; weight 1)" in page
+        submission = predict(run, "both")
+        table = read_detections(run.detections("test"))
+        assert table.groupby("run")["fold"].unique().map(sorted).to_dict() == {"demo": [0], "folds": [0, 1, 2]}
+        assert len(pd.read_csv(submission.csv)) == TOY_TEST_IMAGES
+        assert len(json.loads((submission.folder / "manifest.json").read_text())["origin"]["weights"]) == 4
+
+
+class TestWhatChanged:
+    def test_detections_of_a_member_that_changed_are_taken_over(self, run, caplog):
+        caplog.set_level(logging.INFO, "kit")
+        member = Run(run.workspace, "demo").detections("validation")
+        few = read_detections(member).groupby("image_id").head(1)
+        few.to_parquet(member, index=False)
+        refresh(run)
+        assert "brought up to folds, demo" in caplog.text
+        table = read_detections(run.detections("validation"))
+        assert (table["run"] == "demo").sum() == len(few)
+
+    @pytest.mark.slow
+    def test_a_report_is_made_anew_where_a_member_changed(self, run):
+        before = evaluate(run)
+        member = Run(run.workspace, "demo").detections("validation")
+        read_detections(member).iloc[:5].to_parquet(member, index=False)
+        assert current_report(run)["detections_sha256"] != before["detections_sha256"]
+
+    def test_a_member_that_is_gone_is_an_error_that_names_it(self, run):
+        shutil.rmtree(run.workspace / "runs" / "demo")
+        for use in (lambda: evaluate(run), lambda: predict(run)):
+            with pytest.raises(KitError, match="'demo', a member of the ensemble 'together'"):
+                use()
+
+    def test_lost_detections_of_a_member_say_how_to_make_them_anew(self, run):
+        Run(run.workspace, "folds").detections("validation").unlink()
+        with pytest.raises(KitError, match="invoke train --run folds"):
+            evaluate(run)
+
+    def test_lost_files_of_the_ensemble_are_made_anew(self, run):
+        before = read_detections(run.detections("validation"))
+        run.detections("validation").unlink()
+        run.finished.unlink()
+        data = load_training(run.workspace, load(run.config))
+        assert detections(run, data).equals(before)
+        assert run.finished.exists()
+
+
+class TestRefused:
+    def test_other_images_are_named(self, both):
+        path = Run(both, "demo").split
+        content = json.loads(path.read_text())
+        learned = next(name for name in content["images"] if name not in content["folds"][0])
+        content["images"].remove(learned)
+        path.write_text(json.dumps(content | {"table_sha256": "f" * 64}))
+        with pytest.raises(KitError) as caught:
+            ensemble(Run(both, "together"), ("folds", "demo"))
+        assert f"1 images that only 'folds' has ({learned})" in caught.value.found
+        assert "train.csv" in caught.value.found
+        assert not Run(both, "together").config.exists()
+
+    def test_an_ensemble_in_an_ensemble_names_its_members(self, run):
+        with pytest.raises(KitError, match="--of folds --of demo"):
+            ensemble(Run(run.workspace, "more"), ("together", "demo"))
+
+    @pytest.mark.parametrize(
+        ("of", "weights", "said"),
+        [
+            ((), (), "two runs or more"),
+            (("demo",), (), "two runs or more"),
+            (("demo", "demo"), (), "each once"),
+            (("demo", "together"), (), "each once"),
+            (("demo", "folds"), (1.0,), "for each of the 2 runs"),
+            (("demo", "folds"), (1.0, 0.0), "above 0"),
+            (("demo", "folds"), (1.0, float("nan")), "above 0"),
+            (("demo", "fold"), (), "no such run"),
+        ],
+    )
+    def test_members_are_two_finished_runs_with_a_weight_each(self, of, weights, said, both):
+        with pytest.raises(KitError, match=said):
+            ensemble(Run(both, "together"), of, weights)
+
+    def test_a_name_that_is_taken_says_by_what(self, run):
+        with pytest.raises(KitError, match=r"an ensemble of folds \(weight 2\), demo \(weight 1\)"):
+            ensemble(run, ("folds", "demo"), (1.0, 1.0))
+        with pytest.raises(KitError, match="'demo' that is no ensemble"):
+            ensemble(Run(run.workspace, "demo"), ("folds", "together"))
+
+    def test_weights_are_refused_where_they_would_not_act(self, both, run):
+        suppress = ("fusion.method=suppress",)
+        with pytest.raises(KitError, match="in which alone the members' weights act"):
+            ensemble(Run(both, "other"), ("folds", "demo"), (2.0, 1.0), suppress)
+        assert not Run(both, "other").config.exists()
+        ensemble(Run(both, "equal"), ("folds", "demo"), (2.0, 2.0), suppress)
+        with pytest.raises(KitError, match=r"fusion\.method=suppress"):
+            adjust(run, suppress)
+            evaluate(run)
+
+    def test_knobs_of_the_training_are_no_ensembles_business(self, both):
+        with pytest.raises(KitError, match=r"training\.seed"):
+            ensemble(Run(both, "together"), ("folds", "demo"), (), ("training.seed=1",))
+
+    def test_there_is_nothing_to_train(self, run):
+        with pytest.raises(KitError, match="'together', which is an ensemble"):
+            train(run.workspace, "together")
+
+
+class TestFusedByFold:
+    def test_a_single_split_stands_in_every_fold(self):
+        of = [Member("five", ("plain",), folds=2), Member("single", ("plain",))]
+        table = rows(("five", 0, LEFT, 0.6), ("five", 1, RIGHT, 0.8), ("single", 0, NEAR_LEFT, 0.3))
+        first, second = by_fold(table, of)
+        assert list(first["score"]) == [0.6, 0.3]
+        assert list(second["score"]) == [0.8, 0.3]
+        assert [len(part) for part in by_fold(rows(), of)] == [0, 0]
+
+    def test_weights_act_in_weighted_boxes_fusion(self):
+        of = [Member("a", ("plain",), 3.0), Member("b", ("plain",))]
+        wbf = FusionConfig(method="wbf", iou=0.5)
+        # (3 x .6 + 1 x .2) / 2 members, times 2 / (3 + 1); the box leans to a by 1.8 to .2.
+        found = fused(rows(("a", 0, LEFT, 0.6), ("b", 0, NEAR_LEFT, 0.2)), of, wbf)
+        assert found["score"].tolist() == pytest.approx([(3 * 0.6 + 0.2) / 4])
+        assert found["y_max"].tolist() == pytest.approx([(1.8 * 10 + 0.2 * 8) / 2], abs=1e-5)
+        assert len(fused(rows(), of, wbf)) == 0
+
+    @pytest.mark.parametrize("wrong", [{"views": ()}, {"weight": 0.0}, {"folds": 0}])
+    def test_a_member_has_views_a_weight_and_folds(self, wrong):
+        with pytest.raises(ValueError, match="a member has"):
+            Member(**{"run": "a", "views": ("plain",)} | wrong)
+
+
+def test_test_detections_are_those_of_all_members(run):
+    data = load_test(run.workspace, load(run.config))
+    table = detections(run, data)
+    parts = [detections(Run(run.workspace, name), data) for name in ("folds", "demo")]
+    assert len(table) == sum(map(len, parts)) > 0
+    assert TrainingData.part != data.part

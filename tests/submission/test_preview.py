@@ -1,0 +1,151 @@
+"""What would be sent: the newest valid submission, examined, in words that leave nothing out."""
+
+import pandas as pd
+import pytest
+from toy import TOY_TEST_IMAGES, copied, toy_config
+
+from kit.config import override, save
+from kit.core.errors import KitError
+from kit.data.provenance import record_download
+from kit.runs.folder import Run, mark_finished
+from kit.schemas.tables import SUBMISSION_COLUMNS
+from kit.submission.folders import Attempt, Origin, record_attempt, write_submission
+from kit.submission.preview import lines, outgoing
+
+
+@pytest.fixture(scope="module")
+def source(toy_source, tmp_path_factory):
+    """The toy competition with a run that is finished (its weights are named, not there)."""
+    workspace = copied(toy_source, tmp_path_factory.mktemp("preview") / "toy")
+    run = Run(workspace, "demo")
+    save(override(toy_config(), ["competition.slug=its-run-s"]), run.config)
+    mark_finished(run, "best", (1,), (2,), {"demo": "a" * 64})
+    return workspace
+
+
+@pytest.fixture
+def workspace(source, tmp_path):
+    return copied(source, tmp_path / "toy")
+
+
+def answers(workspace, confidence=0.5):
+    truth = pd.read_csv(workspace / "test_truth.csv").set_index("image_id")
+    mapping = pd.read_csv(workspace / "data" / "ID_to_Image_Mapping.csv").set_index("ID")["image_id"]
+    table = truth.loc[mapping].reset_index().assign(ID=mapping.index, confidence=confidence)
+    return table[list(SUBMISSION_COLUMNS)].to_csv(index=False)
+
+
+def filed(workspace, text=None, weights="a" * 64, run="demo", **origin):
+    made = Origin("what it is", run, 0.3, {run: weights}, toy_config().as_dict(), **origin)
+    text = answers(workspace) if text is None else text
+    return write_submission(workspace / "submissions", text, made, lambda path: None)
+
+
+def never(run):
+    raise AssertionError(f"{run.name} has its submission")
+
+
+def chosen(workspace, number=None, message=None, predict=never):
+    return outgoing(workspace, number, message, predict)
+
+
+def test_without_a_run_or_a_submission_the_next_step_is_to_train(tmp_path):
+    with pytest.raises(KitError, match="invoke train"):
+        chosen(tmp_path)
+
+
+def test_what_is_not_known_is_called_unknown_and_what_is_known_is_shown(workspace):
+    filed(workspace)
+    shown = lines(chosen(workspace, message="first try"), "unknown")
+    assert shown == [
+        f"submission:  0001, 8 rows, SHA-256 {chosen(workspace).submission.csv_sha256[:12]}",
+        f"file:        {workspace}/submissions/0001-what-it-is/submission.csv",
+        "to:          https://www.kaggle.com/competitions/its-run-s",
+        "message:     first try [kit 0001 <id>]",
+        "run:         demo",
+        "local score: 0.300",
+        "expected:    unknown",
+        "earlier:     none has a public score",
+        "uploads:     none yet",
+        "left today:  unknown",
+    ]
+
+
+def test_scores_ranges_earlier_scores_and_uploads_are_shown(workspace):
+    for number in range(1, 6):
+        one = filed(workspace, answers(workspace, number / 10), local_interval=(0.2, 0.4),
+                    expected={"mean": 0.25, "low": 0.2, "high": 0.3})  # fmt: skip
+        done = Attempt("beef", "s", "m", False, "h", "2027-01-15T08:00:00+00:00", "complete", number, number / 20)
+        if number != 4:
+            record_attempt(one, done)
+    shown = "\n".join(lines(chosen(workspace, 4), "2"))
+    assert "0.300 (95%: 0.200 to 0.400)" in shown
+    assert "0.250 on the leaderboard (0.200 to 0.300)" in shown
+    assert "earlier:     0002 public 0.100" in shown  # the last three of 1, 2, 3 and 5
+    assert "0005 public 0.250" in shown
+    assert "1, the last complete (ref 5, 2027" in "\n".join(lines(chosen(workspace, 5), "2"))
+
+
+def test_the_downloaded_competition_goes_before_the_runs(workspace):
+    filed(workspace)
+    assert chosen(workspace).competition == "its-run-s"
+    record_download(workspace / "data", "downloaded")
+    assert chosen(workspace).competition == "downloaded"
+
+
+def test_a_run_without_a_submission_gets_one_first(workspace):
+    asked = []
+
+    def predict(run):
+        asked.append(run.name)
+        return filed(workspace)
+
+    assert chosen(workspace, predict=predict).submission.number == 1
+    assert chosen(workspace, predict=never).submission.number == 1
+    mark_finished(Run(workspace, "demo"), "best", (1,), (2,), {"demo": "b" * 64})  # trained anew under its name
+    with pytest.raises(AssertionError, match="demo"):
+        chosen(workspace)
+    assert chosen(workspace, number=1).submission.number == 1
+    assert asked == ["demo"]
+
+
+def test_the_newest_that_is_valid_is_taken_and_a_chosen_one_must_be_valid(workspace, caplog):
+    first, second = filed(workspace), filed(workspace)
+    second.csv.write_text("ID\n")
+    with caplog.at_level("WARNING", "kit"):
+        assert chosen(workspace).submission == first
+    assert "0002 is not valid" in caplog.text
+    with pytest.raises(KitError, match="as it was filed"):
+        chosen(workspace, number=2)
+    filed(workspace, text=answers(workspace).replace("\n0,", "\n77,"))
+    with pytest.raises(KitError, match="mapping"):
+        chosen(workspace, number=3)
+    first.csv.unlink()
+    with pytest.raises(KitError, match="no such file"):
+        chosen(workspace)
+
+
+def test_a_number_that_is_not_there_is_an_error_with_those_that_are(workspace):
+    filed(workspace)
+    with pytest.raises(KitError, match="the newest are: 0001"):
+        chosen(workspace, number=7)
+
+
+@pytest.mark.parametrize("message", ["", "  ", "two\nlines", "bell\x07", "x" * 201])
+def test_a_message_that_kaggle_might_cut_or_change_is_refused(message, workspace):
+    filed(workspace)
+    with pytest.raises(KitError, match="--message"):
+        chosen(workspace, message=message)
+
+
+def test_the_message_of_the_filing_is_judged_as_well_where_it_is_to_be_sent(workspace):
+    origin = Origin("two\nlines", "demo", 0.3, {"demo": "a" * 64})
+    write_submission(workspace / "submissions", answers(workspace), origin, lambda path: None)
+    with pytest.raises(KitError, match="--message"):
+        chosen(workspace)
+    assert chosen(workspace, message="one line").message == "one line"
+
+
+def test_rows_are_counted_as_many_as_the_mapping_has(workspace):
+    filed(workspace)
+    assert chosen(workspace, message="x" * 200).rows == TOY_TEST_IMAGES

@@ -1,0 +1,66 @@
+"""Synthetic stores of detections whose right answer is known by construction."""
+
+import numpy as np
+import pandas as pd
+
+from kit.boxes.geometry import CORNERS
+from kit.metrics.average_precision import match
+
+SIDE = 1000
+LABELS = ("Effusion", "Mass", "Nodule", "Pneumonia")
+# A true box lies in the first cell of a grid, a false candidate in one of the others: none overlaps another.
+CELL, CELLS = 200, 25
+COMMON_TO_RARE = (0.4, 0.3, 0.2, 0.1)
+
+
+def one_box_images(seed, images=200, shares=COMMON_TO_RARE, per_patient=2):
+    """Truth with one box on each image, the images' patients, and their sizes."""
+    rng = np.random.default_rng(seed)
+    names = [f"{number // per_patient:08d}_{number % per_patient:03d}.png" for number in range(images)]
+    truth = pd.DataFrame(_boxes(np.zeros(images, dtype=int)), columns=CORNERS)
+    truth.insert(0, "image_id", names)
+    truth["label"] = rng.choice(LABELS[: len(shares)], images, p=shares)
+    patients = {name: name[:8] for name in names}
+    return truth, patients, dict.fromkeys(names, (SIDE, SIDE))
+
+
+def detector(truth, seed, strength=2.0, false_per_image=5, shift=(0.0,) * 4, found=0.85):
+    """Candidates of a detector that finds a share ``found`` of the boxes, among false ones of random classes.
+
+    The evidence of a right candidate is normal around ``strength``, of a false one around 0, both with variance
+    1. The score is its log-odds' sigmoid, moved by the class's ``shift``: with no shift, scores of all classes
+    mean the same.
+    """
+    rng = np.random.default_rng(seed)
+    labels = truth["label"].to_numpy(object)
+    images = len(truth)
+    kept = rng.random(images) < found
+    false = np.repeat(np.arange(images), rng.poisson(false_per_image, images))
+    image = np.concatenate([np.flatnonzero(kept), false])
+    right = np.arange(len(image)) < kept.sum()
+    wrong_labels = rng.choice(LABELS, len(false), p=COMMON_TO_RARE)
+    table = pd.DataFrame(_boxes(np.where(right, 0, rng.integers(1, CELLS, len(image)))), columns=CORNERS)
+    table["image_id"] = truth["image_id"].to_numpy(object)[image]
+    table["label"] = np.concatenate([labels[kept], wrong_labels])
+    evidence = rng.normal(np.where(right, strength, 0.0), 1)
+    moved = dict(zip(LABELS, shift, strict=True))
+    odds = strength * evidence - strength**2 / 2 + np.log(found / false_per_image)
+    table["score"] = 1 / (1 + np.exp(-odds - table["label"].map(moved).to_numpy(float)))
+    table["agreement"] = 1.0
+    table = table.sort_values(["image_id", "score"], ascending=[True, False], kind="stable")
+    return table[["image_id", *CORNERS, "score", "label", "agreement"]].reset_index(drop=True)
+
+
+def best(judged):
+    """One box per image: the highest value, with its confidence as score."""
+    ordered = judged.sort_values(["image_id", "value"], ascending=[True, False], kind="stable")
+    return ordered.drop_duplicates("image_id").assign(score=lambda rows: rows["confidence"])
+
+
+def answered(judged, truth):
+    return match(truth, best(judged), truth["image_id"])
+
+
+def _boxes(cell):
+    low = np.stack([cell % 5, cell // 5], axis=1) * CELL + 20.0
+    return np.hstack([low, low + 160.0])

@@ -1,0 +1,59 @@
+"""The verbs as a user types them: exit codes, no traceback, the next step in every error."""
+
+import pytest
+from command_line import assert_refused, invoke
+
+
+def test_a_submission_that_is_missing_names_the_next_step(toy):
+    assert_refused(invoke("validate", "--workspace", toy), "invoke predict")
+
+
+def test_a_broken_submission_exits_with_every_fault(toy, tmp_path):
+    path = tmp_path / "s.csv"
+    path.write_text("ID,image_id,x_min,y_min,x_max,y_max,confidence,label\n0,a.png,1,2,nan,4,0.5,Mass\n")
+    done = invoke("validate", "--file", path, "--set", "competition.expected_ids=8", "--workspace", toy)
+    assert_refused(done, "s.csv:2", "'nan'", "IDs missing")
+
+
+def test_two_knobs_are_two_flags(toy):
+    done = invoke("train", "--workspace", toy, "--set", "training.max_epochs=1", "--set", "training.batchsize=2")
+    assert_refused(done, "training.batch_size")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("fold", "said"), [("first", "'first'"), ("2", "--fold between 0 and 1")])
+def test_a_fold_is_a_number_below_the_number_of_folds(fold, said, toy):
+    done = invoke("train", "--workspace", toy, "--preset", "demo", "--folds", "2", "--fold", fold)
+    assert_refused(done, said)
+
+
+@pytest.mark.parametrize("verb", ["evaluate", "eval"])
+def test_an_unknown_run_names_the_nearest(verb, trained):
+    assert_refused(invoke(verb, "--workspace", trained, "--run", "demmo"), "nearest: demo")
+
+
+@pytest.mark.slow
+def test_the_whole_road_from_the_command_line(toy, tmp_path):
+    from toy import TOY
+
+    knobs = [word for assignment in TOY for word in ("--set", assignment)]
+    place = ("--workspace", toy)
+    trained = invoke("train", "--run", "mine", "--preset", "demo", *knobs, *place)
+    assert trained.returncode == 0, trained.stderr
+    assert "epoch 2/2" in trained.stderr
+    again = invoke("train", "--run", "mine", *place)
+    assert "was finished before" in again.stdout
+    scored = invoke("evaluate", *place)
+    assert scored.returncode == 0, scored.stderr
+    assert "run mine: the one that finished last" in scored.stdout
+    predicted = invoke("predict", "--message", "first try", *place)
+    assert predicted.returncode == 0, predicted.stderr
+    assert "0001-first-try" in predicted.stdout
+    checked = invoke("validate", *place)
+    assert checked.returncode == 0, checked.stderr
+    assert "valid, 8 IDs" in checked.stdout
+    listed = invoke("submissions", *place)
+    assert "first try" in listed.stdout
+    described = invoke("explore", *place)
+    assert described.returncode == 0, described.stderr
+    assert (toy / "explore" / "explore.html").exists()
