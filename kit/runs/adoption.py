@@ -23,6 +23,7 @@ from kit.data.competition import TestData, TrainingData, has_test, load_test, lo
 from kit.data.splits import cross_fits
 from kit.runs.detections import write_detections
 from kit.runs.folder import Run, Split, mark_finished, read_split, workspace_config
+from kit.runs.knobs import require_same_knobs
 from kit.runs.members import Adopted, read_adopted
 from kit.schemas.coco import coco_cells
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
@@ -73,11 +74,8 @@ def adopt(
                       len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists())  # fmt: skip
     if run.config.exists():
         _require_this(run, digest, split)
-        if assignments and override(load(run.config), assignments) != load(run.config):
-            raise KitError(
-                f"run {run.name!r} with the knobs that it was adopted with", ", ".join(assignments),
-                f"`invoke evaluate --run {run.name} --set ...` changes them",
-            )  # fmt: skip
+        stored = load(run.config)
+        require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
         return arrival
     make_folder(run.folder)
     table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]

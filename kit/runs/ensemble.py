@@ -9,13 +9,14 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from kit.config import Config, differences, load, override, save
+from kit.config import Config, load, override, save
 from kit.core.errors import KitError, first_few
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
 from kit.data.competition import TrainingData
 from kit.runs.detections import KEY, held_out_detections, merge_detections, read_detections
 from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split, require_finished
+from kit.runs.knobs import require_same_knobs
 from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
 
 KEPT = "ensemble"  # in place of which weights were kept
@@ -47,11 +48,7 @@ def ensemble(
         _require_this(run, wanted)
     base = load(run.config) if run.config.exists() else _config([member_run(run, name) for name in of])
     config = override(base, assignments)
-    if differences(base, config):
-        raise KitError(
-            "knobs that act on stored detections: competition., fusion. or decision.",
-            ", ".join(differences(base, config)), "leave them out: an ensemble trains nothing",
-        )  # fmt: skip
+    require_same_knobs(run, base, config)
     require_weights_that_act(factors, config.fusion)
     _assemble(run, wanted)
     save(config, run.config)

@@ -4,17 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from kit.config import (
-    Config,
-    differences,
-    load,
-    override,
-    save,
-)
+from kit.config import Config, differences, knobs, load, override, save
 from kit.core.errors import KitError
-from kit.runs.folder import (
-    Run,
-)
+from kit.runs.folder import Run
 
 
 def adjust(run: Run, assignments: Sequence[str]) -> None:
@@ -31,12 +23,15 @@ def save_knobs(run: Run, config: Config) -> None:
         save(config, run.config)
 
 
-def require_same_knobs(run: Run, stored: Config, wanted: Config) -> None:
-    """Raise KitError if a knob differs that a run may not change."""
+def require_same_knobs(run: Run, stored: Config, wanted: Config, every_knob: bool = False) -> None:
+    """Raise KitError if a knob differs that a run may not change; with ``every_knob``, if any knob differs."""
     changed = differences(stored, wanted)
+    if every_knob:
+        changed = {key: (stored.get(key), wanted.get(key)) for key in knobs() if stored.get(key) != wanted.get(key)}
     if changed:
         listed = "; ".join(f"{key}: {old} -> {new}" for key, (old, new) in changed.items())
         raise KitError(
-            f"the knobs that run {run.name!r} was started with", listed,
-            f"`invoke train --run {run.name}` goes on with it as it is; another --run NAME starts anew",
+            f"run {run.name!r} to keep its knobs", listed,
+            "leave out the options that change them, or choose another --run NAME; "
+            f"`invoke evaluate --run {run.name} --set ...` may change those of competition., fusion. and decision.",
         )  # fmt: skip

@@ -16,7 +16,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.config import DEFAULT_PRESET, Config, differences, load, override, preset
+from kit.config import DEFAULT_PRESET, Config, load, override, preset
 from kit.core.errors import KitError
 from kit.core.files import make_folder, write_text
 from kit.core.json_files import write_json
@@ -30,6 +30,7 @@ from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
 from kit.kaggle.kernels.script import kernel_script
 from kit.kaggle.kernels.session import RUN_ARCHIVE, state_sha256
 from kit.runs.folder import Run
+from kit.runs.knobs import require_same_knobs
 
 log = logging.getLogger("kit")
 
@@ -71,11 +72,7 @@ def plan(
         stored = load(run.config)
         config = override(preset(preset_name) if preset_name else stored, more)
         config = dataclasses.replace(config, model=stored.model)
-        changed = differences(stored, config)
-        if changed:
-            raise KitError(
-                f"the knobs of run {name}", ", ".join(changed), "leave them out, or choose another --run"
-            )
+        require_same_knobs(run, stored, config)
         checkpoints = sorted(run.folder.glob("**/last.ckpt"))
         continues = checkpoints[0] if checkpoints else None
     else:
