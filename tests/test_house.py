@@ -123,6 +123,13 @@ def test_the_tasks_import_nothing_heavy_at_their_top(path):
         assert library != "kit" or inside[0] in ("core", "tasks"), name
 
 
+def test_listing_the_tasks_loads_no_library():
+    code = (
+        "import sys, tasks; sys.exit(any(m in sys.modules for m in ('numpy', 'pandas', 'rich', 'torch', 'kaggle')))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
 def test_the_list_of_tasks_stays_a_table_of_contents():
     assert len((ROOT / "tasks.py").read_text(encoding="utf-8").splitlines()) <= 60
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import secrets
 import signal
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from kit.runs.folder import Run
 
 INTERRUPTED = 130
+_ID_BYTES = 4
 WORKSPACE = {"workspace": "folder that holds data/, runs/ and submissions/ (default: the current one)"}
 RUN = {"run": "name of a run (default: the run that finished last)"}
 SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
@@ -79,6 +81,11 @@ def chosen_run(workspace: Path, name: str | None) -> Run:
     run = newest_finished(workspace)
     print(f"run {run.name}: the one that finished last")
     return run
+
+
+def new_id() -> str:
+    """The random mark by which an upload is found again on Kaggle."""
+    return secrets.token_hex(_ID_BYTES)
 
 
 def whole_number(flag: str, text: str | None, first: int = 0) -> int | None:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from invoke import Context, Exit
 
-from kit.tasks.command import SET, WORKSPACE, command
+from kit.tasks.command import SET, WORKSPACE, command, new_id
 from kit.tasks.console import confirm
 
 if TYPE_CHECKING:
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     from kit.kaggle.kernels.push import Plan
     from kit.kaggle.kernels.push_log import Push
 
-ID_BYTES = 4
 _PUSHED = {"run": "name of a run that was pushed"}
 
 
@@ -122,4 +120,4 @@ def _confirm_and_push(kernels: Kernels, planned: Plan, again: bool, yes: bool) -
     print("\n".join(planned.lines(hours)))
     require_hours(hours)
     confirm("push it?", yes)
-    return push(kernels, planned, secrets.token_hex(ID_BYTES))
+    return push(kernels, planned, new_id())

@@ -45,7 +45,7 @@ def train(
 
     only = whole_number("--fold", fold)
     trained = train(Path(workspace), run, preset, knobs, progress_bar, tuple(allow or ()), only)
-    if trained is None:
+    if trained is None:  # a further process of the same training: the first one reports
         return
     if trained.finished is None:
         print(f"run {trained.run.name}: fold {fold} is trained; the run is finished when every fold is")

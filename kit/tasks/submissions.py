@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -19,6 +18,7 @@ from kit.tasks.command import (
     chosen_run,
     command,
     kaggle_knobs,
+    new_id,
     whole_number,
     workspace_knobs,
 )
@@ -30,8 +30,6 @@ if TYPE_CHECKING:
     from kit.submission.attempts import Clock, Wire
     from kit.submission.folders import Attempt, Submission
     from kit.submission.upload import Plan
-
-ID_BYTES = 4
 
 
 @command(
@@ -145,7 +143,7 @@ def _confirm_and_send(kaggle: Wire, plan: Plan, knobs: KaggleConfig, yes: bool) 
 
     print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
     confirm("send it?", yes)
-    return upload.send(kaggle, plan, knobs, lambda: secrets.token_hex(ID_BYTES), _clock())
+    return upload.send(kaggle, plan, knobs, new_id, _clock())
 
 
 def _predict(run: Run, message: str | None) -> Submission:
