@@ -44,10 +44,8 @@ class RemoteSubmission:
     ref: int
     submitted_at: datetime.datetime
     description: str
-    file_name: str
     status: str
     public_score: float | None
-    private_score: float | None
     reason: str
 
 
@@ -59,15 +57,6 @@ class Limits:
     total: int
     allowed_now: int
     limited_by_total: bool
-
-
-@dataclass(frozen=True)
-class LeaderboardRow:
-    """A team's best public score."""
-
-    team: str
-    score: float | None
-    submitted_at: datetime.datetime | None
 
 
 def connect(settings: KaggleConfig) -> Kaggle:
@@ -154,16 +143,6 @@ class Kaggle:
             if not new:  # the client drops the token of the next page: an empty or repeated page is the end
                 return sorted(found.values(), key=lambda one: (one.submitted_at, one.ref), reverse=True)
 
-    def leaderboard(self, slug: str) -> list[LeaderboardRow]:
-        """The first page of the public leaderboard, best first."""
-        view = self._client.competition_leaderboard_view
-        shown = self._read(f"to read the leaderboard of {slug}", slug, lambda: view(slug))
-        return [
-            LeaderboardRow(one.team_name, _score(one.score), _utc(one.submission_date))
-            for one in shown or ()
-            if one
-        ]
-
     def _watch(self, work: Work[None], path: Path, track: Track) -> None:
         """Wait for a download as long as it brings bytes, with a step of the bar for every MiB."""
         stall = self._guard.settings.stall_seconds
@@ -207,10 +186,8 @@ def _submission(one: Any) -> RemoteSubmission:
         ref=one.ref,
         submitted_at=_utc(one.date) or datetime.datetime.min.replace(tzinfo=datetime.UTC),
         description=one.description or "",
-        file_name=one.file_name or "",
         status=one.status.name.lower(),
         public_score=_score(one.public_score),
-        private_score=_score(one.private_score),
         reason=one.error_description or "",
     )
 

@@ -97,7 +97,7 @@ class FakeKaggle:
         self.seconds += self.submit_seconds
         ref = 100 + len(self.uploads)
         when = datetime.datetime.fromtimestamp(self.seconds, datetime.UTC)
-        remote = RemoteSubmission(ref, when, text, path.name, "pending", None, None, "")
+        remote = RemoteSubmission(ref, when, text, "pending", None, "")
         self.uploads.append((self.seconds + self.listed_after, remote))
         self.texts.append(text)
         self._step()  # killed, or its answer lost, after the server has it
@@ -471,7 +471,7 @@ def test_an_id_in_somebodys_message_is_not_mistaken_for_the_mark():
     when = datetime.datetime(2027, 1, 15, tzinfo=datetime.UTC)
 
     def remote(text):
-        return RemoteSubmission(5, when, text, "submission.csv", "pending", None, None, "")
+        return RemoteSubmission(5, when, text, "pending", None, "")
 
     assert seen(submission, attempt, [remote("m deadbeef"), remote("m [kit 0008 deadbeef]")]) == attempt
     assert seen(submission, attempt, [remote("m [kit 0007 deadbeef]")]).ref == 5
