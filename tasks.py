@@ -20,6 +20,7 @@ namespace = Collection(
     Collection("kernel", kernel.push, kernel.status, kernel.pull),
     project.demo,
     project.bench,
+    project.knobs,
     project.test,
     project.lint,
 )

@@ -295,7 +295,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training.warmup_epochs": 1.0,
         "training.patience": 6,
     },
-    # Trains from scratch on the synthetic competition in about two minutes on two cores.
+    # Trains from scratch on the synthetic competition in two to four minutes on two cores.
     "demo": {
         "model.detector": "fcos_tiny",
         "model.weights": "none",

@@ -1,4 +1,4 @@
-"""The whole road on the synthetic competition, and the score that its server would give.
+"""Every step on the synthetic competition, and the score that its server would give.
 
 Every step knows whether it was done before, so the same call goes on after a kill.
 """

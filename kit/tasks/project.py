@@ -1,4 +1,4 @@
-"""Tasks for kit itself: its demo, benchmarks, tests and checks."""
+"""Tasks for the kit itself: its demo, its benchmarks, the page of its knobs, its tests."""
 
 from __future__ import annotations
 
@@ -42,6 +42,16 @@ def bench(context: Context, json: str | None = None, only: str | None = None, wo
     """Measure speed against the usual alternatives: one table, also as JSON; under ten minutes."""
     path = Path(json) if json else Path(workspace) / "bench.json"
     _run_module("tests.benchmarks", "--json", str(path.resolve()), *(["--only", only] if only else []))
+
+
+@task
+def knobs(context: Context) -> None:
+    """Write docs/knobs.md from kit/config.py."""
+    from kit.core.files import write_text
+    from kit.core.source_tree import ROOT
+    from kit.reports.knobs_page import knobs_page
+
+    write_text(ROOT / "docs" / "knobs.md", knobs_page())
 
 
 @task(help={"slow": "run the slow tests instead of the fast ones"})

@@ -58,7 +58,7 @@ def shown(rows: Iterable[Row], title: str) -> Table:
 
 
 def markdown(measured_before: Path) -> str:
-    """The README's table, from the JSON of an earlier measurement."""
+    """The table of docs/speed.md, from the JSON of an earlier measurement."""
     found = json.loads(measured_before.read_text(encoding="utf-8"))
     fields = {spec.name for spec in dataclasses.fields(Row)}
     rows = [Row(**{name: value for name, value in row.items() if name in fields}) for row in found["rows"]]
@@ -84,7 +84,9 @@ def main() -> None:
     parser.add_argument("--json", type=Path, default=Path("bench.json"))
     parser.add_argument("--only")
     parser.add_argument("--tiny", action="store_true", help="see that every row comes; its numbers mean nothing")
-    parser.add_argument("--markdown", type=Path, help="measure nothing: print this JSON as the README's table")
+    parser.add_argument(
+        "--markdown", type=Path, help="measure nothing: print this JSON as the table of docs/speed.md"
+    )
     arguments = parser.parse_args()
     if arguments.markdown:
         print(markdown(arguments.markdown))

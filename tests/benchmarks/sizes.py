@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Sizes:
-    """Counts of images, boxes and repetitions; the defaults are those of the table in the README."""
+    """Counts of images, boxes and repetitions; the defaults are those of the table in docs/speed.md."""
 
     size_px: int = 1024
     images: int = 24

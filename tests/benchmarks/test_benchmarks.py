@@ -43,16 +43,15 @@ def test_a_limit_is_read_in_the_rows_own_direction(changed, ratio, reached):
     assert (WHY["fusion"] in row(**changed).verdict) is not reached
 
 
-def test_every_benchmark_says_why_its_limits_are_there_and_stands_in_the_readme():
+def test_every_benchmark_says_why_its_limits_are_there_and_stands_in_the_docs():
     assert set(WHY) == set(BENCHMARKS)
-    readme = (ROOT / "README.md").read_text(encoding="utf-8")
-    section = readme[readme.index("## How it is fast") : readme.index("## The tree")]
+    page = (ROOT / "docs" / "speed.md").read_text(encoding="utf-8")
     for words in (
         "warm cache", "one training epoch", "threshold curve", "five views", "weighted boxes fusion",
         "resamples of the patients", "`invoke validate`", "an image among", "resident memory",
     ):  # fmt: skip
-        assert words in section
-    assert section.count("missed:") == sum(section.count(why) for why in WHY.values())
+        assert words in page
+    assert page.count("missed:") == sum(page.count(why) for why in WHY.values())
 
 
 def test_two_ways_are_timed_in_turn():
