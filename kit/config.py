@@ -14,11 +14,11 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
-from kit.core.errors import KitError, nearest
+from kit.core.errors import KitError, closest_names
 from kit.core.json_files import read_json, write_json
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
-RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # by preference, see kit/choice.py
+RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # by preference, see kit/choosing/selection.py
 DETECTOR_NAMES = (
     "fasterrcnn_resnet50_fpn_v2",
     "fasterrcnn_resnet50_fpn",
@@ -334,7 +334,7 @@ def preset(name: str) -> Config:
         raise KitError(
             "the name of a preset",
             repr(name),
-            f"nearest: {nearest(name, PRESETS)} (--preset {DEFAULT_PRESET})",
+            f"nearest: {closest_names(name, PRESETS)} (--preset {DEFAULT_PRESET})",
         )
     return Config().replace(PRESETS[name])
 
@@ -346,11 +346,11 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise KitError("--set KEY=VALUE", repr(assignment), "write it as --set training.batch_size=2")
-        values[key.strip()] = parse(key.strip(), text.strip())
+        values[key.strip()] = parse_knob(key.strip(), text.strip())
     return config.replace(values)
 
 
-def parse(key: str, text: str) -> Any:
+def parse_knob(key: str, text: str) -> Any:
     """The value of a knob from text, by the type of its default."""
     spec = _spec(key)
     default: Any = spec.default
@@ -406,7 +406,7 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 def _spec(key: str) -> dataclasses.Field[Any]:
     known = knobs()
     if key not in known:
-        raise KitError("the key of a knob", repr(key), f"nearest: {nearest(key, known)}")
+        raise KitError("the key of a knob", repr(key), f"nearest: {closest_names(key, known)}")
     return known[key]
 
 
@@ -436,7 +436,7 @@ def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
         raise KitError(
             f"{key} among {', '.join(choices)} ({doc})",
             repr(wrong[0]),
-            f"nearest: {nearest(wrong[0], choices)}",
+            f"nearest: {closest_names(wrong[0], choices)}",
         )
     if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
         raise KitError(f"{key} to name each of its values once", repr(_as_text(value)), f"the choices: {choices}")

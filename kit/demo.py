@@ -49,7 +49,7 @@ def finished_demo(workspace: Path) -> DemoResult | None:
     return result if submission.exists() and sha256(submission) == result.submission_sha256 else None
 
 
-def clear(workspace: Path) -> None:
+def clear_demo(workspace: Path) -> None:
     """Delete what an earlier demo made. Raises KitError where the folder is no demo's."""
     if not workspace.exists():
         return
@@ -94,12 +94,13 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
         location_prior.Prior.from_dict(report["prior"]), test.mapping, image_sizes(test.pixels.facts), 1.0
     )
 
-    def score(answers: pd.DataFrame) -> float:
-        return average_precision.score(truth, one_box.answers_to_detections(answers), test.image_ids).map50
+    def map50(answers: pd.DataFrame) -> float:
+        detections = one_box.answers_to_detections(answers)
+        return average_precision.score_detections(truth, detections, test.image_ids).map50
 
     result = DemoResult(
-        score=score(pd.read_csv(submission.csv)),
-        prior_score=score(floor),
+        score=map50(pd.read_csv(submission.csv)),
+        prior_score=map50(floor),
         local_score=report["one_box"]["map50"],
         test_images=len(test.image_ids),
         seconds=round(clock() - started, 1),

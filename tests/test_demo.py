@@ -14,7 +14,7 @@ from toy import TOY, copied
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import write_json
-from kit.demo import DemoResult, clear, finished_demo
+from kit.demo import DemoResult, clear_demo, finished_demo
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
@@ -102,14 +102,14 @@ def test_a_result_counts_only_while_its_submission_is_as_it_was_filed(tmp_path):
 
 def test_a_fresh_demo_clears_what_a_killed_one_had_begun(tmp_path):
     (tmp_path / "demo" / ".phantoms.partial" / "train").mkdir(parents=True)
-    clear(tmp_path / "demo")
+    clear_demo(tmp_path / "demo")
     assert list(tmp_path.iterdir()) == []
 
 
 def test_a_fresh_demo_deletes_only_a_demos_folder(tmp_path):
-    clear(tmp_path / "nothing")
+    clear_demo(tmp_path / "nothing")
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("x")
     with pytest.raises(KitError, match="--workspace"):
-        clear(tmp_path / "mine")
+        clear_demo(tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.txt").exists()

@@ -15,14 +15,14 @@ from kit.boxes.geometry import CORNERS, iou_pairs
 
 
 @dataclass(frozen=True)
-class Nearest:
+class NearestTrueBox:
     """For each detection the row of the true box that it overlaps most (-1 for none), and the overlap, 0..1."""
 
     truth: Int64[np.ndarray, " n"]
     iou: Float64[np.ndarray, " n"]
 
 
-def nearest(truth: pd.DataFrame, detections: pd.DataFrame) -> tuple[Nearest, Nearest]:
+def nearest_true_boxes(truth: pd.DataFrame, detections: pd.DataFrame) -> tuple[NearestTrueBox, NearestTrueBox]:
     """The nearest true box of the own class and of the other classes; rows are counted from 0.
 
     Both tables have image_id, corners and label; detections on images without truth have no neighbour. Of
@@ -44,17 +44,17 @@ def nearest(truth: pd.DataFrame, detections: pd.DataFrame) -> tuple[Nearest, Nea
 
 def hits_alone(truth: pd.DataFrame, detections: pd.DataFrame, iou: float) -> Bool[np.ndarray, " n"]:
     """Which detections would be right as the only box of their image: a box of their class at ``iou`` or more."""
-    own, _ = nearest(truth, detections)
+    own, _ = nearest_true_boxes(truth, detections)
     return own.iou >= iou
 
 
 def _best(
     row: Int64[np.ndarray, " p"], true: Int64[np.ndarray, " p"], iou: Float64[np.ndarray, " p"], count: int
-) -> Nearest:
+) -> NearestTrueBox:
     best, overlap = np.full(count, -1), np.zeros(count)
     order = np.lexsort((true, iou, row))
     order = order[iou[order] > 0]
     # Of several assignments to one place the last stays: the largest overlap.
     best[row[order]] = true[order]
     overlap[row[order]] = iou[order]
-    return Nearest(best, overlap)
+    return NearestTrueBox(best, overlap)

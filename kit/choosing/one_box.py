@@ -84,7 +84,7 @@ def prior_answers(prior: Prior, mapping: pd.DataFrame, sizes: Sizes, confidence:
     return decide(nothing, mapping, prior, sizes, fallback_confidence=confidence).table
 
 
-def pseudo_mapping(truth: pd.DataFrame, repeats: bool) -> pd.DataFrame:
+def validation_mapping(truth: pd.DataFrame, repeats: bool) -> pd.DataFrame:
     """Validation images as the test asks for them: ID (from 1) and image_id, sorted by image_id.
 
     One ID for each image with exactly one true box; where the competition's own mapping ``repeats`` images,
@@ -102,7 +102,7 @@ def one_box_truth(truth: pd.DataFrame, mapping: pd.DataFrame) -> pd.DataFrame:
 
 
 def answers_to_detections(table: pd.DataFrame) -> pd.DataFrame:
-    """Answers as the table that ``evaluation.score`` judges: the confidence is the score."""
+    """Answers as the table that ``score_detections`` takes: the confidence is the score."""
     return table.rename(columns={"confidence": "score"})[SCORED_COLUMNS]
 
 

@@ -19,14 +19,13 @@ from kit.choosing import calibration
 from kit.choosing.calibration import Calibration
 from kit.config import RULE_NAMES
 from kit.metrics.average_precision import MATCH_IOU, Matches, match
-from kit.metrics.bootstrap import Intervals, difference
+from kit.metrics.bootstrap import Intervals, paired_difference
 
-RULES = RULE_NAMES
 CROSS_FITS = 5
 
 
 @dataclass(frozen=True)
-class Rule:
+class SelectionRule:
     """``score``: the highest score. ``calibrated``: the highest p(true positive). ``calibrated-frequency``: the
     highest p over the class's share of the true boxes, since the score is a mean over classes and a hit in a
     rare one counts more. The confidence is the score, or p.
@@ -37,8 +36,8 @@ class Rule:
     frequency: Mapping[str, float]
 
     def __post_init__(self) -> None:
-        if self.name not in RULES:
-            raise ValueError(f"a rule is one of {', '.join(RULES)}, not {self.name!r}")
+        if self.name not in RULE_NAMES:
+            raise ValueError(f"a rule is one of {', '.join(RULE_NAMES)}, not {self.name!r}")
 
     def judge(self, candidates: pd.DataFrame, sizes: Sizes) -> pd.DataFrame:
         """The candidates (image_id, corners, score, label, agreement) with their confidence and value."""
@@ -61,16 +60,16 @@ class Rule:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Rule:
+    def from_dict(cls, content: Mapping[str, Any]) -> SelectionRule:
         """The inverse of ``to_dict``, exactly."""
         learned = content["calibration"]
         return cls(content["name"], learned and Calibration.from_dict(learned), dict(content["frequency"]))
 
 
-SCORE = Rule("score", None, {})
+SCORE = SelectionRule("score", None, {})
 
 
-def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> dict[str, Rule]:
+def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> dict[str, SelectionRule]:
     """All rules, learned from the images that ``truth`` (image_id, corners, label) has boxes on.
 
     A candidate is right if it would be a hit as the only box of its image. Candidates of other images are
@@ -81,13 +80,13 @@ def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> di
     shares = truth["label"].value_counts(normalize=True).sort_index()
     frequency = {str(label): float(share) for label, share in shares.items()} if learned else {}
     return {
-        "calibrated-frequency": Rule("calibrated-frequency", learned, frequency),
-        "calibrated": Rule("calibrated", learned, {}),
+        "calibrated-frequency": SelectionRule("calibrated-frequency", learned, frequency),
+        "calibrated": SelectionRule("calibrated", learned, {}),
         "score": SCORE,
     }
 
 
-def cross_judged(
+def judge_out_of_fold(
     candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes, groups: Mapping[str, int]
 ) -> dict[str, pd.DataFrame]:
     """By rule, the candidates as rules judge them that never saw their group; ``groups`` numbers every image."""
@@ -98,7 +97,7 @@ def cross_judged(
         rules = fit_rules(candidates[of_candidate != group], truth[of_truth != group], sizes)
         own = candidates[of_candidate == group]
         parts.append({name: rule.judge(own, sizes) for name, rule in rules.items()})
-    return {name: pd.concat([part[name] for part in parts]).sort_index() for name in RULES}
+    return {name: pd.concat([part[name] for part in parts]).sort_index() for name in RULE_NAMES}
 
 
 def patient_groups(
@@ -127,7 +126,7 @@ def patient_groups(
     return groups
 
 
-def preferred(
+def choose_rule(
     answered: Mapping[str, Matches], patients: Mapping[str, str], seed: int
 ) -> tuple[str, dict[tuple[str, str], Intervals]]:
     """The rule to use, and the paired differences (first rule minus second) that decided it.
@@ -139,15 +138,15 @@ def preferred(
     rule's matched answers on the same images.
     """
     differences = {
-        (rule, other): difference(answered[rule], answered[other], patients, seed)
-        for place, rule in enumerate(RULES)
-        for other in RULES[place + 1 :]
+        (rule, other): paired_difference(answered[rule], answered[other], patients, seed)
+        for place, rule in enumerate(RULE_NAMES)
+        for other in RULE_NAMES[place + 1 :]
     }
     highs = {pair: found.overall.high for pair, found in differences.items()}
     if any(np.isnan(high) for high in highs.values()):
         return "score", differences
     lost = {rule for (rule, _), high in highs.items() if high < 0}
-    return next(rule for rule in RULES if rule not in lost), differences
+    return next(rule for rule in RULE_NAMES if rule not in lost), differences
 
 
 def oracle(judged: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:

@@ -35,7 +35,7 @@ def first_few(items: Iterable[object], count: int = 5, separator: str = ", ") ->
     return separator.join(texts[:count] + more)
 
 
-def nearest(word: str, known: Iterable[str], count: int = 3) -> str:
+def closest_names(word: str, known: Iterable[str], count: int = 3) -> str:
     """The known words nearest to a mistyped one, whatever their case; some of them where none is near."""
     names = {name.lower(): name for name in sorted(known)}
     close = difflib.get_close_matches(word.lower(), names, n=count, cutoff=0.5)

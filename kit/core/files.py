@@ -31,7 +31,7 @@ def replacing(path: Path) -> Iterator[Path]:
         handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.", suffix=PARTIAL_SUFFIX)
         os.close(handle)
     except OSError as error:
-        raise _refused(path, error) from error
+        raise write_error(path, error) from error
     partial = Path(name)
     try:
         yield partial
@@ -40,23 +40,23 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.chmod(0o666 & ~_umask())
         partial.replace(path)
     except OSError as error:
-        raise _refused(path, error, _size(partial)) from error
+        raise write_error(path, error, _size(partial)) from error
     finally:
         partial.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
-def writing(path: Path) -> Iterator[None]:
+def explaining_write_errors(path: Path) -> Iterator[None]:
     """Turn what the system refuses here (disk full, read-only folder) into a KitError that names ``path``."""
     try:
         yield
     except OSError as error:
-        raise _refused(path, error) from error
+        raise write_error(path, error) from error
 
 
 def make_folder(path: Path) -> Path:
     """The folder, made where it is missing. Raises KitError where the system refuses or a file is in its place."""
-    with writing(path):
+    with explaining_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
@@ -76,7 +76,7 @@ def sha256(path: Path) -> str:
     return digest.hexdigest()
 
 
-def require_room(folder: Path, needed_bytes: int, what: str) -> None:
+def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
     """Raises KitError where the disk of a folder has less than that left; ``what`` says what for."""
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
@@ -100,7 +100,8 @@ def remove_partials(folder: Path) -> None:
             path.unlink(missing_ok=True)
 
 
-def _refused(path: Path, error: OSError, written_bytes: int = 0) -> KitError:
+def write_error(path: Path, error: OSError, written_bytes: int = 0) -> KitError:
+    """The KitError for a refusal of the system to write ``path``, with the space that is left there."""
     needed = f"it needs more than {written_bytes / 2**20:.1f} MiB, " if written_bytes else ""
     return KitError(
         f"to write {path}",

@@ -10,7 +10,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from kit.core.errors import KitError
-from kit.core.files import _refused, make_folder, remove_partials, write_text
+from kit.core.files import make_folder, remove_partials, write_error, write_text
 
 
 @contextlib.contextmanager
@@ -26,7 +26,7 @@ def locked(path: Path, seconds: float = -1) -> Iterator[None]:
     except Timeout:
         raise
     except OSError as error:
-        raise _refused(path, error) from error
+        raise write_error(path, error) from error
     try:
         yield
     finally:

@@ -28,7 +28,7 @@ def git_state() -> dict[str, Any]:
         return {}
 
 
-def packed() -> bytes:
+def pack_source() -> bytes:
     """A zip of the package and its verbs, as they are now. Raises KitError where the kit is no checkout."""
     files = [*_packaged(), ROOT / "tasks.py"]
     _require(files[-1])

@@ -21,7 +21,7 @@ import numpy as np
 from jaxtyping import Int64
 
 from kit.core.errors import KitError
-from kit.core.files import make_folder, remove_partials, replacing, require_room
+from kit.core.files import make_folder, remove_partials, replacing, require_free_space
 from kit.core.json_files import fingerprint, read_json, read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
@@ -218,4 +218,4 @@ def _check_room(total_bytes: int, cache: Path, max_gib: float) -> None:
             f"{total_bytes / _GIB:.1f} GiB of decoded pixels",
             f"--set data.cache_max_gib={np.ceil(total_bytes / _GIB):.0f}, if the disk has room",
         )
-    require_room(cache, total_bytes, f"room for the pixel cache in {cache}")
+    require_free_space(cache, total_bytes, f"room for the pixel cache in {cache}")

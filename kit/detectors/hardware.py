@@ -19,7 +19,7 @@ _GONE = ("gloo", "nccl", "connection reset by peer", "connection closed by peer"
 _SHOWN_LETTERS = 200
 
 
-def devices(config: Config) -> int:
+def process_count(config: Config) -> int:
     """How many processes train on this machine."""
     gpus = torch.cuda.device_count() if config.trainer.accelerator != "cpu" else 0
     if config.trainer.accelerator == "gpu" and not gpus:
@@ -27,19 +27,19 @@ def devices(config: Config) -> int:
     return config.trainer.devices if config.trainer.devices > 0 else max(1, gpus)
 
 
-def on_gpu(config: Config) -> bool:
+def uses_gpu(config: Config) -> bool:
     """Whether there is a GPU and it is wanted."""
     return torch.cuda.is_available() and config.trainer.accelerator != "cpu"
 
 
-def precision(config: Config) -> Any:
+def lightning_precision(config: Config) -> Any:
     """Lightning's name of the precision that is configured."""
     names = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
-    return names.get(config.training.precision, "16-mixed" if on_gpu(config) else "32-true")
+    return names.get(config.training.precision, "16-mixed" if uses_gpu(config) else "32-true")
 
 
 @contextlib.contextmanager
-def in_words(batch_size: int, image_size_px: int, knob: str) -> Iterator[None]:
+def explain_failures(batch_size: int, image_size_px: int, knob: str) -> Iterator[None]:
     """Around the network's work: KitError where a batch does not fit (``knob``), a process or a file is gone."""
     try:
         yield

@@ -67,7 +67,7 @@ class NoResize(GeneralizedRCNNTransform):
 def build(config: ModelConfig, classes: int) -> nn.Module:
     """The detector for ``classes`` findings with random weights, its floors and norm layers as configured.
 
-    Labels are 1..classes; 0 is background. ``config`` is one that ``resolved`` has named the norms of.
+    Labels are 1..classes; 0 is background. ``config`` names its norms: see ``weights.resolve_norms``.
     """
     model: Any = DETECTORS[config.detector].build(config, classes + 1)
     old = model.transform

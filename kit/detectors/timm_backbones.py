@@ -20,7 +20,7 @@ from torchvision.models.detection.retinanet import RetinaNetHead
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
-from kit.core.errors import KitError, nearest, reason
+from kit.core.errors import KitError, closest_names, reason
 
 KINDS = ("fasterrcnn", "retinanet", "fcos")
 GROUPS = 32  # of the group norms in the heads: the pyramid's channels are a multiple of it
@@ -95,7 +95,7 @@ def freeze_norms(body: nn.Module) -> None:
     _timm().layers.freeze_batch_norm_2d(body)
 
 
-def pretrained(name: str) -> Mapping[str, Tensor]:
+def pretrained_weights(name: str) -> Mapping[str, Tensor]:
     """The weights that timm has for the network, as its features take them. Raises KitError without a network."""
     body = _body(name)
     source = _weights_of(body)
@@ -112,7 +112,7 @@ def pretrained(name: str) -> Mapping[str, Tensor]:
         ) from error  # fmt: skip
 
 
-def from_file(name: str, weights: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
+def convert_classifier_weights(name: str, weights: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
     """A classifier's weights, as timm publishes them for the network, as its features take them.
 
     Raises KitError where fewer than half of the features' tensors come from there.
@@ -137,7 +137,7 @@ def _body(name: str) -> nn.Module:
     timm = _timm()
     if not timm.is_model(name):
         raise KitError("model.backbone to be the name of a timm model", repr(name),
-                       f"nearest: {nearest(name, timm.list_models())}")  # fmt: skip
+                       f"nearest: {closest_names(name, timm.list_models())}")  # fmt: skip
     try:
         body: nn.Module = timm.create_model(name, features_only=True, pretrained=False)
         body.eval()

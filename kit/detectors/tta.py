@@ -41,12 +41,6 @@ class View:
             shown = levels[shown]
         return np.ascontiguousarray(shown)
 
-    def apply_boxes(self, boxes: Boxes, width_px: int, height_px: int, image_size_px: int) -> Boxes:
-        """Boxes (n, 4) of an original of that size, in the pixels of this view."""
-        shown_width, shown_height = fitted_size(width_px, height_px, self.size_px(image_size_px))
-        shown = geometry.scale(boxes, shown_width / width_px, shown_height / height_px)
-        return geometry.flip_horizontally(shown, shown_width) if self.flip else shown
-
     def invert(self, boxes: Boxes, width_px: int, height_px: int, image_size_px: int) -> Boxes:
         """Boxes (n, 4) in the pixels of this view, back in the original of that size."""
         shown_width, shown_height = fitted_size(width_px, height_px, self.size_px(image_size_px))

@@ -22,7 +22,7 @@ from kit.detectors.networks import DETECTORS, TORCH_EPS
 _CHECK_WEIGHTS = "check model.weights: coco, imagenet, none or the path of a weights file"
 
 
-def resolved(config: ModelConfig) -> ModelConfig:
+def resolve_norms(config: ModelConfig) -> ModelConfig:
     """The same configuration with ``norm`` and ``norm_eps`` named where they were left to the weights.
 
     Raises KitError where they stand in a file that cannot be read.
@@ -54,14 +54,14 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
         return []
     family = DETECTORS[config.detector]
     if config.weights == "imagenet" and config.backbone:
-        return _load_body(model, timm_backbones.pretrained(config.backbone), "the ImageNet weights")
+        return _load_body(model, timm_backbones.pretrained_weights(config.backbone), "the ImageNet weights")
     if config.weights == "imagenet":
         return _load_backbone(model, _downloaded(family.imagenet, config))
     if config.weights == "coco":
         return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
     weights = _state_dict(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
     if config.backbone and not any(name.startswith("backbone.") for name in weights):
-        of_body = timm_backbones.from_file(config.backbone, weights, config.weights)
+        of_body = timm_backbones.convert_classifier_weights(config.backbone, weights, config.weights)
         return _load_body(model, of_body, config.weights)
     return _load_fitting(model, weights, config.weights)
 

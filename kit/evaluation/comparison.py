@@ -18,7 +18,7 @@ from kit.evaluation.held_out import HeldOut, score_held_out
 from kit.evaluation.report import current_report
 from kit.metrics import average_precision
 from kit.metrics.average_precision import Matches
-from kit.metrics.bootstrap import Interval, Intervals, difference
+from kit.metrics.bootstrap import Interval, Intervals, paired_difference
 from kit.reports import comparison_charts, figures
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split
@@ -52,7 +52,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
     seed = ours.config.training.seed
 
     def part(first: Matches, second: Matches) -> dict[str, Any]:
-        found = difference(first, second, ours.patients, seed)
+        found = paired_difference(first, second, ours.patients, seed)
         scores = {
             run.name: average_precision.mean_average_precision(each)
             for run, each in zip((a, b), (first, second), strict=True)

@@ -12,8 +12,8 @@ import numpy as np
 import pandas as pd
 
 from kit.choosing import location_prior, one_box
-from kit.choosing.one_box import Decision, answers_to_detections, decide, pseudo_mapping
-from kit.choosing.selection import cross_judged, oracle, patient_groups, shuffled
+from kit.choosing.one_box import Decision, answers_to_detections, decide, validation_mapping
+from kit.choosing.selection import judge_out_of_fold, oracle, patient_groups, shuffled
 from kit.config import Config, load
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
@@ -88,7 +88,7 @@ def score_held_out(run: Run, track: Track = silent) -> HeldOut:
             "restore the file, or delete it: `invoke train` makes it anew",
         )
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
-    mapping = pseudo_mapping(truth, repeats=asks_twice(run.workspace))
+    mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
     one_box_truth = one_box.one_box_truth(truth, mapping)
     people = patients(split.validation, config.data.patient_pattern)
     groups = split.fold_of
@@ -96,7 +96,7 @@ def score_held_out(run: Run, track: Track = silent) -> HeldOut:
         together = split_groups(data, split.validation, config.data)
         groups = patient_groups(one_box_truth, split.validation, together, config.training.seed)
     sizes = image_sizes(data.pixels.facts)
-    judged = cross_judged(candidates, one_box_truth, sizes, groups)
+    judged = judge_out_of_fold(candidates, one_box_truth, sizes, groups)
     priors = out_of_fold_priors(data.annotations, split, sizes)
     return HeldOut(
         run, config, split, data, truth, candidates, mapping, one_box_truth, judged, priors, sizes, people

@@ -14,7 +14,7 @@ import pandas as pd
 from kit.boxes.fusion import weighted_boxes_fusion
 from kit.boxes.geometry import Sizes
 from kit.choosing import location_prior, one_box
-from kit.choosing.selection import Rule
+from kit.choosing.selection import SelectionRule
 from kit.config import (
     FusionConfig,
     load,
@@ -44,7 +44,7 @@ def candidates_for_test(
     detections: pd.DataFrame,
     members: Sequence[Member],
     config: FusionConfig,
-    rule: Rule,
+    rule: SelectionRule,
     sizes: Sizes,
     threshold: float = 0.0,
 ) -> pd.DataFrame:
@@ -58,7 +58,7 @@ def candidates_for_test(
     return joined(judged, rule, config.iou)
 
 
-def joined(judged: Sequence[pd.DataFrame], rule: Rule, iou: float) -> pd.DataFrame:
+def joined(judged: Sequence[pd.DataFrame], rule: SelectionRule, iou: float) -> pd.DataFrame:
     """The folds' judged candidates as one list: overlapping boxes of a class averaged, the rule's value anew.
 
     All folds have the same weight. A box that each of some folds found once gets the sum of their confidences
@@ -95,7 +95,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
         detections(run, data, track),
         members(run),
         config.fusion,
-        Rule.from_dict(report["decision"]["rule"]),
+        SelectionRule.from_dict(report["decision"]["rule"]),
         sizes,
         report["threshold"]["applied"],
     )

@@ -18,8 +18,8 @@ import pandas as pd
 import kit
 from kit.choosing import location_prior
 from kit.choosing.one_box import Decision, answers_to_detections
-from kit.choosing.selection import RULES, Rule, fit_rules, preferred
-from kit.config import Config, load
+from kit.choosing.selection import SelectionRule, choose_rule, fit_rules
+from kit.config import RULE_NAMES, Config, load
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import read_json, without_nan, write_json
@@ -27,7 +27,7 @@ from kit.core.progress import Track, silent
 from kit.data.competition import has_test, patients
 from kit.evaluation.held_out import HeldOut, oracle_map50, random_choice_map50, score_held_out
 from kit.metrics import average_precision, bootstrap
-from kit.metrics.error_analysis import losses
+from kit.metrics.error_analysis import analyse_errors
 from kit.reports import run_report
 from kit.runs.detections import held_out_detections
 from kit.runs.ensemble import refresh
@@ -73,7 +73,7 @@ def _evaluated(run: Run, track: Track) -> dict[str, Any]:
 
     def one_box(answers: Decision) -> average_precision.Scores:
         found = answers_to_detections(answers.table)
-        return average_precision.score(held.one_box_truth, found, set(held.mapping["image_id"]))
+        return average_precision.score_detections(held.one_box_truth, found, set(held.mapping["image_id"]))
 
     many_curve = average_precision.threshold_curve(truth, held.candidates, split.validation, THRESHOLDS)
     curve = [
@@ -82,12 +82,12 @@ def _evaluated(run: Run, track: Track) -> dict[str, Any]:
     ]
     applied = _applied_threshold(held, chosen)
     answers = held.answers(judged, applied)
-    one, many = one_box(answers), average_precision.score(truth, held.candidates, split.validation)
+    one, many = one_box(answers), average_precision.score_detections(truth, held.candidates, split.validation)
     floor = one_box(held.answers(judged.iloc[:0]))
     one_matches, many_matches = held.one_box(answers), held.many_box()
     one_interval = bootstrap.map_intervals(one_matches, held.patients, seed)
     many_interval = bootstrap.map_intervals(many_matches, held.patients, seed)
-    expected = bootstrap.expected_on(one_matches, _test_images(run.workspace, config), seed)
+    expected = bootstrap.expected_score(one_matches, _test_images(run.workspace, config), seed)
     detections = answers_to_detections(answers.table)
     report = {
         "run": run.name,
@@ -125,8 +125,10 @@ def _evaluated(run: Run, track: Track) -> dict[str, Any]:
             for label, part in many.per_class.items()
         },
         "losses": {
-            "many_box": dataclasses.asdict(losses(truth, held.candidates, split.validation)),
-            "one_box": dataclasses.asdict(losses(held.one_box_truth, detections, set(held.mapping["image_id"]))),
+            "many_box": dataclasses.asdict(analyse_errors(truth, held.candidates, split.validation)),
+            "one_box": dataclasses.asdict(
+                analyse_errors(held.one_box_truth, detections, set(held.mapping["image_id"]))
+            ),
         },
         "threshold": {
             "best": _best(curve, "map50"),
@@ -160,7 +162,7 @@ def _made_from(run: Run, config: Config) -> dict[str, Any]:
 
 def _is_usable(report: Mapping[str, Any]) -> bool:
     """Whether ``predict`` finds what it wants; what is missing raises KeyError and the like."""
-    Rule.from_dict(report["decision"]["rule"])
+    SelectionRule.from_dict(report["decision"]["rule"])
     location_prior.Prior.from_dict(report["prior"])
     found = [report["one_box"][name] for name in ("map50", "low", "high")]
     found += [report["expected_on_leaderboard"][name] for name in ("mean", "low", "high")]
@@ -188,8 +190,8 @@ def in_loop(history: pd.DataFrame, epoch: int) -> dict[str, Any]:
 def _rules(held: HeldOut) -> tuple[dict[str, Any], str]:
     """Every rule's one-box mAP with its interval and its paired differences, and the rule to use."""
     seed, wanted = held.config.training.seed, held.config.decision.rule
-    matched = {rule: held.one_box(held.answers(held.judged[rule])) for rule in RULES}
-    best, differences = preferred(matched, held.patients, seed)
+    matched = {rule: held.one_box(held.answers(held.judged[rule])) for rule in RULE_NAMES}
+    best, differences = choose_rule(matched, held.patients, seed)
     table: dict[str, Any] = {}
     for rule, matches in matched.items():
         overall = bootstrap.map_intervals(matches, held.patients, seed).overall
@@ -208,7 +210,7 @@ def _applied_threshold(held: HeldOut, rule: str) -> float:
     if not wanted:
         return 0.0
     before, after = (held.one_box(held.answers(held.judged[rule], at)) for at in (0.0, wanted))
-    gain = bootstrap.difference(after, before, held.patients, held.config.training.seed)
+    gain = bootstrap.paired_difference(after, before, held.patients, held.config.training.seed)
     return wanted if gain.overall.low > 0 else 0.0
 
 

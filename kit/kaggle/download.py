@@ -16,7 +16,7 @@ from typing import Any
 
 from kit.config import Config
 from kit.core.errors import KitError, first_few
-from kit.core.files import make_folder, remove_partials, require_room, sha256, writing
+from kit.core.files import explaining_write_errors, make_folder, remove_partials, require_free_space, sha256
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import exclusive
 from kit.core.progress import Track, silent
@@ -61,7 +61,7 @@ def download(
     Raises KitError for all that goes wrong, TableError for tables that the schemas refuse.
     """
     data = make_folder(workspace / "data")
-    with writing(data), exclusive(data / _LOCK, f"one download at a time into {data}"):
+    with explaining_write_errors(data), exclusive(data / _LOCK, f"one download at a time into {data}"):
         return _download(data, config, _slug(competition, workspace, config), force, track)
 
 
@@ -97,7 +97,7 @@ def _download(data: Path, config: Config, slug: str, force: bool, track: Track) 
     (data / NAME).unlink(missing_ok=True)
     _move_in(data, work, unpacked)
     marked = _mark_unpacked(data, config, unpacked)
-    with writing(work):
+    with explaining_write_errors(work):
         shutil.rmtree(work)
     return marked, False
 
@@ -140,7 +140,7 @@ def _move_in(data: Path, work: Path, unpacked: _Unpacked) -> None:
     if taken:
         raise _overwriting(data, taken)
     old = make_folder(work / _OLD)
-    with writing(data):
+    with explaining_write_errors(data):
         for name in reversed(leaving):
             if _there(data / name):
                 (data / name).rename(old / name)
@@ -152,7 +152,7 @@ def _discard(data: Path, work: Path, unpacked: _Unpacked) -> None:
     """Take away files of an archive that were moved in and then refused by the schemas."""
     _require_untouched(data, unpacked.files, unpacked.table_sha256)
     old = make_folder(work / _OLD)
-    with writing(data):
+    with explaining_write_errors(data):
         for name in reversed(_tops(unpacked.files)):
             if _there(data / name):
                 shutil.rmtree(old / name, ignore_errors=True)  # what the archive had replaced
@@ -187,7 +187,7 @@ def _link(data: Path, mounted: Path, config: Config, slug: str) -> DownloadRecor
     by_hand = [name for name in _present(data) if name not in ours]
     if by_hand:
         raise _overwriting(data, by_hand)
-    with writing(data):
+    with explaining_write_errors(data):
         for name in COMPETITION_FILES:
             if name not in ours and (mounted / name).exists():
                 (data / name).symlink_to(mounted / name)
@@ -249,7 +249,7 @@ def _require_room(work: Path, listed: Mapping[str, int]) -> None:
     """The archive is hardly smaller than its files: radiographs are compressed already."""
     there = sum(size for name, size in _sizes(work.parent, [work.name]).items() if _OLD not in name.split("/"))
     needed = 2 * sum(listed.values()) - there
-    require_room(work, needed, f"more room for the archive and its files in {work.parent}")
+    require_free_space(work, needed, f"more room for the archive and its files in {work.parent}")
 
 
 def _overwriting(data: Path, names: Iterable[str]) -> KitError:

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from kit.core.errors import KitError
-from kit.core.files import make_folder, writing
+from kit.core.files import explaining_write_errors, make_folder
 from kit.core.progress import Track, silent
 
 _ENCRYPTED = 0x1
@@ -52,7 +52,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, track: Track = silent) 
             for entry in track(entries, "unpack", len(entries)):
                 goal = folder / entry.filename
                 make_folder(goal.parent)
-                with opened.open(entry) as source, writing(goal), goal.open("xb") as file:
+                with opened.open(entry) as source, explaining_write_errors(goal), goal.open("xb") as file:
                     shutil.copyfileobj(source, file, _BLOCK_BYTES)
                 if goal.stat().st_size != entry.file_size:  # its checksum holds, its stated size does not
                     raise zipfile.BadZipFile(f"{entry.filename!r} is shorter than it says")

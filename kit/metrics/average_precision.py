@@ -71,7 +71,7 @@ class Scores:
     images: int
 
 
-def score(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]) -> Scores:
+def score_detections(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]) -> Scores:
     """Score ``detections`` (image_id, corners, score, label) against ``truth`` (image_id, corners, label).
 
     ``image_ids`` names every evaluated image, also those without truth or detections; a row on another

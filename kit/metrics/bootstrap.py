@@ -57,7 +57,7 @@ def map_intervals(
 ) -> Intervals:
     """The mAP at IoU .5 and each class's AP with their 95% percentile bootstrap intervals, by patient.
 
-    ``patients`` names the patient of every image. The values are those of ``evaluation.score`` on all images.
+    ``patients`` names the patient of every image. The values are those of ``score_detections`` on all images.
     The intervals cover the chance of these patients, not that of the training. Source: Efron and Tibshirani,
     An introduction to the bootstrap (1993), chapter 13.
     """
@@ -65,7 +65,7 @@ def map_intervals(
     return _intervals(_values(matches), resampled(matches, person, counts))
 
 
-def difference(
+def paired_difference(
     first: Matches, second: Matches, patients: Mapping[str, str], seed: int, resamples: int = RESAMPLES
 ) -> Intervals:
     """``first`` minus ``second``, both on the same resamples: the interval of a paired difference.
@@ -83,7 +83,7 @@ def difference(
     )
 
 
-def expected_on(matches: Matches, images: int, seed: int, draws: int = DRAWS) -> Expected:
+def expected_score(matches: Matches, images: int, seed: int, draws: int = DRAWS) -> Expected:
     """The mAP on ``images`` images drawn from these, ``draws`` times.
 
     Without replacement where there are at least twice as many, else with. The level itself moves with the

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Int64
 
-from kit.boxes.nearest_truth import nearest
+from kit.boxes.nearest_truth import nearest_true_boxes
 from kit.metrics.average_precision import MATCH_IOU, Matches, average_precision, match, mean_average_precision
 
 # Below this overlap a box is not a misplaced one but another thing (TIDE's background threshold).
@@ -22,7 +22,7 @@ CAUSES = ("wrong class", "wrong place", "duplicate", "background", "missed")
 
 
 @dataclass(frozen=True)
-class Loss:
+class ErrorCause:
     """A cause: how many detections (or missed boxes) have it, and the mAP that its repair alone would bring."""
 
     count: int
@@ -30,16 +30,16 @@ class Loss:
 
 
 @dataclass(frozen=True)
-class Losses:
+class ErrorAnalysis:
     """The score, how many of how many boxes were found, and every cause of ``CAUSES`` in that order."""
 
     map50: float
     boxes: int
     found: int
-    causes: dict[str, Loss]
+    causes: dict[str, ErrorCause]
 
 
-def losses(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]) -> Losses:
+def analyse_errors(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]) -> ErrorAnalysis:
     """Split what ``detections`` (image_id, corners, score, label) lose against ``truth``.
 
     A detection that is no hit has the first cause that fits:
@@ -65,8 +65,8 @@ def losses(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[st
     score = mean_average_precision(matches)
     counts = {cause: int((judged.cause == cause).sum()) for cause in CAUSES} | {"missed": int(missed.sum())}
     gains = {cause: _repaired(judged, truth["label"], free, missed, cause) - score for cause in CAUSES}
-    causes = {cause: Loss(counts[cause], gains[cause]) for cause in CAUSES}
-    return Losses(score, len(truth), int((~free).sum()), causes)
+    causes = {cause: ErrorCause(counts[cause], gains[cause]) for cause in CAUSES}
+    return ErrorAnalysis(score, len(truth), int((~free).sum()), causes)
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class _Judged:
 
 
 def _judged(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> _Judged:
-    own, other = nearest(truth, detections)
+    own, other = nearest_true_boxes(truth, detections)
     parts = list(matches.classes.values())
     nothing = np.zeros(0, dtype=np.int64)
     rows, taken, scores = (

@@ -12,7 +12,7 @@ import pandas as pd
 
 from kit import __version__
 from kit.config import Config
-from kit.core.errors import KitError, nearest
+from kit.core.errors import KitError, closest_names
 from kit.core.files import sha256
 from kit.core.json_files import fingerprint, read_record, write_json
 from kit.core.locks import alone_in
@@ -117,7 +117,7 @@ def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
     unknown = [name for name in allowed if name not in CHECKS]
     if unknown:
         raise KitError(
-            "the name of a check after --allow", repr(unknown[0]), f"nearest: {nearest(unknown[0], CHECKS)}"
+            "the name of a check after --allow", repr(unknown[0]), f"nearest: {closest_names(unknown[0], CHECKS)}"
         )
     faults = [one for one in audit.findings if one.level == FAULT and one.check not in allowed]
     if faults:

@@ -29,8 +29,8 @@ from kit.schemas.coco import coco_cells
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
 from kit.schemas.detections import DETECTION_COLUMNS
 from kit.schemas.image_headers import ImageFacts
-from kit.schemas.row_checks import AREA, IMAGE_RULES, INSIDE, PLAIN_VIEW, Rule, broken_rules, clipped
-from kit.schemas.tables import finish, parsed, with_facts
+from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
+from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
 
 KEPT = "adopted"  # in place of which weights were kept
 _NEEDED = ("image_id", *CORNERS, "score", "label")
@@ -105,14 +105,14 @@ def read_foreign(path: Path, data: TrainingData, test: TestData | None, held: Se
         header = f"the columns {','.join(_NEEDED)} and, if wanted, {','.join(_OPTIONAL)}"
         raise TableError(path, [Fault(path, cells.header_line, ",".join(cells.header), header)], _DO)
     raw = cells.table.assign(**{name: value for name, value in _OPTIONAL.items() if name not in cells.table})
-    table, faults = parsed(cells, raw, ("image_id", "label", "view"), (*CORNERS, "score"), ("fold",))
+    table, faults = parse_numbers(cells, raw, ("image_id", "label", "view"), (*CORNERS, "score"), ("fold",))
     testing: Mapping[str, ImageFacts] = test.pixels.facts if test else {}
-    table = with_facts(table, {**data.pixels.facts, **testing})
-    faults += broken_rules(path, table, (*IMAGE_RULES, AREA, INSIDE, PLAIN_VIEW, *_rules(data, testing, held)))
+    table = with_image_facts(table, {**data.pixels.facts, **testing})
+    faults += failed_checks(path, table, (*IMAGE_CHECKS, AREA, INSIDE, PLAIN_VIEW, *_rules(data, testing, held)))
     if not faults:
         faults += _fold_faults(path, table, table["image_id"].isin(data.image_ids))
-    finish(path, table, faults, _DO)
-    return clipped(table).drop(columns=["width_px", "height_px", "image_fault", LINE])
+    raise_faults(path, table, faults, _DO)
+    return clip_to_image(table).drop(columns=["width_px", "height_px", "image_fault", LINE])
 
 
 def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
@@ -157,21 +157,21 @@ def _parquet_cells(path: Path) -> Cells:
     return Cells(path, tuple(texts), 0, rows.assign(**{LINE: np.arange(1, len(table) + 1)}), ())
 
 
-def _rules(data: TrainingData, testing: Mapping[str, ImageFacts], held: Sequence[str]) -> tuple[Rule, ...]:
+def _rules(data: TrainingData, testing: Mapping[str, ImageFacts], held: Sequence[str]) -> tuple[RowCheck, ...]:
     training, asked = set(data.image_ids), set(held)
     both, left_out = training & set(testing), training - asked
     return (
-        Rule(
+        RowCheck(
             "an image that was held out (--held-out)", ("image_id",), lambda rows: ~rows["image_id"].isin(left_out)
         ),
-        Rule(
+        RowCheck(
             "an image of train/ or of test/, not of both", ("image_id",), lambda rows: ~rows["image_id"].isin(both)
         ),
-        Rule(
+        RowCheck(
             f"one of the labels {', '.join(data.labels)}", ("label",), lambda rows: rows["label"].isin(data.labels)
         ),
-        Rule("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
-        Rule("a fold, counted from 0", ("fold",), lambda rows: rows["fold"] >= 0),
+        RowCheck("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
+        RowCheck("a fold, counted from 0", ("fold",), lambda rows: rows["fold"] >= 0),
     )
 
 

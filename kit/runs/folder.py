@@ -14,7 +14,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.config import Config, load
-from kit.core.errors import KitError, nearest, reason
+from kit.core.errors import KitError, closest_names, reason
 from kit.core.json_files import read_record, write_json
 
 HISTORY_COLUMNS = (
@@ -210,7 +210,7 @@ def existing(workspace: Path, name: str) -> Run:
         raise KitError(
             f"the name of a run in {workspace / 'runs'}",
             repr(name),
-            f"nearest: {nearest(name, names(workspace))}; `invoke train` starts one",
+            f"nearest: {closest_names(name, names(workspace))}; `invoke train` starts one",
         )
     return run
 

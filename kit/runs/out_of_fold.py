@@ -23,10 +23,10 @@ from kit.data.competition import TestData, TrainingData
 from kit.data.pixel_cache import PixelCache
 from kit.detectors import networks
 from kit.detectors.checkpoints import is_state_dict, load_checkpoint
-from kit.detectors.hardware import in_words, on_gpu
+from kit.detectors.hardware import explain_failures, uses_gpu
 from kit.detectors.inference import Source, detect
-from kit.detectors.memory import laid_out
-from kit.detectors.weights import resolved
+from kit.detectors.memory import channels_last
+from kit.detectors.weights import resolve_norms
 from kit.runs.detections import KEY, merge_detections, read_detections, write_detections
 from kit.runs.ensemble import member_run, refresh
 from kit.runs.folder import Run, Split, read_finished, read_split
@@ -68,17 +68,17 @@ def stored_fold(
         except RuntimeError as error:
             found = str(error).splitlines()[-1].strip()
             raise KitError(f"{path} to fit the detector of {run.config}", found, _RESTORE) from error
-        device = "cuda" if on_gpu(config) else "cpu"
-        return laid_out(network).to(device)
+        device = "cuda" if uses_gpu(config) else "cpu"
+        return channels_last(network).to(device)
 
-    with in_words(config.inference.batch_size, config.model.image_size_px, "inference.batch_size"):
+    with explain_failures(config.inference.batch_size, config.model.image_size_px, "inference.batch_size"):
         return store_detections(run.detections(data.part), source, detector, data.pixels, image_ids, track)
 
 
 def bare_detector(config: Config, split: Split) -> nn.Module:
     """The run's network before any weights are put into it: the same random ones every time."""
     torch.manual_seed(config.training.seed)
-    return networks.build(resolved(config.model), len(split.labels))
+    return networks.build(resolve_norms(config.model), len(split.labels))
 
 
 def _require_finished_with(run: Run, path: Path, found: str) -> None:

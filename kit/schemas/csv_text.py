@@ -110,7 +110,7 @@ def read_cells(path: Path, do: str, byte_order_mark: bool = True) -> Cells:
     return Cells(path, tuple(header), header_line, table.assign(**{LINE: np.array(lines, np.int64)}), tuple(faults))
 
 
-def numbers(cells: pd.Series, whole: bool = False) -> pd.Series:
+def to_numbers(cells: pd.Series, whole: bool = False) -> pd.Series:
     """Cells as float64; NaN where one is no plain decimal number (blanks, underscores, nan, inf) or too large."""
     matches = (_INTEGER if whole else _FLOAT).fullmatch
     values = np.array([float(cell) if matches(cell) else np.nan for cell in cells], np.float64)

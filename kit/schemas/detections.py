@@ -11,7 +11,7 @@ import pandera.pandas as pa
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import KitError
 from kit.schemas.row_checks import (
-    ordered,
+    has_area,
 )
 
 DETECTION_COLUMNS = ("run", "fold", "view", "image_id", *CORNERS, "score", "label")
@@ -43,7 +43,7 @@ def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
         place = "" if pd.isna(first["index"]) else f"row {first['index']}, "
         fault = f"{first['column']} {str(first['failure_case'])!r} ({place}{first['check']})"
         raise refused(f"{len(cases)} fault(s), the first: {fault}") from error
-    inverted = checked.index[~ordered(checked)]
+    inverted = checked.index[~has_area(checked)]
     if len(inverted):
         corners = checked.loc[inverted[:1], CORNERS].iloc[0].tolist()
         raise refused(f"{len(inverted)} box(es) without an area, the first: {corners} (row {inverted[0]})")

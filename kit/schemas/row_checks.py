@@ -21,7 +21,7 @@ _PLAIN = "that is not empty, without blanks around it or invisible characters"
 
 
 @dataclass(frozen=True)
-class Rule:
+class RowCheck:
     """What every row must fulfil: the words for it, the columns to show, and the test of a whole table."""
 
     expected: str
@@ -29,7 +29,7 @@ class Rule:
     test: Callable[[pd.DataFrame], pd.Series]
 
 
-def broken_rules(path: Path, table: pd.DataFrame, rules: Sequence[Rule]) -> list[Fault]:
+def failed_checks(path: Path, table: pd.DataFrame, rules: Sequence[RowCheck]) -> list[Fault]:
     """A fault for every row and rule that it breaks, found by a pandera schema over the whole table."""
     checks = [pa.Check(rule.test, name=str(number), ignore_na=False) for number, rule in enumerate(rules)]
     try:
@@ -44,7 +44,7 @@ def broken_rules(path: Path, table: pd.DataFrame, rules: Sequence[Rule]) -> list
     return []
 
 
-def repeated(path: Path, table: pd.DataFrame, columns: Sequence[str], expected: str) -> list[Fault]:
+def repeated_rows(path: Path, table: pd.DataFrame, columns: Sequence[str], expected: str) -> list[Fault]:
     """A fault for every row that repeats an earlier one in these columns."""
     if not table.duplicated(list(columns)).any():
         return []
@@ -56,7 +56,7 @@ def repeated(path: Path, table: pd.DataFrame, columns: Sequence[str], expected: 
     ]
 
 
-def clipped(table: pd.DataFrame) -> pd.DataFrame:
+def clip_to_image(table: pd.DataFrame) -> pd.DataFrame:
     """The same rows with corners moved onto the border of their image (width_px, height_px)."""
     return table.assign(
         x_min=table["x_min"].clip(lower=0),
@@ -92,7 +92,7 @@ def _is_plain(texts: pd.Series) -> pd.Series:
     return _each(texts, lambda text: text != "" and text == text.strip() and text.isprintable())
 
 
-def ordered(rows: pd.DataFrame) -> pd.Series:
+def has_area(rows: pd.DataFrame) -> pd.Series:
     """Whether the corners make a box with an area, also in the float32 of the detectors."""
     with np.errstate(over="ignore"):
         x_min, y_min, x_max, y_max = (rows[name].astype(np.float32) for name in CORNERS)
@@ -106,31 +106,31 @@ def _inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:
     near &= (rows["x_max"] < rows["width_px"] + over) & (rows["y_max"] < rows["height_px"] + over)
     exact = (rows["x_min"] >= 0) & (rows["y_min"] >= 0)
     exact &= (rows["x_max"] <= rows["width_px"]) & (rows["y_max"] <= rows["height_px"])
-    fits = near & ordered(clipped(rows)) if overhang_px else exact
-    return fits | (rows["width_px"] == 0) | ~ordered(rows)
+    fits = near & has_area(clip_to_image(rows)) if overhang_px else exact
+    return fits | (rows["width_px"] == 0) | ~has_area(rows)
 
 
-IMAGE_RULES = (
-    Rule(f"an image_id {_PLAIN}", ("image_id",), lambda rows: _is_plain(rows["image_id"])),
-    Rule("a file name without a path", ("image_id",), lambda rows: ~_has_path(rows)),
-    Rule(
+IMAGE_CHECKS = (
+    RowCheck(f"an image_id {_PLAIN}", ("image_id",), lambda rows: _is_plain(rows["image_id"])),
+    RowCheck("a file name without a path", ("image_id",), lambda rows: ~_has_path(rows)),
+    RowCheck(
         "an image that is there",
         ("image_id",),
         lambda rows: (rows["image_fault"] != "missing") | _has_path(rows) | ~_is_plain(rows["image_id"]),
     ),
-    Rule(
+    RowCheck(
         "an image that can be read",
         ("image_id", "image_fault"),
         lambda rows: rows["image_fault"].isin(["", "missing"]),
     ),
 )
-AREA = Rule("x_min < x_max and y_min < y_max", tuple(CORNERS), ordered)
-NIH_AREA = Rule("a width and a height above 0", ("x_min", "y_min", "width", "height"), ordered)
-INSIDE = Rule(
+AREA = RowCheck("x_min < x_max and y_min < y_max", tuple(CORNERS), has_area)
+NIH_AREA = RowCheck("a width and a height above 0", ("x_min", "y_min", "width", "height"), has_area)
+INSIDE = RowCheck(
     "corners inside the image, or less than a pixel over",
     (*CORNERS, "width_px", "height_px"),
     lambda rows: _inside(rows, _OVERHANG_PX),
 )
-EXACTLY_INSIDE = Rule("corners inside the image", (*CORNERS, "width_px", "height_px"), _inside)
-LABEL = Rule(f"a label {_PLAIN}", ("label",), lambda rows: _is_plain(rows["label"]))
-PLAIN_VIEW = Rule(f"a view {_PLAIN}", ("view",), lambda rows: _is_plain(rows["view"]))
+EXACTLY_INSIDE = RowCheck("corners inside the image", (*CORNERS, "width_px", "height_px"), _inside)
+LABEL = RowCheck(f"a label {_PLAIN}", ("label",), lambda rows: _is_plain(rows["label"]))
+PLAIN_VIEW = RowCheck(f"a view {_PLAIN}", ("view",), lambda rows: _is_plain(rows["view"]))

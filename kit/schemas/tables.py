@@ -14,20 +14,20 @@ import pandas as pd
 
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import first_few
-from kit.schemas.csv_text import LINE, Cells, Fault, TableError, numbers, read_cells
+from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells, to_numbers
 from kit.schemas.file_names import MAPPING, TABLE, TEST
 from kit.schemas.image_headers import ImageFacts, image_headers
 from kit.schemas.row_checks import (
     AREA,
     EXACTLY_INSIDE,
-    IMAGE_RULES,
+    IMAGE_CHECKS,
     INSIDE,
     LABEL,
     NIH_AREA,
-    Rule,
-    broken_rules,
-    clipped,
-    repeated,
+    RowCheck,
+    clip_to_image,
+    failed_checks,
+    repeated_rows,
 )
 
 ANNOTATION_COLUMNS = ("image_id", *CORNERS, "label")
@@ -52,19 +52,19 @@ def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: 
     raw = _annotation_cells(cells)
     texts = ("image_id", "label")
     if "width" in raw:
-        table, faults = parsed(cells, raw, texts, floats=("x_min", "y_min", "width", "height"))
+        table, faults = parse_numbers(cells, raw, texts, floats=("x_min", "y_min", "width", "height"))
         table = table.assign(x_max=table["x_min"] + table["width"], y_max=table["y_min"] + table["height"])
         box_rules = (NIH_AREA, INSIDE)
     else:
-        table, faults = parsed(cells, raw, texts, floats=tuple(CORNERS))
+        table, faults = parse_numbers(cells, raw, texts, floats=tuple(CORNERS))
         box_rules = (AREA, INSIDE)
-    table = with_facts(table, images)
-    faults += broken_rules(path, table, (*IMAGE_RULES, *box_rules, LABEL))
-    faults += repeated(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has")
+    table = with_image_facts(table, images)
+    faults += failed_checks(path, table, (*IMAGE_CHECKS, *box_rules, LABEL))
+    faults += repeated_rows(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has")
     if every_image:
         faults += _unnamed(set(raw["image_id"]), images)
-    finish(path, table, faults, _FIX)
-    fitted = clipped(table)
+    raise_faults(path, table, faults, _FIX)
+    fitted = clip_to_image(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
     if moved:
         log.info("%s: %d boxes hung over their image by less than a pixel and were clipped", path.name, moved)
@@ -77,15 +77,15 @@ def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int
     Raises TableError, also where there are not ``expected_ids`` rows.
     """
     cells = read_cells(path, _FIX)
-    table, faults = parsed(cells, _mapping_cells(cells), ("image_id",), integers=("ID",))
-    faults += broken_rules(path, with_facts(table, images), IMAGE_RULES)
-    faults += repeated(path, table, ("ID",), "an ID that no earlier line has")
+    table, faults = parse_numbers(cells, _mapping_cells(cells), ("image_id",), integers=("ID",))
+    faults += failed_checks(path, with_image_facts(table, images), IMAGE_CHECKS)
+    faults += repeated_rows(path, table, ("ID",), "an ID that no earlier line has")
     do = _FIX
     rows = len(cells.table) + len(cells.faults)
     if rows not in (0, expected_ids):
         faults += [Fault(path, None, f"{rows} IDs", f"{expected_ids}: competition.expected_ids")]
         do += f"; or --set competition.expected_ids={rows}, if this edition has as many"
-    finish(path, table, faults, do)
+    raise_faults(path, table, faults, do)
     return table[list(MAPPING_COLUMNS)].reset_index(drop=True)
 
 
@@ -104,38 +104,38 @@ def read_submission(
         )
         raise TableError(path, [fault], do)
     numeric = (*CORNERS, "confidence")
-    table, faults = parsed(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
+    table, faults = parse_numbers(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
     asked = mapping.set_index("ID")["image_id"]
-    table = with_facts(table.assign(mapping=table["ID"].map(asked)), images)
+    table = with_image_facts(table.assign(mapping=table["ID"].map(asked)), images)
     rules = (
-        Rule("an ID of the mapping", ("ID",), lambda rows: rows["mapping"].notna()),
-        Rule(
+        RowCheck("an ID of the mapping", ("ID",), lambda rows: rows["mapping"].notna()),
+        RowCheck(
             "the image_id that the mapping has for this ID",
             ("ID", "image_id", "mapping"),
             lambda rows: rows["mapping"].isna() | (rows["mapping"] == rows["image_id"]),
         ),
-        Rule(
+        RowCheck(
             "an image that is there and can be read",
             ("image_id", "image_fault"),
             lambda rows: (rows["image_fault"] == "") | (rows["mapping"] != rows["image_id"]),
         ),
         AREA,
         EXACTLY_INSIDE,
-        Rule("a confidence between 0 and 1", ("confidence",), lambda rows: rows["confidence"].between(0, 1)),
-        Rule(
+        RowCheck("a confidence between 0 and 1", ("confidence",), lambda rows: rows["confidence"].between(0, 1)),
+        RowCheck(
             f"one of the labels {', '.join(sorted(labels))}",
             ("label",),
             lambda rows: rows["label"].isin(list(labels)),
         ),
     )
-    faults += broken_rules(path, table, rules)
-    faults += repeated(path, table, ("ID",), "an ID that no earlier line has")
-    present = numbers(cells.table["ID"], whole=True)  # of all rows: a bad cell elsewhere takes no ID away
+    faults += failed_checks(path, table, rules)
+    faults += repeated_rows(path, table, ("ID",), "an ID that no earlier line has")
+    present = to_numbers(cells.table["ID"], whole=True)  # of all rows: a bad cell elsewhere takes no ID away
     missing = mapping.loc[~mapping["ID"].isin(present), "ID"].astype(str).tolist()
     if missing:
         found = f"{len(missing)} IDs missing: {first_few(missing, _SHOWN_IDS)}"
         faults.append(Fault(path, None, found, f"all {len(mapping)} IDs of the mapping"))
-    finish(path, table, faults, do, rows_needed=False)
+    raise_faults(path, table, faults, do, rows_needed=False)
     return table[list(SUBMISSION_COLUMNS)].reset_index(drop=True)
 
 
@@ -150,7 +150,7 @@ def annotation_labels(path: Path) -> set[str]:
     """The labels that occur in train.csv; boxes and images are not checked. Raises TableError."""
     cells = read_cells(path, _FIX)
     table = _annotation_cells(cells)
-    finish(path, table, [*cells.faults, *broken_rules(path, table, (LABEL,))], _FIX)
+    raise_faults(path, table, [*cells.faults, *failed_checks(path, table, (LABEL,))], _FIX)
     return set(table["label"])
 
 
@@ -191,7 +191,7 @@ def _chosen(cells: Cells, ours: Mapping[str, str], expected: str) -> pd.DataFram
     return cells.table[[LINE, *ours]].rename(columns=dict(ours))
 
 
-def parsed(
+def parse_numbers(
     cells: Cells,
     raw: pd.DataFrame,
     texts: Sequence[str],
@@ -203,7 +203,7 @@ def parsed(
     values: dict[str, pd.Series] = {}
     for name in (*floats, *integers):
         whole = name in integers
-        values[name] = numbers(raw[name], whole)
+        values[name] = to_numbers(raw[name], whole)
         bad = raw.loc[values[name].isna(), [LINE, name]]
         expected = f"{name} to be {'a whole number (at most 15 digits)' if whole else 'a finite decimal number'}"
         faults += [
@@ -213,7 +213,7 @@ def parsed(
     return parsed.astype(dict.fromkeys(integers, np.int64)), faults
 
 
-def with_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+def with_image_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
     """The rows with what the rules ask of their image: width_px, height_px, image_fault."""
     facts = table["image_id"].map(images.get)
     return table.assign(
@@ -223,7 +223,7 @@ def with_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.Data
     )
 
 
-def finish(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:
+def raise_faults(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:
     """Raise TableError with all faults by line, also where rows are needed and there are none."""
     if rows_needed and not faults and table.empty:
         faults = [Fault(path, None, "no rows", "at least one row")]

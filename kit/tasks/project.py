@@ -19,11 +19,11 @@ from kit.tasks.submissions import show_dry_run
 )
 def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None:
     """Run every step on a synthetic competition: two to four minutes on two cores, no account, no GPU."""
-    from kit.demo import clear, finished_demo, run_demo
+    from kit.demo import clear_demo, finished_demo, run_demo
 
     folder = Path(workspace)
     if fresh:
-        clear(folder)
+        clear_demo(folder)
     result = finished_demo(folder) or run_demo(folder, time.monotonic, progress_bar)
     print(
         f"one-box mAP@0.5 on the {result.test_images} test images: {result.score:.3f} "

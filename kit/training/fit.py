@@ -24,7 +24,7 @@ from kit.config import Config
 from kit.core.files import remove_partials, replacing
 from kit.data.competition import TrainingData
 from kit.detectors.checkpoints import load_checkpoint
-from kit.detectors.hardware import devices, in_words, on_gpu, precision
+from kit.detectors.hardware import explain_failures, lightning_precision, process_count, uses_gpu
 from kit.detectors.memory import keeping_freed_memory
 from kit.runs.folder import Run, Split
 from kit.training.epochs import Progress
@@ -45,7 +45,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
     Raises KitError for a batch that does not divide, a non-finite loss, or a batch that does not fit.
     """
     settings = config.training
-    processes = devices(config) * config.trainer.nodes
+    processes = process_count(config) * config.trainer.nodes
     window = accumulation(settings, processes)
     state = resume_state(run, detector)
     progress = Progress(run, settings)
@@ -65,10 +65,10 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
         logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
         trainer = pl.Trainer(
             accelerator=config.trainer.accelerator,
-            devices=devices(config),
+            devices=process_count(config),
             num_nodes=config.trainer.nodes,
             strategy="ddp" if processes > 1 else "auto",
-            precision=precision(config),
+            precision=lightning_precision(config),
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=window,
             gradient_clip_val=settings.clip_norm or None,
@@ -82,10 +82,13 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             use_distributed_sampler=False,
             default_root_dir=run.home,
         )
-        device = "cuda" if on_gpu(config) else "cpu"
+        device = "cuda" if uses_gpu(config) else "cpu"
         knob = "training.batch_size (training.effective_batch keeps the recipe)"
         try:
-            with keeping_freed_memory(device), in_words(settings.batch_size, config.model.image_size_px, knob):
+            with (
+                keeping_freed_memory(device),
+                explain_failures(settings.batch_size, config.model.image_size_px, knob),
+            ):
                 trainer.fit(module, ckpt_path=run.last if state else None)
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; the task says how to go on
             raise KeyboardInterrupt from error

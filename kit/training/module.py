@@ -18,8 +18,8 @@ from kit.config import Config
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData
 from kit.data.dataset import Batch, DetectionDataset, EpochSampler, loader
-from kit.detectors.hardware import devices
-from kit.detectors.memory import laid_out
+from kit.detectors.hardware import process_count
+from kit.detectors.memory import channels_last
 from kit.detectors.networks import network_input
 from kit.runs.folder import Split
 from kit.training.finite_loss import BadLoss, LossCheck
@@ -43,7 +43,7 @@ class DetectionModule(pl.LightningModule):
         first_epoch: int,
     ) -> None:
         super().__init__()
-        self.detector = laid_out(detector)
+        self.detector = channels_last(detector)
         self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
         size_px, seed = config.model.image_size_px, config.training.seed
         self._train = DetectionDataset(data, split.training(fold), size_px, seed, config.augmentation)
@@ -55,7 +55,7 @@ class DetectionModule(pl.LightningModule):
     @property
     def first_step(self) -> int:
         """The optimiser step with which this attempt begins."""
-        return self._first_epoch * self._steps_per_epoch(devices(self._config) * self._config.trainer.nodes)
+        return self._first_epoch * self._steps_per_epoch(process_count(self._config) * self._config.trainer.nodes)
 
     def train_dataloader(self) -> DataLoader[Any]:
         """The training images of this process."""

@@ -34,7 +34,7 @@ from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, data_folder, has_test, load_test, load_training
 from kit.data.splits import assign_folds
 from kit.detectors import weights
-from kit.detectors.hardware import devices
+from kit.detectors.hardware import process_count
 from kit.reports.audit_report import audit_workspace, require_sound
 from kit.runs.folder import (
     Finished,
@@ -90,7 +90,7 @@ def train(
             "no --preset: %r, which suits a machine with%s GPU", recipe, " a" if recipe == DEFAULT_PRESET else "out"
         )
     config = _config(run, recipe, preset_name is not None, assignments)
-    accumulation(config.training, devices(config) * config.trainer.nodes)  # refuses what does not divide
+    accumulation(config.training, process_count(config) * config.trainer.nodes)  # refuses what does not divide
     asked = _asked(run, config, fold)
     if rank() > 0:
         split = _awaited_split(run)
@@ -124,7 +124,7 @@ def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> C
     base = preset(recipe) if stored is None or asked else stored
     wanted = override(base, assignments)
     if stored is None or _as_asked(stored.model, wanted.model) != wanted.model:
-        wanted = dataclasses.replace(wanted, model=weights.resolved(wanted.model))
+        wanted = dataclasses.replace(wanted, model=weights.resolve_norms(wanted.model))
     else:  # the file that it started from may be gone by now
         wanted = dataclasses.replace(wanted, model=stored.model)
     if stored is not None:
@@ -137,7 +137,7 @@ def _stored(run: Run) -> Config | None:
     if not run.config.exists():
         return None
     config = load(run.config)
-    return dataclasses.replace(config, model=weights.resolved(config.model))
+    return dataclasses.replace(config, model=weights.resolve_norms(config.model))
 
 
 def _as_asked(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:

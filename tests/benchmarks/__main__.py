@@ -18,7 +18,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from kit.core.errors import KitError, nearest
+from kit.core.errors import KitError, closest_names
 from kit.core.json_files import write_json
 
 from .measure import Row, machine
@@ -42,7 +42,7 @@ def chosen(only: str | None) -> tuple[str, ...]:
     if only is None:
         return BENCHMARKS
     if only not in BENCHMARKS:
-        raise KitError(f"one of {', '.join(BENCHMARKS)}", repr(only), f"--only {nearest(only, BENCHMARKS)}")
+        raise KitError(f"one of {', '.join(BENCHMARKS)}", repr(only), f"--only {closest_names(only, BENCHMARKS)}")
     return (only,)
 
 

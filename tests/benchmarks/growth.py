@@ -112,7 +112,7 @@ class _Work:
             dataset[0, index]
 
     def evaluate(self) -> None:
-        average_precision.score(self.data.annotations, self.candidates, self.data.image_ids)
+        average_precision.score_detections(self.data.annotations, self.candidates, self.data.image_ids)
         average_precision.threshold_curve(self.data.annotations, self.candidates, self.data.image_ids, THRESHOLDS)
 
     def decide(self) -> None:

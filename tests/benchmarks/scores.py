@@ -15,7 +15,7 @@ from torch import Tensor
 
 from kit.boxes.fusion import fuse
 from kit.choosing import location_prior
-from kit.choosing.one_box import answers_to_detections, decide, one_box_truth, pseudo_mapping
+from kit.choosing.one_box import answers_to_detections, decide, one_box_truth, validation_mapping
 from kit.choosing.selection import SCORE
 from kit.config import Config
 from kit.data.competition import TrainingData, load_training
@@ -65,16 +65,16 @@ def evaluated(detections: pd.DataFrame, config: Config, data: TrainingData) -> d
     truth, sizes = data.annotations, image_sizes(data.pixels.facts)
     sources = [("bench", view) for view in config.inference.views]
     candidates = SCORE.judge(fuse(detections, config.fusion, sources), sizes)
-    mapping = pseudo_mapping(truth, repeats=False)
+    mapping = validation_mapping(truth, repeats=False)
     prior = location_prior.fit_prior(truth, sizes)
     asked = one_box_truth(truth, mapping)
 
     def one_box(threshold: float) -> average_precision.Scores:
         answers = decide(candidates[candidates["score"] >= threshold], mapping, prior, sizes).table
-        return average_precision.score(asked, answers_to_detections(answers), set(mapping["image_id"]))
+        return average_precision.score_detections(asked, answers_to_detections(answers), set(mapping["image_id"]))
 
     return {
-        "many": average_precision.score(truth, candidates, data.image_ids),
+        "many": average_precision.score_detections(truth, candidates, data.image_ids),
         "curve": average_precision.threshold_curve(truth, candidates, data.image_ids, THRESHOLDS),
         "one_box": [one_box(threshold) for threshold in THRESHOLDS],
     }

@@ -18,11 +18,11 @@ from kit.choosing.one_box import (
     decide,
     one_box_truth,
     prior_answers,
-    pseudo_mapping,
     submission_text,
+    validation_mapping,
 )
 from kit.core.errors import KitError
-from kit.metrics.average_precision import score
+from kit.metrics.average_precision import score_detections
 
 HEART = PriorBox("Cardiomegaly", (0.25, 0.5, 0.75, 0.75), 0.8, 0.013)
 LUNG = PriorBox("Effusion", (0.1, 0.1, 0.4, 0.9), 0.1, 0.001)
@@ -178,8 +178,8 @@ def test_the_file_holds_the_very_numbers_of_the_table_so_that_both_score_alike(s
     file = read_back(table)
     assert_frame_equal(file, table, check_dtype=False, check_exact=True)
     truth = answers_to_detections(table).drop(columns="score").sample(frac=0.5, random_state=seed)
-    in_memory = score(truth, answers_to_detections(table), asked["image_id"])
-    assert score(truth, answers_to_detections(file), asked["image_id"]) == in_memory
+    in_memory = score_detections(truth, answers_to_detections(table), asked["image_id"])
+    assert score_detections(truth, answers_to_detections(file), asked["image_id"]) == in_memory
 
 
 def test_the_submission_text_by_hand():
@@ -247,13 +247,13 @@ def test_the_floor_gives_every_id_the_most_valuable_box_and_a_repeated_image_the
 
 def test_validation_asks_as_the_test_does():
     truth = truth_of(("2.png", A, "Mass"), ("3.png", A, "Mass"), ("3.png", B, "Effusion"), ("1.png", C, "Nodule"))
-    single = pseudo_mapping(truth, repeats=False)
+    single = validation_mapping(truth, repeats=False)
     assert single.values.tolist() == [[1, "1.png"], [2, "2.png"]]
     assert one_box_truth(truth, single)["label"].tolist() == ["Mass", "Nodule"]
-    repeated = pseudo_mapping(truth, repeats=True)
+    repeated = validation_mapping(truth, repeats=True)
     assert repeated.values.tolist() == [[1, "1.png"], [2, "2.png"], [3, "3.png"], [4, "3.png"]]
     assert len(one_box_truth(truth, repeated)) == 4
-    nothing = pseudo_mapping(truth_of(), repeats=False)
+    nothing = validation_mapping(truth_of(), repeats=False)
     assert (len(nothing), nothing["ID"].dtype, len(one_box_truth(truth, nothing))) == (0, np.int64, 0)
 
 
@@ -265,17 +265,17 @@ def test_what_is_validated_is_what_is_submitted():
         ("2.png", B, 0.7, "Nodule"), ("2.png", C, 0.6, "Mass"),
     )  # fmt: skip
     truth = truth_of(("1.png", A, "Mass"), ("2.png", C, "Mass"))
-    many_boxes = score(truth, found.rename(columns={"confidence": "score"}), ["1.png", "2.png"])
-    asked = pseudo_mapping(truth, repeats=False)
+    many_boxes = score_detections(truth, found.rename(columns={"confidence": "score"}), ["1.png", "2.png"])
+    asked = validation_mapping(truth, repeats=False)
     validated = decide(found, asked, PRIOR, SIZES).table
-    one_box = score(one_box_truth(truth, asked), answers_to_detections(validated), asked["image_id"])
+    one_box = score_detections(one_box_truth(truth, asked), answers_to_detections(validated), asked["image_id"])
     assert many_boxes.map50_area == 1
     assert one_box.map50_area == 1 / 2
 
     # The test's mapping, with IDs of its own, through the same call and through the file.
     submitted = read_back(decide(found, mapping("1.png", "2.png"), PRIOR, SIZES).table)
     assert_frame_equal(submitted.drop(columns="ID"), validated.drop(columns="ID"), check_dtype=False)
-    assert score(truth, answers_to_detections(submitted), ["1.png", "2.png"]) == one_box
+    assert score_detections(truth, answers_to_detections(submitted), ["1.png", "2.png"]) == one_box
 
 
 def test_twenty_thousand_images_are_decided_in_one_go():

@@ -12,9 +12,18 @@ from pandas.testing import assert_frame_equal
 from stores import answered, best, detector, one_box_images
 
 from kit.boxes.geometry import CORNERS
-from kit.choosing.selection import RULES, Rule, cross_judged, fit_rules, oracle, patient_groups, preferred, shuffled
+from kit.choosing.selection import (
+    SelectionRule,
+    choose_rule,
+    fit_rules,
+    judge_out_of_fold,
+    oracle,
+    patient_groups,
+    shuffled,
+)
+from kit.config import RULE_NAMES
 from kit.metrics.average_precision import match, mean_average_precision
-from kit.metrics.bootstrap import difference
+from kit.metrics.bootstrap import paired_difference
 
 APART = (3.0, 0.0, -3.0, 0.0)  # how far the log-odds of the classes are moved apart
 
@@ -23,7 +32,7 @@ def scored(seed, images=400, shift=(0.0,) * 4, **knobs):
     """Each rule's matched answers to a synthetic store, cross-fitted, and the patients."""
     truth, patients, sizes = one_box_images(seed, images)
     table = detector(truth, seed + 1, shift=shift, **knobs)
-    judged = cross_judged(table, truth, sizes, patient_groups(truth, truth["image_id"], patients, seed))
+    judged = judge_out_of_fold(table, truth, sizes, patient_groups(truth, truth["image_id"], patients, seed))
     return {name: answered(part, truth) for name, part in judged.items()}, patients
 
 
@@ -31,8 +40,8 @@ def test_nothing_to_judge_gives_nothing():
     truth, patients, sizes = one_box_images(0, 10)
     table = detector(truth, 1).iloc[:0]
     for groups in (patient_groups(truth, truth["image_id"], patients, 0), {}):
-        judged = cross_judged(table, truth if groups else truth.iloc[:0], sizes, groups)
-        assert list(judged) == list(RULES)
+        judged = judge_out_of_fold(table, truth if groups else truth.iloc[:0], sizes, groups)
+        assert list(judged) == list(RULE_NAMES)
         assert all(len(part) == 0 and {"confidence", "value"} <= set(part) for part in judged.values())
     rules = fit_rules(table, truth.iloc[:0], sizes)
     assert all(rule.calibration is None for rule in rules.values())
@@ -42,7 +51,9 @@ def test_nothing_to_judge_gives_nothing():
 def test_without_a_right_candidate_every_rule_is_the_scores():
     truth, patients, sizes = one_box_images(0, 10)
     wrong = detector(truth, 1, found=0.0001)
-    for judged in cross_judged(wrong, truth, sizes, patient_groups(truth, truth["image_id"], patients, 0)).values():
+    for judged in judge_out_of_fold(
+        wrong, truth, sizes, patient_groups(truth, truth["image_id"], patients, 0)
+    ).values():
         assert (judged["confidence"] == wrong["score"]).all()
         assert (judged["value"] == wrong["score"]).all()
 
@@ -50,8 +61,8 @@ def test_without_a_right_candidate_every_rule_is_the_scores():
 def test_what_the_rules_value_by_hand():
     table = pd.DataFrame({"confidence": [0.6, 0.3, 0.2], "label": ["Mass", "Nodule", "new"]})
     frequency = {"Mass": 0.75, "Nodule": 0.25}
-    by_p = Rule("calibrated", None, {}).valued(table)
-    by_share = Rule("calibrated-frequency", None, frequency).valued(table)
+    by_p = SelectionRule("calibrated", None, {}).valued(table)
+    by_share = SelectionRule("calibrated-frequency", None, frequency).valued(table)
     assert by_p["value"].tolist() == [0.6, 0.3, 0.2]
     # A class without a true box counts as the rarest.
     assert by_share["value"].tolist() == pytest.approx([0.6 / 0.75, 0.3 / 0.25, 0.2 / 0.25])
@@ -59,14 +70,14 @@ def test_what_the_rules_value_by_hand():
 
 def test_a_rule_has_one_of_the_known_names():
     with pytest.raises(ValueError, match="highest"):
-        Rule("highest", None, {})
+        SelectionRule("highest", None, {})
 
 
 def test_the_rules_survive_json_exactly():
     truth, _, sizes = one_box_images(3, 100)
     table = detector(truth, 4)
     for rule in fit_rules(table, truth, sizes).values():
-        again = Rule.from_dict(json.loads(json.dumps(rule.to_dict(), allow_nan=False)))
+        again = SelectionRule.from_dict(json.loads(json.dumps(rule.to_dict(), allow_nan=False)))
         assert again == rule
         assert_frame_equal(again.judge(table, sizes), rule.judge(table, sizes))
 
@@ -88,16 +99,16 @@ def test_no_candidate_is_judged_by_a_rule_that_saw_its_image(seed):
     truth, patients, sizes = one_box_images(seed, 60)
     table = detector(truth, seed + 1)
     groups = patient_groups(truth, truth["image_id"], patients, seed)
-    before = cross_judged(table, truth, sizes, groups)
+    before = judge_out_of_fold(table, truth, sizes, groups)
     group = seed % 5
     inside = {name for name, number in groups.items() if number == group}
     # Other answers of these images change what is learned for all images but these.
     others = sorted(truth["label"].unique())
     turned = truth["label"].map({label: others[place - 1] for place, label in enumerate(others)})
     changed = truth.assign(label=truth["label"].mask(truth["image_id"].isin(inside), turned))
-    after = cross_judged(table, changed, sizes, groups)
+    after = judge_out_of_fold(table, changed, sizes, groups)
     own = table["image_id"].isin(inside)
-    for name in RULES:
+    for name in RULE_NAMES:
         assert_frame_equal(before[name][own], after[name][own])
     assert not before["calibrated"][~own].equals(after["calibrated"][~own])
     assert_frame_equal(before["score"].drop(columns=["confidence", "value"]), table)
@@ -122,23 +133,23 @@ class TestKnownStores:
     def test_calibrated_rules_beat_the_score_where_scores_of_classes_mean_different_things(self):
         matches, patients = scored(11, shift=APART)
         for rule in ("calibrated", "calibrated-frequency"):
-            assert difference(matches[rule], matches["score"], patients, 0).overall.low > 0
-        name, _ = preferred(matches, patients, 0)
+            assert paired_difference(matches[rule], matches["score"], patients, 0).overall.low > 0
+        name, _ = choose_rule(matches, patients, 0)
         assert name != "score"
 
     def test_and_are_not_worse_where_scores_mean_the_same(self):
         matches, patients = scored(12)
         for rule in ("calibrated", "calibrated-frequency"):
-            assert difference(matches[rule], matches["score"], patients, 0).overall.high > 0
+            assert paired_difference(matches[rule], matches["score"], patients, 0).overall.high > 0
 
     def test_one_class_loses_nothing_by_calibration(self):
         truth, patients, sizes = one_box_images(13, 100, shares=(1.0,))
         table = detector(truth, 14)
         table = table[table["label"] == "Effusion"].reset_index(drop=True)
-        judged = cross_judged(table, truth, sizes, patient_groups(truth, truth["image_id"], patients, 0))
+        judged = judge_out_of_fold(table, truth, sizes, patient_groups(truth, truth["image_id"], patients, 0))
         matches = {name: answered(part, truth) for name, part in judged.items()}
         # Within one class only the folds' different fits can change the order: a little is lost by that alone.
-        assert difference(matches["calibrated"], matches["score"], patients, 0).overall.value > -0.02
+        assert paired_difference(matches["calibrated"], matches["score"], patients, 0).overall.value > -0.02
         assert_frame_equal(
             best(judged["calibrated"])[list(CORNERS)], best(judged["calibrated-frequency"])[list(CORNERS)]
         )
@@ -146,11 +157,11 @@ class TestKnownStores:
     def test_one_patient_cannot_be_cross_fitted_and_has_the_score(self):
         truth, _, sizes = one_box_images(15, 20)
         patients = dict.fromkeys(truth["image_id"], "the only one")
-        judged = cross_judged(
+        judged = judge_out_of_fold(
             detector(truth, 16), truth, sizes, patient_groups(truth, truth["image_id"], patients, 0)
         )
         matches = {name: answered(part, truth) for name, part in judged.items()}
-        name, differences = preferred(matches, patients, 0)
+        name, differences = choose_rule(matches, patients, 0)
         assert name == "score"
         assert all(math.isnan(found.overall.low) for found in differences.values())
 
@@ -162,7 +173,7 @@ class TestKnownStores:
         for shift, found in gains.items():
             for seed in range(25):
                 matches, patients = scored(100 + seed, images=150, shift=shift)
-                chosen, _ = preferred(matches, patients, seed)
+                chosen, _ = choose_rule(matches, patients, seed)
                 found.append(mean_average_precision(matches[chosen]) - mean_average_precision(matches["score"]))
         means = [np.mean(found) for found in gains.values()]
         assert means[0] > 0.1
@@ -177,7 +188,7 @@ class TestThePreferredRule:
     def matches(self, *found):
         box = pd.DataFrame([(0.0, 0.0, 9.0, 9.0, "Mass")] * 40, columns=[*CORNERS, "label"])
         box = box.assign(image_id=self.names)
-        counts = zip(RULES, found, strict=True)
+        counts = zip(RULE_NAMES, found, strict=True)
         return {rule: match(box, box.iloc[:count].assign(score=0.5), self.names) for rule, count in counts}
 
     @pytest.mark.parametrize(
@@ -194,7 +205,7 @@ class TestThePreferredRule:
     )
     def test_is_the_first_that_is_not_measurably_worse_than_a_later_one(self, frequency, calibrated, score, chosen):
         people = dict(zip(self.names, self.names, strict=True))
-        name, differences = preferred(self.matches(frequency, calibrated, score), people, 0)
+        name, differences = choose_rule(self.matches(frequency, calibrated, score), people, 0)
         assert name == chosen
         measured = differences["calibrated-frequency", "calibrated"].overall.value
         assert np.sign(measured) == np.sign(frequency - calibrated)
@@ -203,7 +214,7 @@ class TestThePreferredRule:
 def test_no_rule_beats_the_oracle_and_a_random_choice_is_worse_than_the_rules():
     truth, patients, sizes = one_box_images(20, 200)
     table = detector(truth, 21)
-    judged = cross_judged(table, truth, sizes, patient_groups(truth, truth["image_id"], patients, 0))
+    judged = judge_out_of_fold(table, truth, sizes, patient_groups(truth, truth["image_id"], patients, 0))
     scores = {name: mean_average_precision(answered(part, truth)) for name, part in judged.items()}
     ceiling = mean_average_precision(answered(oracle(judged["score"], truth), truth))
     rng = np.random.default_rng(0)

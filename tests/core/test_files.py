@@ -7,7 +7,7 @@ import stat
 import pytest
 from filelock import Timeout
 
-from kit.core.errors import KitError, first_few, nearest, reason
+from kit.core.errors import KitError, closest_names, first_few, reason
 from kit.core.files import remove_partials, replacing, sha256, write_text
 from kit.core.json_files import read_json, write_json
 from kit.core.locks import alone_in, exclusive, locked
@@ -74,9 +74,9 @@ def test_sha256_of_nothing_is_the_known_one(tmp_path):
 
 
 def test_nearest_names_all_where_none_is_near():
-    assert nearest("zzz", ["seed", "demo"]) == "demo, seed"
-    assert nearest("sead", ["seed", "demo"]) == "seed"
-    assert nearest("x", []) == "(none)"
+    assert closest_names("zzz", ["seed", "demo"]) == "demo, seed"
+    assert closest_names("sead", ["seed", "demo"]) == "seed"
+    assert closest_names("x", []) == "(none)"
 
 
 def test_a_long_list_is_cut_and_says_how_many_more_there_are():

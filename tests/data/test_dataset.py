@@ -22,7 +22,7 @@ from kit.data.competition import load_training, patients
 from kit.data.dataset import DetectionDataset, EpochSampler, collate, loader, training_dataset
 from kit.data.images import read_grey
 from kit.data.pixel_cache import _Pool, open_cache
-from kit.detectors.hardware import in_words
+from kit.detectors.hardware import explain_failures
 
 NIH = r"^(\d{8})_\d{3}"
 
@@ -228,7 +228,10 @@ def test_an_interrupted_decoding_waits_for_what_has_begun_only():
     "text", ["", "no such file: 'train.u8'", "Caught in a worker\nTraceback\nno such file: 'train.u8'"]
 )
 def test_a_file_that_vanishes_under_the_network_is_said_in_words(text):
-    with pytest.raises(KitError, match="makes the cache anew") as error, in_words(4, 128, "training.batch_size"):
+    with (
+        pytest.raises(KitError, match="makes the cache anew") as error,
+        explain_failures(4, 128, "training.batch_size"),
+    ):
         raise FileNotFoundError(text)
     assert error.value.found == ("no such file: 'train.u8'" if text else "a file is gone")
 

@@ -11,6 +11,7 @@ from PIL import Image
 from torch import nn
 from toy import toy_config
 
+from kit.boxes.geometry import flip_horizontally
 from kit.config import InferenceConfig, preset
 from kit.core.errors import KitError
 from kit.data.competition import load_test
@@ -85,7 +86,7 @@ def test_every_view_finds_the_square_in_the_originals_pixels(tmp_path):
 
 def test_batches_find_what_single_images_find(tmp_path):
     pixels = squares(tmp_path, [(100, 100), (100, 200), (150, 100), (100, 100), (100, 100)])
-    detector = networks.build(weights.resolved(preset("demo").model), 1).eval()
+    detector = networks.build(weights.resolve_norms(preset("demo").model), 1).eval()
     origin = dataclasses.replace(source(batch_size=3), image_size_px=64)
     together = detect(origin, detector, pixels, list(pixels.facts))
     single = pd.concat([detect(origin, detector, pixels, [name]) for name in pixels.facts])
@@ -113,8 +114,7 @@ def test_of_each_image_one_view_is_in_memory_at_a_time(tmp_path):
 
 def test_a_wrong_inverse_would_be_seen():
     boxes = np.array([[10.0, 20.0, 50.0, 60.0]])
-    flip = View("flip", flip=True)
-    shown = flip.apply_boxes(boxes, 100, 100, 100)
+    shown = flip_horizontally(boxes, 100)
     assert np.abs(View("plain").invert(shown, 100, 100, 100) - boxes).max() > 30
 
 

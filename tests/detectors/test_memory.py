@@ -10,8 +10,8 @@ from toy import toy_config
 
 from kit.config import load, preset
 from kit.detectors import networks, weights
-from kit.detectors.hardware import precision
-from kit.detectors.memory import keeping_freed_memory, laid_out
+from kit.detectors.hardware import lightning_precision
+from kit.detectors.memory import channels_last, keeping_freed_memory
 from kit.runs.folder import Run, read_split
 from kit.runs.out_of_fold import bare_detector, kept_weights
 from kit.training.finite_loss import BadLoss, LossCheck
@@ -19,22 +19,22 @@ from kit.training.finite_loss import BadLoss, LossCheck
 
 def test_auto_is_full_precision_on_the_cpu_and_a_wish_is_a_wish():
     config = preset("demo").replace({"trainer.accelerator": "cpu"})
-    assert precision(config) == "32-true"
-    assert precision(config.replace({"training.precision": "bf16"})) == "bf16-mixed"
+    assert lightning_precision(config) == "32-true"
+    assert lightning_precision(config.replace({"training.precision": "bf16"})) == "bf16-mixed"
 
 
 def test_weights_lie_channels_last_and_keep_their_values():
     network = nn.Conv2d(3, 4, 3)
     before = network.weight.detach().clone()
-    assert laid_out(network).weight.is_contiguous(memory_format=torch.channels_last)
+    assert channels_last(network).weight.is_contiguous(memory_format=torch.channels_last)
     assert not before.is_contiguous(memory_format=torch.channels_last)
     assert torch.equal(network.weight, before)
 
 
 def test_channels_last_gives_the_losses_and_the_gradients_of_the_plain_layout():
     torch.manual_seed(0)
-    plain = networks.build(weights.resolved(toy_config().model), 3).train()
-    laid = laid_out(copy.deepcopy(plain))
+    plain = networks.build(weights.resolve_norms(toy_config().model), 3).train()
+    laid = channels_last(copy.deepcopy(plain))
     images = [torch.rand(3, 96, 80), torch.rand(3, 64, 96)]
     targets = [{"boxes": torch.tensor([[8.0, 8, 40, 56]]), "labels": torch.tensor([2])}] * 2
     losses = [network(images, targets) for network in (plain, laid)]
@@ -51,7 +51,7 @@ def test_channels_last_finds_the_boxes_of_the_plain_layout(trained_source):
     run = Run(trained_source, "demo")
     plain = bare_detector(load(run.config), read_split(run)).eval()
     plain.load_state_dict(kept_weights(run, "best")[2])
-    laid = laid_out(copy.deepcopy(plain))
+    laid = channels_last(copy.deepcopy(plain))
     images = [torch.rand(3, 96, 96, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
     with torch.inference_mode():
         for one, other in zip(plain(images), laid(images), strict=True):

@@ -10,13 +10,13 @@ from kit.config import DETECTOR_NAMES, TIMM_DETECTORS, ModelConfig
 from kit.core.errors import KitError
 from kit.detectors import networks
 from kit.detectors.checkpoints import load_checkpoint
-from kit.detectors.weights import load_initial_weights, resolved
+from kit.detectors.weights import load_initial_weights, resolve_norms
 
 
 def built(name="fcos_tiny", classes=8, **options):
     if name in TIMM_DETECTORS:
         options = {"backbone": "test_efficientnet", "fpn_channels": 64} | options
-    config = resolved(ModelConfig(detector=name, **{"weights": "none"} | options))
+    config = resolve_norms(ModelConfig(detector=name, **{"weights": "none"} | options))
     torch.manual_seed(0)
     return networks.build(config, classes), config
 
@@ -114,7 +114,7 @@ def test_detections_are_equal_before_and_after_a_checkpoint(norm, tmp_path):
 
 def test_the_norms_are_named_by_the_weights_that_a_detector_starts_from():
     def norms(detector, weights):
-        config = resolved(ModelConfig(detector=detector, weights=weights))
+        config = resolve_norms(ModelConfig(detector=detector, weights=weights))
         return config.norm, config.norm_eps
 
     assert norms("fasterrcnn_resnet50_fpn", "coco") == ("frozen", 0.0)
@@ -139,9 +139,9 @@ def test_weights_of_a_file_fill_all_but_a_head_for_other_classes(tmp_path):
         {"state_dict": network.state_dict(), "kit": {"model": dataclasses.asdict(config)}}, tmp_path / "a.ckpt"
     )
     start = ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt"))
-    assert resolved(start).norm == "batch"
+    assert resolve_norms(start).norm == "batch"
     torch.manual_seed(5)
-    other = networks.build(resolved(start), 3)
+    other = networks.build(resolve_norms(start), 3)
     random = load_initial_weights(other, start)
     assert random == ["head.classification_head.cls_logits.weight", "head.classification_head.cls_logits.bias"]
     name = "backbone.body.stem.0.weight"
@@ -155,7 +155,7 @@ def test_weights_of_a_file_fill_all_but_a_head_for_other_classes(tmp_path):
 def test_a_file_that_names_its_norm_wrongly_is_refused(made, tmp_path):
     torch.save({"state_dict": {}, "kit": {"model": made}}, tmp_path / "a.ckpt")
     with pytest.raises(KitError, match=r"a\.ckpt to name its norm"):
-        resolved(ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
+        resolve_norms(ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
 
 
 def test_tensors_of_another_kind_do_not_fit(tmp_path):

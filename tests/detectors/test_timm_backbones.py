@@ -15,14 +15,14 @@ from kit.config import TIMM_DETECTORS, Config, ModelConfig, override, preset
 from kit.core.errors import KitError
 from kit.detectors import networks, timm_backbones
 from kit.detectors.checkpoints import load_checkpoint
-from kit.detectors.weights import load_initial_weights, resolved
+from kit.detectors.weights import load_initial_weights, resolve_norms
 
 TINY = "test_efficientnet"  # 82,300 parameters
 
 
 def chosen(detector="fasterrcnn_timm", backbone=TINY, **options):
     values = {"weights": "none", "fpn_channels": 64} | options
-    return resolved(ModelConfig(detector=detector, backbone=backbone, **values))
+    return resolve_norms(ModelConfig(detector=detector, backbone=backbone, **values))
 
 
 def built(detector="fasterrcnn_timm", seed=0, **options):
@@ -213,7 +213,7 @@ class TestWeights:
 
     def test_a_network_without_published_weights_says_so(self):
         with pytest.raises(KitError, match="timm has none"):
-            timm_backbones.pretrained("lcnet_035")
+            timm_backbones.pretrained_weights("lcnet_035")
 
     @pytest.mark.slow
     def test_downloaded_weights_fill_the_backbone_and_missing_ones_name_the_page_and_the_way_without(

@@ -5,11 +5,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from kit.boxes.geometry import flip_horizontally, scale
 from kit.config import VIEW_NAMES, InferenceConfig
+from kit.data.images import fitted_size
 from kit.detectors.tta import View, views
 
 ALL = {view.name: view for view in views(InferenceConfig())}
 EMPTY = np.zeros((0, 4), dtype=np.float32)
+
+
+def shown_boxes(view, boxes, width_px, height_px, image_size_px):
+    """Boxes of an original of that size, in the pixels that the view shows: what ``invert`` undoes."""
+    width, height = fitted_size(width_px, height_px, view.size_px(image_size_px))
+    shown = scale(boxes, width / width_px, height / height_px)
+    return flip_horizontally(shown, width) if view.flip else shown
 
 
 def test_the_default_views_are_the_five_of_the_recipe():
@@ -33,7 +42,8 @@ def test_flipping_mirrors_the_resized_image_and_its_boxes():
     shown = ALL["flip"].apply(image, 100)
     assert shown.shape == (50, 100)
     # half the size: 10..30 of 100 becomes 100 - 30 = 70 .. 100 - 10 = 90
-    assert ALL["flip"].apply_boxes(boxes, 200, 100, 100).tolist() == [[70, 10, 90, 20]]
+    assert shown_boxes(ALL["flip"], boxes, 200, 100, 100).tolist() == [[70, 10, 90, 20]]
+    assert ALL["flip"].invert(np.array([[70.0, 10, 90, 20]]), 200, 100, 100).tolist() == boxes.tolist()
     assert shown[10:20, 70:90].min() == 255
 
 
@@ -74,6 +84,6 @@ corner = st.floats(0, 1, width=32)
 def test_there_and_back_is_the_identity_on_boxes(name, fractions, width, height, size):
     boxes = np.array(fractions, dtype=np.float64).reshape(-1, 4) * [width, height, width, height]
     boxes = np.concatenate([np.minimum(boxes[:, :2], boxes[:, 2:]), np.maximum(boxes[:, :2], boxes[:, 2:])], axis=1)
-    there = ALL[name].apply_boxes(boxes, width, height, size)
+    there = shown_boxes(ALL[name], boxes, width, height, size)
     back = ALL[name].invert(there, width, height, size)
     assert np.allclose(back, boxes, atol=1e-6 * max(width, height))

@@ -60,7 +60,7 @@ def test_each_view_alone_nearly_reaches_the_plain_one_and_a_wrong_inverse_does_n
 
     def map50(table, view):
         candidates = fuse(table, FusionConfig(), [("shapes", view)])
-        return average_precision.score(truth, candidates, held).map50
+        return average_precision.score_detections(truth, candidates, held).map50
 
     plain = map50(detections, "plain")
     assert plain > 0.5

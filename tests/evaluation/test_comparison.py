@@ -12,7 +12,7 @@ from kit.core.errors import KitError
 from kit.core.json_files import read_json, write_json
 from kit.evaluation.comparison import compare, comparison_folder, verdict
 from kit.metrics.average_precision import match
-from kit.metrics.bootstrap import Interval, difference
+from kit.metrics.bootstrap import Interval, paired_difference
 from kit.reports import comparison_charts
 from kit.runs.folder import Run, read_split
 
@@ -94,7 +94,7 @@ class TestVerdictsOnKnownStores:
                 match(truth, detector(truth, 10_000 * side + number, strength), truth["image_id"])
                 for side, strength in zip((1, 2), strengths, strict=True)
             )
-            found.append(verdict(difference(first, second, patients, number).overall))
+            found.append(verdict(paired_difference(first, second, patients, number).overall))
         return [found.count(word) for word in ("better", "worse", "noise")]
 
     def test_a_clearly_better_detector_is_better_and_the_other_way_round_worse(self):

@@ -76,7 +76,9 @@ class TestValidationOfTheSeedNotebook:
         (tmp_path / "submission.csv").write_text(one_box.submission_text(answers.table))
         written = pd.read_csv(tmp_path / "submission.csv")
         truth = one_box.one_box_truth(held.truth, held.mapping)
-        scores = average_precision.score(truth, one_box.answers_to_detections(written), held.mapping["image_id"])
+        scores = average_precision.score_detections(
+            truth, one_box.answers_to_detections(written), held.mapping["image_id"]
+        )
         assert scores.map50 == report["one_box"]["map50"]
         assert scores.images == report["one_box"]["images"]
 

@@ -10,7 +10,7 @@ from pandas.testing import assert_frame_equal
 from stores import answered, detector, one_box_images
 
 from kit.boxes.geometry import CORNERS
-from kit.choosing.selection import SCORE, Rule, fit_rules
+from kit.choosing.selection import SCORE, SelectionRule, fit_rules
 from kit.config import FusionConfig
 from kit.core.errors import KitError
 from kit.evaluation.predict import candidates_for_test, joined
@@ -64,7 +64,7 @@ def test_folds_are_joined_with_equal_weights_and_an_absent_one_counts_0():
 
 
 def test_the_rule_values_what_was_joined():
-    rare = Rule("calibrated-frequency", None, {"Mass": 0.25, "Nodule": 0.75})
+    rare = SelectionRule("calibrated-frequency", None, {"Mass": 0.25, "Nodule": 0.75})
     found = joined([judged((LEFT, 0.6)), judged((LEFT, 0.2))], rare, 0.5)
     assert found["confidence"].tolist() == pytest.approx([0.4])
     assert found["value"].tolist() == pytest.approx([0.4 / 0.25])

@@ -24,7 +24,7 @@ from toy import TOY, TOY_TEST_IMAGES
 from kit.config import KaggleConfig, override, preset
 from kit.core.errors import KitError
 from kit.core.files import sha256
-from kit.core.source_tree import git_state, packed, requirements
+from kit.core.source_tree import git_state, pack_source, requirements
 from kit.detectors.checkpoints import load_checkpoint
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels.api import Kernels, Pushed, Session, Version, _plain_log
@@ -65,7 +65,7 @@ def test_the_script_says_what_it_is_has_the_knobs_in_clear_and_the_package_below
     assert json.loads(values["CONFIG"])["data"]["folds"] == 2
     assert values["PUSH"] == {"id": "abcd", "run": "mine", "preset": "demo", "continues": ""}
     assert values["REQUIREMENTS"] == requirements()
-    assert len(packed()) < len(text) < 1_000_000  # Kaggle's limit for a script
+    assert len(pack_source()) < len(text) < 1_000_000  # Kaggle's limit for a script
 
 
 def test_a_run_that_has_finished_is_not_pushed(trained):

@@ -19,7 +19,7 @@ from kit.metrics.average_precision import (
     match,
     mean_average_precision,
     precision_recall,
-    score,
+    score_detections,
     threshold_curve,
 )
 
@@ -67,7 +67,7 @@ def coco_precision(truth, detections, names, points=101):
 
 
 def test_empty_tables_have_no_score_and_no_curve():
-    scores = score(truth_of(), detected(), [])
+    scores = score_detections(truth_of(), detected(), [])
     assert all(map(math.isnan, (scores.map50, scores.map50_area, scores.map50_11, scores.map50_95)))
     assert (scores.per_class, scores.images) == ({}, 0)
     assert precision_recall(truth_of(), detected(), ["1.png"]) == {}
@@ -77,7 +77,7 @@ def test_empty_tables_have_no_score_and_no_curve():
 
 
 def test_truth_without_any_detection_counts_zero():
-    scores = score(truth_of(("1.png", BOX, "Mass")), detected(), ["1.png", "2.png"])
+    scores = score_detections(truth_of(("1.png", BOX, "Mass")), detected(), ["1.png", "2.png"])
     assert (scores.map50, scores.map50_area, scores.map50_11, scores.map50_95) == (0, 0, 0, 0)
     assert (scores.per_class["Mass"].boxes, scores.per_class["Mass"].detections, scores.images) == (1, 0, 2)
 
@@ -129,7 +129,7 @@ def test_of_two_truths_overlapped_alike_the_later_is_taken_as_pycocotools_does()
     for truth, expected in ((truth_of(early, late), [True, True]), (truth_of(late, early), [True, False])):
         assert match(truth, found, ["1.png"]).classes["Mass"].hits.tolist() == expected
         precision, _ = coco_precision(truth, found, ["1.png"])
-        assert score(truth, found, ["1.png"]).map50 == pytest.approx(precision[0].mean())
+        assert score_detections(truth, found, ["1.png"]).map50 == pytest.approx(precision[0].mean())
 
 
 def test_an_overlap_of_exactly_the_threshold_is_a_hit():
@@ -142,7 +142,7 @@ def test_an_overlap_of_exactly_the_threshold_is_a_hit():
 def test_the_mean_leaves_out_classes_without_truth_and_keeps_those_without_detections():
     truth = truth_of(("1.png", BOX, "Mass"), ("1.png", FAR, "Nodule"))
     found = detected(("1.png", BOX, 0.5, "Mass"), ("1.png", BOX, 0.9, "Effusion"))
-    scores = score(truth, found, ["1.png"])
+    scores = score_detections(truth, found, ["1.png"])
     assert scores.map50 == pytest.approx((1 + 0) / 2)
     assert list(scores.per_class) == ["Mass", "Nodule"]
     assert list(match(truth, found, ["1.png"]).classes) == ["Effusion", "Mass", "Nodule"]
@@ -150,9 +150,9 @@ def test_the_mean_leaves_out_classes_without_truth_and_keeps_those_without_detec
 
 def test_boxes_on_images_that_are_not_evaluated_are_an_error_that_names_them():
     with pytest.raises(ValueError, match=r"detections .*: 2\.png"):
-        score(truth_of(), detected(("2.png", BOX, 0.9, "Mass")), ["1.png"])
+        score_detections(truth_of(), detected(("2.png", BOX, 0.9, "Mass")), ["1.png"])
     with pytest.raises(ValueError, match=r"truth .*: 3\.png"):
-        score(truth_of(("3.png", BOX, "Mass")), detected(), ["1.png"])
+        score_detections(truth_of(("3.png", BOX, "Mass")), detected(), ["1.png"])
 
 
 def test_only_the_best_hundred_of_an_image_and_class_are_judged():
@@ -190,7 +190,7 @@ def test_higher_thresholds_only_lower_the_many_box_map_and_no_network_is_needed_
 @given(st.integers(0, 10**6), st.sampled_from([0.125, 0.25, 0.5, 0.875]))
 def test_one_matching_gives_the_curve_of_matching_anew_for_every_threshold(seed, threshold):
     truth, found, names = random_case(seed)
-    anew = score(truth, found[found["score"] >= threshold], names)
+    anew = score_detections(truth, found[found["score"] >= threshold], names)
     assert threshold_curve(truth, found, names, [threshold]) == [(threshold, pytest.approx(anew.map50, abs=1e-12))]
 
 
@@ -198,7 +198,7 @@ def test_one_matching_gives_the_curve_of_matching_anew_for_every_threshold(seed,
 @given(st.integers(0, 10**6), st.integers(1, 40), st.integers(0, 200), st.booleans())
 def test_every_figure_equals_pycocotools(seed, boxes, detections, coarse):
     truth, found, names = random_case(seed, boxes=boxes, detections=detections, coarse=coarse)
-    scores = score(truth, found, names)
+    scores = score_detections(truth, found, names)
     precision, labels = coco_precision(truth, found, names)
     eleven, _ = coco_precision(truth, found, names, points=11)
     assert scores.map50 == pytest.approx(precision[0].mean(), abs=1e-6)
@@ -213,15 +213,15 @@ def test_every_figure_equals_pycocotools(seed, boxes, detections, coarse):
 def test_more_than_a_hundred_detections_on_an_image_equal_pycocotools():
     truth, found, names = random_case(7, classes=1, images=4, boxes=30, detections=600)
     precision, _ = coco_precision(truth, found, names)
-    assert score(truth, found, names).map50_95 == pytest.approx(precision.mean(), abs=1e-6)
+    assert score_detections(truth, found, names).map50_95 == pytest.approx(precision.mean(), abs=1e-6)
 
 
 @settings(deadline=None, max_examples=15)
 @given(st.integers(0, 10**6))
 def test_the_order_of_image_names_and_the_row_labels_do_not_matter(seed):
     truth, found, names = random_case(seed)
-    scores = score(truth.reset_index(drop=True), found.reset_index(drop=True), names)
-    assert score(truth.set_index(truth.index + 5), found, names[::-1]) == scores
+    scores = score_detections(truth.reset_index(drop=True), found.reset_index(drop=True), names)
+    assert score_detections(truth.set_index(truth.index + 5), found, names[::-1]) == scores
 
 
 def test_matches_hold_what_the_scores_are_made_of():
@@ -239,7 +239,7 @@ def test_matches_hold_what_the_scores_are_made_of():
         found_boxes = truth.iloc[part.truths[part.hits]]
         assert found_boxes.index.is_unique
         assert found_boxes["image_id"].tolist() == rows["image_id"][part.hits].tolist()
-    assert mean_average_precision(matches) == score(truth, found, names).map50
+    assert mean_average_precision(matches) == score_detections(truth, found, names).map50
 
 
 @pytest.mark.slow
@@ -269,7 +269,7 @@ def test_classes_and_mean_equal_torchmetrics():
             ],
         )
     result = metric.compute()
-    scores = score(truth, found, names)
+    scores = score_detections(truth, found, names)
     assert scores.map50 == pytest.approx(float(result["map_50"]), abs=1e-6)
     assert [part.ap50 for part in scores.per_class.values()] == pytest.approx(
         result["map_per_class"].tolist(), abs=1e-6

@@ -11,8 +11,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from stores import detector, one_box_images
 
-from kit.metrics.average_precision import average_precision, match, mean_average_precision, score
-from kit.metrics.bootstrap import difference, expected_on, map_intervals, resampled
+from kit.metrics.average_precision import average_precision, match, mean_average_precision, score_detections
+from kit.metrics.bootstrap import expected_score, map_intervals, paired_difference, resampled
 
 
 def random_matches(seed, coarse=True):
@@ -34,18 +34,18 @@ def test_no_images_and_no_truth_have_no_interval():
     nothing = match(truth_of(), truth_of().assign(score=[]), [])
     assert math.isnan(map_intervals(nothing, {}, 0).overall.low)
     assert map_intervals(nothing, {}, 0).per_class == {}
-    assert math.isnan(expected_on(nothing, 170, 0).mean)
+    assert math.isnan(expected_score(nothing, 170, 0).mean)
     without = match(truth_of(), truth_of().assign(score=[]), ["1.png", "2.png"])
     found = map_intervals(without, {"1.png": "a", "2.png": "b"}, 0).overall
     assert all(map(math.isnan, (found.value, found.low, found.high)))
-    assert math.isnan(expected_on(without, 1, 0).mean)
+    assert math.isnan(expected_score(without, 1, 0).mean)
 
 
 def test_one_patient_has_a_value_and_no_interval():
     truth, found, names = random_case(1)
     matches = match(truth, found, names)
     one = map_intervals(matches, dict.fromkeys(names, "the only one"), 0)
-    assert one.overall.value == score(truth, found, names).map50
+    assert one.overall.value == score_detections(truth, found, names).map50
     assert math.isnan(one.overall.low)
     assert math.isnan(one.overall.high)
 
@@ -67,7 +67,7 @@ def test_a_resample_scores_as_if_its_images_were_written_out(seed, coarse):
 def test_the_values_are_those_of_the_score_and_the_unresampled_resample_is_too(seed):
     truth, found, names = random_case(seed)
     matches, patients = random_matches(seed)
-    scores, intervals = score(truth, found, names), map_intervals(matches, patients, 0, resamples=20)
+    scores, intervals = score_detections(truth, found, names), map_intervals(matches, patients, 0, resamples=20)
     assert intervals.overall.value == scores.map50
     assert {label: part.value for label, part in intervals.per_class.items()} == {
         label: part.ap50 for label, part in scores.per_class.items()
@@ -91,12 +91,12 @@ def test_a_class_that_no_drawn_patient_has_is_left_out_of_the_mean_of_that_resam
 
 def test_a_difference_sees_the_same_resamples_on_both_sides():
     matches, patients = random_matches(5)
-    same = difference(matches, matches, patients, 3)
+    same = paired_difference(matches, matches, patients, 3)
     assert (same.overall.value, same.overall.low, same.overall.high) == (0, 0, 0)
     other, _ = random_matches(5)
     truth, found, names = random_case(5)
     worse = match(truth, found.assign(score=1 - found["score"]), names)
-    there, back = difference(other, worse, patients, 3), difference(worse, other, patients, 3)
+    there, back = paired_difference(other, worse, patients, 3), paired_difference(worse, other, patients, 3)
     assert (there.overall.low, there.overall.high) == pytest.approx((-back.overall.high, -back.overall.low))
 
 
@@ -105,7 +105,7 @@ def test_a_difference_needs_the_same_images_and_boxes():
     first = match(truth, found, names)
     for other in (match(truth, found, [*names, "more.png"]), match(truth.iloc[1:], found, names)):
         with pytest.raises(ValueError, match="same images"):
-            difference(first, other, dict.fromkeys([*names, "more.png"], "a"), 0)
+            paired_difference(first, other, dict.fromkeys([*names, "more.png"], "a"), 0)
 
 
 def test_whole_patients_are_drawn():
@@ -123,11 +123,11 @@ def test_whole_patients_are_drawn():
 def test_the_expected_score_draws_without_putting_back_from_a_pool_that_is_large_enough():
     truth, _, _ = one_box_images(0, 80)
     matches = match(truth, detector(truth, 1), truth["image_id"])
-    half, more = expected_on(matches, 40, 0), expected_on(matches, 41, 0)
+    half, more = expected_score(matches, 40, 0), expected_score(matches, 41, 0)
     assert (half.replacement, more.replacement) == (False, True)
     assert (half.images, half.draws) == (40, 400)
     assert half.low < half.mean < half.high
-    whole = score(truth, detector(truth, 1), truth["image_id"]).map50
+    whole = score_detections(truth, detector(truth, 1), truth["image_id"]).map50
     assert half.low < whole < half.high
     assert half.mean > whole  # fewer images, higher level: why only equal numbers are compared
 
@@ -138,7 +138,7 @@ def test_the_expected_range_holds_the_score_of_another_set_of_that_size(pool):
     held = 0
     for seed in range(200):
         truth, _, _ = one_box_images(2 * seed, pool)
-        expected = expected_on(match(truth, detector(truth, seed), truth["image_id"]), 170, seed)
+        expected = expected_score(match(truth, detector(truth, seed), truth["image_id"]), 170, seed)
         other, _, _ = one_box_images(2 * seed + 1, 170)
         found = match(other, detector(other, 10**6 + seed), other["image_id"])
         held += expected.low <= mean_average_precision(found) <= expected.high
@@ -170,7 +170,7 @@ class TestWhatTheIntervalsCover:
                 match(truth, detector(truth, 1000 * side + seed, strength), truth["image_id"]) for side in (1, 2)
             )
             found.append(
-                (map_intervals(first, patients, seed, 400), difference(first, second, patients, seed, 400))
+                (map_intervals(first, patients, seed, 400), paired_difference(first, second, patients, seed, 400))
             )
         return found
 

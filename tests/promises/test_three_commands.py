@@ -20,7 +20,7 @@ from repository import ROOT
 from kit.choosing import one_box
 from kit.config import CompetitionConfig, preset, save
 from kit.detectors import networks
-from kit.detectors.weights import resolved
+from kit.detectors.weights import resolve_norms
 from kit.metrics import average_precision
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
@@ -62,7 +62,7 @@ def prepare_run(workspace, weights):
     """What the default run of a laptop starts from: a file in the shape of COCO's weights, and little patience."""
     config = preset("laptop").replace({**SHORT, "model.weights": str(weights)})
     torch.save(networks.build(config.model, 90).state_dict(), weights)
-    config = dataclasses.replace(config, model=resolved(config.model))
+    config = dataclasses.replace(config, model=resolve_norms(config.model))
     save(config, Run(workspace, "laptop").config)
 
 
@@ -101,7 +101,7 @@ def test_download_train_and_submit_end_in_a_public_score(tmp_path):
     (submission,) = read_submissions(workspace / "submissions")
     answers = one_box.answers_to_detections(pd.read_csv(submission.csv))
     boxes = pd.read_csv(truth)
-    score = average_precision.score(boxes, answers, sorted(boxes["image_id"])).map50
+    score = average_precision.score_detections(boxes, answers, sorted(boxes["image_id"])).map50
     assert score > 0
     assert submission.public_score == pytest.approx(score, abs=5e-6)
     assert submission.origin.message == "first try"

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from kit.core.errors import KitError
-from kit.schemas.csv_text import Fault, TableError, numbers, read_cells
+from kit.schemas.csv_text import Fault, TableError, read_cells, to_numbers
 from kit.schemas.detections import DETECTION_COLUMNS, check_detections
 from kit.schemas.image_headers import ImageFacts, image_headers
 from kit.schemas.tables import ANNOTATION_COLUMNS, annotation_labels, mapped_images, read_annotations, read_mapping
@@ -209,21 +209,21 @@ def test_a_cell_over_a_megabyte_is_a_fault_and_the_rows_after_it_are_judged(trai
      "-", ".", "e5", "1e", "١٢", "１２", "½", "1\u00a0", "1\n", "True", "None", "+-1", "1e1000", "--1"],
 )  # fmt: skip
 def test_what_is_no_plain_number_is_no_number(cell):
-    assert numbers(pd.Series([cell], dtype=object)).isna().all()
+    assert to_numbers(pd.Series([cell], dtype=object)).isna().all()
 
 
 @pytest.mark.parametrize(("cell", "value"), [("1", 1), ("+1.5", 1.5), (".5", 0.5), ("5.", 5), ("-1E-2", -0.01)])
 def test_plain_numbers_are_read(cell, value):
-    assert numbers(pd.Series([cell], dtype=object)).tolist() == [value]
+    assert to_numbers(pd.Series([cell], dtype=object)).tolist() == [value]
 
 
 @pytest.mark.parametrize("cell", ["1.0", "1e2", "+1", "", "１", "1" * 16, "0x1"])
 def test_what_is_no_whole_number_is_no_id(cell):
-    assert numbers(pd.Series([cell], dtype=object), whole=True).isna().all()
+    assert to_numbers(pd.Series([cell], dtype=object), whole=True).isna().all()
 
 
 def test_no_cells_are_no_numbers():
-    assert numbers(pd.Series([], dtype=object)).shape == (0,)
+    assert to_numbers(pd.Series([], dtype=object)).shape == (0,)
 
 
 @pytest.mark.parametrize("name", ["../a.png", "/a.png", "x/a.png", "..\\a.png", "..", "."])

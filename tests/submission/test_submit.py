@@ -142,7 +142,7 @@ def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
     assert_scored_once(user)
     truth = pd.read_csv(user.workspace / "test_truth.csv")
     answers = one_box.answers_to_detections(pd.read_csv(user.submission().csv))
-    score = average_precision.score(truth, answers, sorted(set(truth["image_id"]))).map50
+    score = average_precision.score_detections(truth, answers, sorted(set(truth["image_id"]))).map50
     assert f"public score {score:.3f}" in said
     after = user.manifest()
     upload = {"status", "public_score", "ref", "reason", "attempts"}

@@ -32,7 +32,7 @@ def main(workspace: Path) -> None:
     first = next(iter(matched.values()))
     for name, matches in matched.items():
         level = bootstrap.map_intervals(matches, people, SEED).overall
-        gain = bootstrap.difference(matches, first, people, SEED).overall
+        gain = bootstrap.paired_difference(matches, first, people, SEED).overall
         print(
             f"{name:28} {level.value:.3f} ({level.low:.3f} to {level.high:.3f})   "
             f"{gain.value:+.3f} ({gain.low:+.3f} to {gain.high:+.3f})"

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path, PurePosixPath
 
 from kit.core.errors import KitError, first_few
-from kit.core.files import make_folder, sha256, writing
+from kit.core.files import explaining_write_errors, make_folder, sha256
 from kit.core.json_files import read_record, write_json
 from kit.kaggle.kernels.api import Kernels, Session
 from kit.kaggle.kernels.push_log import Push
@@ -94,7 +94,7 @@ def is_pulled(run: Run, pushed: Push) -> bool:
 
 
 def _tidy(run: Run) -> None:
-    with writing(_staging(run)):
+    with explaining_write_errors(_staging(run)):
         if _staging(run).exists():
             shutil.rmtree(_staging(run))
 
@@ -140,7 +140,7 @@ def _place(run: Run, staging: Path, manifest: Manifest) -> None:
     fetched = make_folder(staging / "runs" / run.name)
     write_json(fetched / ORIGIN, asdict(manifest))
     make_folder(run.folder.parent)
-    with writing(run.folder):
+    with explaining_write_errors(run.folder):
         if run.folder.exists():
             run.folder.rename(staging / "before")
         fetched.rename(run.folder)

@@ -20,7 +20,7 @@ from kit.config import DEFAULT_PRESET, Config, load, override, preset
 from kit.core.errors import KitError
 from kit.core.files import make_folder, write_text
 from kit.core.json_files import write_json
-from kit.core.source_tree import git_state, packed, requirements
+from kit.core.source_tree import git_state, pack_source, requirements
 from kit.data.provenance import downloaded_slug
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels import push_log
@@ -93,7 +93,7 @@ def script(planned: Plan, push_id: str) -> str:
         "preset": planned.preset,
         "continues": _continued(planned),
     }
-    return kernel_script(planned.config, facts, requirements(), packed(), git_state())
+    return kernel_script(planned.config, facts, requirements(), pack_source(), git_state())
 
 
 def require_hours(hours: float | None) -> None:

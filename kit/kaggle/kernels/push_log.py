@@ -18,8 +18,8 @@ from pathlib import Path
 from typing import Any
 
 from kit.config import KaggleConfig
-from kit.core.errors import KitError, nearest
-from kit.core.files import make_folder, writing
+from kit.core.errors import KitError, closest_names
+from kit.core.files import explaining_write_errors, make_folder
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import exclusive
 from kit.kaggle.kernels.api import Kernels, Version
@@ -59,7 +59,7 @@ def require_pushed(run: Run) -> None:
         known = [one.stem for one in path.parent.glob("*.json")]
         raise KitError(
             f"a run that was pushed from {run.workspace}", repr(run.name),
-            f"nearest: {nearest(run.name, known)}; `invoke kernel.push --run {run.name}` pushes it",
+            f"nearest: {closest_names(run.name, known)}; `invoke kernel.push --run {run.name}` pushes it",
         )  # fmt: skip
 
 
@@ -92,7 +92,7 @@ def ended(run: Run, push: Push) -> None:
     """No longer look for a push: Kaggle certainly did not take it, or it is recorded."""
     pending = _open_push(run)
     if pending is not None and pending.id == push.id:
-        with writing(_open_path(run)):
+        with explaining_write_errors(_open_path(run)):
             _open_path(run).unlink(missing_ok=True)
 
 
