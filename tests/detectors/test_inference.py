@@ -86,6 +86,7 @@ def test_every_view_finds_the_square_in_the_originals_pixels(tmp_path):
 
 def test_batches_find_what_single_images_find(tmp_path):
     pixels = squares(tmp_path, [(100, 100), (100, 200), (150, 100), (100, 100), (100, 100)])
+    torch.manual_seed(1)  # with other weights there may be no detection, or two of equal scores
     detector = networks.build(weights.resolve_norms(preset("demo").model), 1).eval()
     origin = dataclasses.replace(source(batch_size=3), image_size_px=64)
     together = detect(origin, detector, pixels, list(pixels.facts))
