@@ -6,8 +6,7 @@ a hash of 256 bits only proposes, and the correlation of small copies decides.
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -43,22 +42,12 @@ class Likeness:
     correlation: float
 
 
-def take_prints(names: Sequence[str], read: Callable[[str], Grey], track: Track = silent) -> Prints:
-    """The prints of the images that ``read`` gives by name; one image is in memory at a time."""
-    digests = []
-    copies = np.zeros((len(names), _SIDE_PX, _SIDE_PX), dtype=np.uint8)
-    for place, name in enumerate(track(names, "comparing images", len(names))):
-        image = read(name)
-        digests.append(pixel_digest(image))
-        copies[place] = cv2.resize(image, (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
-    return Prints(tuple(names), tuple(digests), copies)
-
-
-def pixel_digest(image: Grey) -> str:
-    """A text that two images share if and only if they have one size and equal pixels (SHA-256)."""
-    digest = hashlib.sha256(repr(image.shape).encode())
-    digest.update(image.tobytes())
-    return digest.hexdigest()
+def take_prints(digests: Mapping[str, str], read: Callable[[str], Grey], track: Track = silent) -> Prints:
+    """The prints of the images that ``digests`` names; ``read`` gives their pixels, one image at a time."""
+    copies = np.zeros((len(digests), _SIDE_PX, _SIDE_PX), dtype=np.uint8)
+    for index, name in enumerate(track(digests, "comparing images", len(digests))):
+        copies[index] = cv2.resize(read(name), (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
+    return Prints(tuple(digests), tuple(digests.values()), copies)
 
 
 def dct_bits(copies: UInt8[np.ndarray, "n 64 64"]) -> Bool[np.ndarray, "n 256"]:

@@ -5,6 +5,7 @@ A 16-bit PNG is scaled by its own range; PIL's own conversion would saturate it 
 
 from __future__ import annotations
 
+import hashlib
 import math
 import struct
 import zlib
@@ -60,6 +61,13 @@ def _grey(image: Image.Image) -> Grey:
     if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
         return np.asarray(image.convert("RGB").convert("L"))
     return np.asarray(image if image.mode == "L" else image.convert("L"))
+
+
+def pixel_digest(image: Grey) -> str:
+    """SHA-256 of an image's size and pixels: equal if and only if both are equal."""
+    digest = hashlib.sha256(repr(image.shape).encode())
+    digest.update(np.ascontiguousarray(image).data)
+    return digest.hexdigest()
 
 
 def resize_longest(image: Grey, size_px: int) -> Grey:

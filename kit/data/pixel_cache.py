@@ -1,13 +1,13 @@
 """The pixel cache: every image of a folder decoded once, as one memory-mapped file of grey levels.
 
-Decoding is also the only real check of an image, so the cache remembers which files could not be read.
-Deleting the cache costs time only, and a command that uses it must be given again; it is rebuilt whenever a
-file's name, size or time has changed.
+Its index holds the digest of each image's pixels, and the fault of each file that cannot be decoded. It is
+rebuilt if a file's name, size or time has changed, and can be deleted at any time.
 """
 
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -25,20 +25,21 @@ from kit.core.files import make_folder, remove_partials, replacing, require_free
 from kit.core.json_files import fingerprint, read_json, read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
-from kit.data.images import Grey, ImageError, read_grey
+from kit.data.images import Grey, ImageError, pixel_digest, read_grey
 from kit.schemas.image_headers import ImageFacts, image_headers, image_names
 
 _GIB = 2**30
 _KEY_DIGITS = 16
-_FORMAT = 2
-_TASK = 8  # images: of small ones the handing out costs as much as the decoding
+_FORMAT = 3
+_TASK = 8  # images: scheduling a small one alone costs as much as decoding it
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
 class PixelRows:
     """Some images of a cache in a fixed order: arrays, which the processes of a loader share without copying.
 
-    A Python object per image would be copied into every worker, page by page, by counting references to it.
+    Counting the references to a Python object writes to its memory page, so that every worker would copy it.
     """
 
     file: Path
@@ -49,44 +50,46 @@ class PixelRows:
     def read(self, index: int) -> Grey:
         """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied."""
         shape = (int(self.heights_px[index]), int(self.widths_px[index]))
-        # Opened anew each time: a map kept for long counts as a worker's memory.
+        # Opened for each image: the pages of a long-lived map count as a worker's memory.
         return np.memmap(self.file, np.uint8, "r", int(self.offsets[index]), shape)
 
 
 @dataclass(frozen=True)
 class PixelCache:
-    """Decoded images of one folder. ``facts`` has every file, those that could not be read included."""
+    """Decoded images of one folder.
+
+    ``facts`` has every file, ``digests`` (see ``pixel_digest``) those that can be read; both by image_id, sorted.
+    """
 
     facts: Mapping[str, ImageFacts]
+    digests: Mapping[str, str]
     file: Path
 
     def read(self, image_id: str) -> Grey:
         """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied.
 
-        Raises KitError where the cache was deleted meanwhile.
+        Raises KitError if the cache was deleted meanwhile.
         """
         try:
-            return self._all.read(self._places[image_id])
+            return self._all_rows.read(self._indices[image_id])
         except FileNotFoundError as error:
             raise KitError(
-                f"the pixel cache {self.file} to stay while it is used", "no such file",
-                "the same command makes it anew",
+                f"the pixel cache {self.file} to exist while it is used", "no such file",
+                "repeat the command: it makes the cache anew",
             ) from error  # fmt: skip
 
     def rows(self, image_ids: Sequence[str]) -> PixelRows:
-        """The named images in that order, for whoever reads them by number."""
-        places = np.array([self._places[image_id] for image_id in image_ids], dtype=np.int64)
-        everyone = self._all
-        return PixelRows(
-            self.file, everyone.offsets[places], everyone.widths_px[places], everyone.heights_px[places]
-        )
+        """The named images in that order, to be read by index."""
+        indices = np.array([self._indices[image_id] for image_id in image_ids], dtype=np.int64)
+        rows = self._all_rows
+        return PixelRows(self.file, rows.offsets[indices], rows.widths_px[indices], rows.heights_px[indices])
 
     @cached_property
-    def _places(self) -> dict[str, int]:
-        return {image_id: place for place, image_id in enumerate(self.facts)}
+    def _indices(self) -> dict[str, int]:
+        return {image_id: index for index, image_id in enumerate(self.facts)}
 
     @cached_property
-    def _all(self) -> PixelRows:
+    def _all_rows(self) -> PixelRows:
         widths, heights = (
             np.array([getattr(fact, side) for fact in self.facts.values()], dtype=np.int64)
             for side in ("width_px", "height_px")
@@ -95,11 +98,11 @@ class PixelCache:
 
 
 def open_cache(folder: Path, cache: Path, max_gib: float, track: Track = silent) -> PixelCache:
-    """The cache of a folder of images, built under ``cache`` where it is missing or stale.
+    """The cache of a folder of images, built under ``cache`` if it is missing or stale.
 
-    Where no file's name, size or time has changed, none is opened. Raises KitError where the folder is missing
-    or the cache would not fit (``data.cache_max_gib``, the disk). Unreadable images raise nothing: their
-    ``facts`` carry the fault, for the tables' check to name the row.
+    If no file's name, size or time has changed, no image is opened: a change that keeps all three goes unnoticed.
+    Raises KitError if the folder is missing or the cache does not fit (``data.cache_max_gib``, the disk).
+    Unreadable images raise nothing: their ``facts`` hold the fault, and reading the table names the row.
     """
     names = image_names(folder)
     make_folder(cache)
@@ -108,54 +111,68 @@ def open_cache(folder: Path, cache: Path, max_gib: float, track: Track = silent)
     with locked(cache / ".lock"):  # two processes that start at once build it once
         stored = _stored(index, key, names)
         if stored and pixels.exists() and pixels.stat().st_size == stored.total_bytes:
-            return PixelCache(stored.facts(folder, names), pixels)
-        facts = _build(folder, pixels, max_gib, track)
-        sides = [tuple(getattr(fact, side) for fact in facts.values()) for side in ("width_px", "height_px")]
-        faults = {name: fact.fault for name, fact in facts.items() if fact.fault}
-        write_json(index, asdict(_Index(key, sides[0], sides[1], faults)))
+            return stored.cache(folder, names, pixels)
+        cache_of_folder = _build(folder, pixels, max_gib, track)
+        write_json(index, asdict(_Index.of(key, cache_of_folder)))
         for stale in cache.glob(f"{folder.name}-*.u8"):
             if stale != pixels:
                 stale.unlink(missing_ok=True)
-    return PixelCache(facts, pixels)
+    return cache_of_folder
 
 
 @dataclass(frozen=True)
 class _Index:
-    """What is known of the files, in the order of their names; the key says of which files."""
+    """What the index file stores of each image, sorted by name; ``key`` changes with the files."""
 
     key: str
     widths_px: tuple[int, ...]
     heights_px: tuple[int, ...]
+    digests: tuple[str, ...]  # empty for an image that cannot be read
     faults: Mapping[str, str]
+
+    @classmethod
+    def of(cls, key: str, cache: PixelCache) -> _Index:
+        facts = cache.facts.items()
+        return cls(
+            key,
+            tuple(fact.width_px for _, fact in facts),
+            tuple(fact.height_px for _, fact in facts),
+            tuple(cache.digests.get(name, "") for name, _ in facts),
+            {name: fact.fault for name, fact in facts if fact.fault},
+        )
 
     @property
     def total_bytes(self) -> int:
         return sum(width * height for width, height in zip(self.widths_px, self.heights_px, strict=True))
 
-    def facts(self, folder: Path, names: Sequence[str]) -> dict[str, ImageFacts]:
-        sizes = zip(names, self.widths_px, self.heights_px, strict=True)
-        return {
+    def cache(self, folder: Path, names: Sequence[str], pixels: Path) -> PixelCache:
+        facts = {
             name: ImageFacts(folder / name, width, height, self.faults.get(name, ""))
-            for name, width, height in sizes
+            for name, width, height in zip(names, self.widths_px, self.heights_px, strict=True)
         }
+        digests = {name: digest for name, digest in zip(names, self.digests, strict=True) if digest}
+        return PixelCache(facts, digests, pixels)
 
 
 def _stored(index: Path, key: str, names: Sequence[str]) -> _Index | None:
-    """The index, if it is of these files. Raises KitError where it is broken."""
+    """The index, if it is of these files. Raises KitError if it is broken."""
     do = f"delete {index}; it is made anew"
     if not index.exists():
         return None
     content = read_json(index, do)
     if not isinstance(content, dict) or content.get("key") != key:
+        if isinstance(content, dict) and "digests" not in content:
+            log.info("%s: made by an earlier version, without digests; decoding the images again", index)
         return None
     stored = read_record(index, _Index, do)
-    if not len(stored.widths_px) == len(stored.heights_px) == len(names):
-        raise KitError(f"{index} to tell the sizes of {len(names)} images", f"{len(stored.widths_px)}", do)
+    counts = {len(stored.widths_px), len(stored.heights_px), len(stored.digests)} - {len(names)}
+    if counts:
+        raise KitError(f"{index} to hold sizes and digests of {len(names)} images", f"{min(counts)}", do)
     return stored
 
 
-def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> dict[str, ImageFacts]:
-    """Decode every image into ``goal``, on all cores; the facts with the faults that decoding found."""
+def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> PixelCache:
+    """Decode every image into ``goal``, on all cores, and note the faults that decoding finds."""
     facts = image_headers(folder)
     sizes = [fact.width_px * fact.height_px for fact in facts.values()]
     offsets = dict(zip(facts, np.cumsum([0, *sizes]).tolist(), strict=False))
@@ -165,23 +182,23 @@ def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> dict[str, 
         with partial.open("wb") as file:
             file.truncate(sum(sizes))
 
-        def decode(name: str) -> ImageFacts:
+        def decode(name: str) -> tuple[ImageFacts, str]:
             fact = facts[name]
             if fact.fault:
-                return fact
+                return fact, ""
             try:
                 pixels = read_grey(fact.path)
             except ImageError as error:
-                return replace(fact, fault=str(error))
+                return replace(fact, fault=str(error)), ""
             if pixels.shape != (fact.height_px, fact.width_px):
-                said = f"its header says {fact.width_px} x {fact.height_px} pixels"
-                return replace(fact, fault=f"{said}, it holds {pixels.shape}")
+                header = f"its header says {fact.width_px} x {fact.height_px} pixels"
+                return replace(fact, fault=f"{header}, it holds {pixels.shape}"), ""
             with partial.open("rb+") as file:
                 file.seek(offsets[name])
                 file.write(np.ascontiguousarray(pixels).data)
-            return fact
+            return fact, pixel_digest(pixels)
 
-        def decode_all(some: Sequence[str]) -> list[ImageFacts]:
+        def decode_all(some: Sequence[str]) -> list[tuple[ImageFacts, str]]:
             return [decode(name) for name in some]
 
         names = list(facts)
@@ -189,12 +206,14 @@ def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> dict[str, 
         with warnings.catch_warnings(), contextlib.closing(_Pool(os.cpu_count())) as pool:
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata; what matters is a fault
             decoded = chain.from_iterable(pool.map(decode_all, tasks))
-            return dict(zip(facts, track(decoded, f"decoding {folder.name}", len(facts)), strict=True))
+            results = list(track(decoded, f"decoding {folder.name}", len(facts)))
+    digests = {name: digest for name, (_, digest) in zip(facts, results, strict=True) if digest}
+    return PixelCache(dict(zip(facts, (fact for fact, _ in results), strict=True)), digests, goal)
 
 
 class _Pool(ThreadPoolExecutor):
     def close(self) -> None:
-        """Wait for the tasks that have begun only: after Ctrl-C nobody wants the others."""
+        """Wait for the tasks that have started; cancel the others, since after Ctrl-C they are useless."""
         self.shutdown(cancel_futures=True)
 
 
@@ -206,7 +225,7 @@ def _key(folder: Path, names: Sequence[str]) -> str:
 def _size_and_time(path: Path) -> tuple[int, int]:
     try:
         status = path.stat()
-    except OSError:  # a link to nothing: its header's fault says so
+    except OSError:  # a broken link: its facts have a fault
         return -1, -1
     return status.st_size, status.st_mtime_ns
 

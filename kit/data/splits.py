@@ -14,7 +14,6 @@ from jaxtyping import Int64
 from kit.config import DataConfig
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, patients
-from kit.data.duplicates import pixel_digest
 
 Folds = tuple[tuple[str, ...], ...]
 _CROSS_FITS = 5
@@ -22,10 +21,9 @@ _CROSS_FITS = 5
 
 def assign_folds(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     """The images held out by each fold: one split of ``validation_share``, or ``data.folds`` folds of them all."""
-    digests = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in data.image_ids}
     if config.folds == 1:
-        return (validation_split(data.annotations, data.image_ids, config, seed, digests),)
-    return cross_validation(data.annotations, data.image_ids, config, seed, digests)
+        return (validation_split(data.annotations, data.image_ids, config, seed, data.pixels.digests),)
+    return cross_validation(data.annotations, data.image_ids, config, seed, data.pixels.digests)
 
 
 def validation_split(
@@ -89,8 +87,7 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     Whatever is fitted to them (a prior, a calibration) must not be judged on the patients that it was fitted
     on. Unlike in ``cross_validation`` a class may be missing in a fold.
     """
-    digests = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in data.image_ids}
-    groups = _groups(data.image_ids, config, digests)
+    groups = _groups(data.image_ids, config, data.pixels.digests)
     _, boxes = _boxes_by_group(data.annotations, groups)
     folds, _ = _balanced(groups, boxes, config, seed, min(_CROSS_FITS, len(groups)))
     return tuple(fold for fold in folds if fold)
@@ -101,8 +98,8 @@ def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfi
 
     A group is named after its first image.
     """
-    digests = {image_id: pixel_digest(data.pixels.read(image_id)) for image_id in image_ids}
-    return {image_id: group[0] for group in _groups(image_ids, config, digests) for image_id in group}
+    groups = _groups(image_ids, config, data.pixels.digests)
+    return {image_id: group[0] for group in groups for image_id in group}
 
 
 def _balanced(

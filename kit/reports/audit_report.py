@@ -131,23 +131,24 @@ def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
 
 
 def _key(data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config) -> str:
-    """Changes with whatever the findings depend on; a pixel cache's file is named by its images' state."""
+    """Changes with everything that the findings depend on: images by their pixels and faults, not by file times."""
     tables = [sha256(data / name) if (data / name).is_file() else "" for name in (TABLE, MAPPING)]
-    pixels = {part: cache.file.name for part, cache in caches.items()}
+    pixels = {
+        part: [(name, facts.fault or cache.digests[name]) for name, facts in cache.facts.items()]
+        for part, cache in caches.items()
+    }
     return fingerprint([_FORMAT, __version__, pixels, own_table, tables, config.data.patient_pattern])
 
 
 def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
     """The prints of all readable images, named ``train/NAME`` and ``test/NAME``."""
-    names = [
-        f"{part}/{name}" for part, cache in caches.items() for name, facts in cache.facts.items() if not facts.fault
-    ]
+    digests = {f"{part}/{name}": digest for part, cache in caches.items() for name, digest in cache.digests.items()}
 
     def read(name: str) -> Grey:
         part, _, image_id = name.partition("/")
         return caches[part].read(image_id)
 
-    return take_prints(names, read, track)
+    return take_prints(digests, read, track)
 
 
 def _stored(folder: Path, key: str) -> Audit | None:

@@ -1,10 +1,12 @@
-"""The out-of-fold store: a run's raw detections, made fold by fold where they are missing, kept as one table.
+"""The out-of-fold store: a run's raw detections, made fold by fold if they are missing, and merged to one table.
 
-A training image is detected by the one fold that held it out, a test image by every fold.
+A training image is detected by the one fold that held it out, a test image by every fold. Stored detections are
+reused as long as weights, knobs and pixels are the same, in a copied workspace too.
 """
 
 from __future__ import annotations
 
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
@@ -15,8 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from kit.config import Config, load
-from kit.core.errors import KitError
-from kit.core.files import make_folder, remove_partials, sha256
+from kit.core.errors import KitError, reason
+from kit.core.files import remove_partials, sha256
 from kit.core.json_files import fingerprint
 from kit.core.progress import Track, silent
 from kit.data.competition import TestData, TrainingData
@@ -36,14 +38,15 @@ from kit.schemas.detections import detection_table
 
 _RESTORE = "restore the file from a copy, or train under another --run name"
 _DIGITS = 12
+log = logging.getLogger("kit")
 
 
 def stored(
     run: Run, config: Config, split: Split, data: TrainingData | TestData, track: Track = silent
 ) -> pd.DataFrame:
-    """All folds' detections of the training or the test images, made where they are missing.
+    """All folds' detections of the training or the test images, made if they are missing.
 
-    Raises KitError where a fold's checkpoint is lost.
+    Raises KitError if they are missing and a fold's checkpoint is lost.
     """
     folds = run.in_folds(len(split.folds))
     tables = [stored_fold(fold, config, split, data, track) for fold in folds]
@@ -53,15 +56,14 @@ def stored(
 def stored_fold(
     run: Run, config: Config, split: Split, data: TrainingData | TestData, track: Track = silent
 ) -> pd.DataFrame:
-    """The detections of one fold (``run`` names it), made where they are missing."""
-    fold = run.fold or 0
-    path, _, weights = kept_weights(run, config.training.keep)
-    source = Source(run.name, fold, sha256(path), split.labels, config.model.image_size_px, config.inference)
+    """The detections of one fold (``run`` names it), made if they are missing."""
+    fold, keep = run.fold or 0, config.training.keep
+    weights_sha256 = _weights_sha256(run, _kept_checkpoint(run, keep))
+    source = Source(run.name, fold, weights_sha256, split.labels, config.model.image_size_px, config.inference)
     image_ids = split.folds[fold] if isinstance(data, TrainingData) else data.image_ids
 
-    _require_finished_with(run, path, source.weights_sha256)
-
     def detector() -> nn.Module:
+        path, _, weights = kept_weights(run, keep)
         network = bare_detector(config, split)
         try:
             network.load_state_dict(weights)
@@ -81,23 +83,35 @@ def bare_detector(config: Config, split: Split) -> nn.Module:
     return networks.build(resolve_norms(config.model), len(split.labels))
 
 
-def _require_finished_with(run: Run, path: Path, found: str) -> None:
-    """Once a run is finished its checkpoints stay: another one would answer under the name of the scored one."""
-    if not run.finished.exists():
-        return
-    # By place, not by title: a run's folder may have been renamed.
-    hashes, fold = list(read_finished(run).weights.values()), run.fold or 0
-    expected = hashes[fold] if fold < len(hashes) else "no hash"
-    if found != expected:
+def _weights_sha256(run: Run, path: Path) -> str:
+    """The SHA-256 of the checkpoint at ``path``, or the recorded one if a finished run's file is gone.
+
+    Raises KitError if a finished run's checkpoint was replaced: the scores would no longer describe it.
+    """
+    recorded = _recorded_sha256(run) if run.finished.exists() else None
+    if recorded is not None and not path.exists():
+        return recorded
+    try:
+        actual = sha256(path)
+    except OSError as error:
+        raise KitError(f"the checkpoint {path}", reason(error), _RESTORE) from error
+    if recorded not in (None, actual):
         raise KitError(
-            f"{path} as it was when the run was finished ({expected[:_DIGITS]}...)",
-            f"{found[:_DIGITS]}...",
+            f"{path} as it was when the run was finished ({recorded[:_DIGITS]}...)",
+            f"{actual[:_DIGITS]}...",
             _RESTORE,
         )
+    return actual
+
+
+def _recorded_sha256(run: Run) -> str:
+    # By index, not by title: a run's folder may have been renamed.
+    hashes, fold = list(read_finished(run).weights.values()), run.fold or 0
+    return hashes[fold] if fold < len(hashes) else "no hash"
 
 
 CHUNK_IMAGES = 32
-_PART_NAME_DIGITS = 16
+_CHUNK_FOLDER_DIGITS = 16
 
 
 def store_detections(
@@ -108,38 +122,48 @@ def store_detections(
     image_ids: Sequence[str],
     track: Track = silent,
 ) -> pd.DataFrame:
-    """The raw detections of all views of the images, written to ``path`` (parquet) where they are not yet.
+    """The raw detections of all views of the images, written to ``path`` (parquet) if they are not there yet.
 
-    ``detector`` makes the network with its weights on its device; it is called only if something is missing.
-    Chunks that an interrupted call left behind are taken over if they come from the same source and images.
+    Chunks that an interrupted call left behind are reused if they come from the same source and images.
+
+    Args:
+        path: The parquet file; it also stores a key made from the source, the image_ids and their pixels.
+        source: The run, fold, weights and knobs that make the detections.
+        detector: Makes the network with its weights on its device; called only if something is missing.
+        pixels: The images.
+        image_ids: Those to detect on; may be empty.
+        track: Shows the progress.
     """
     key = _key(source, pixels, image_ids)
-    if path.exists() and (stored := read_detections(path)).attrs.get(KEY) == key:
-        return stored
-    parts = path.with_suffix(".parts") / key[:_PART_NAME_DIGITS]
+    if path.exists():
+        stored = read_detections(path)
+        if stored.attrs.get(KEY) == key:
+            return stored
+        log.info("%s: not made from these weights, knobs and images; detecting again", path)
+    chunk_folder = path.with_suffix(".parts") / key[:_CHUNK_FOLDER_DIGITS]
     chunks = [tuple(image_ids[i : i + CHUNK_IMAGES]) for i in range(0, len(image_ids), CHUNK_IMAGES)]
-    make_folder(parts)
-    remove_partials(parts)
+    remove_partials(chunk_folder)
     network = None
     tables = []
     for number, chunk in enumerate(track(chunks, f"detecting: {path.stem}", len(chunks))):
-        part = parts / f"{number:05d}.parquet"
-        if not part.exists():
+        chunk_path = chunk_folder / f"{number:05d}.parquet"
+        if not chunk_path.exists():
             network = network or detector()
-            write_detections(detect(source, network, pixels, chunk), part, key)
-        tables.append(read_detections(part))
+            write_detections(detect(source, network, pixels, chunk), chunk_path, key)
+        tables.append(read_detections(chunk_path))
     table = pd.concat(tables, ignore_index=True) if tables else detection_table([])
     write_detections(table, path, key)
-    shutil.rmtree(path.with_suffix(".parts"))
+    shutil.rmtree(chunk_folder.parent, ignore_errors=True)
     return table
 
 
 def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
-    """The checkpoint that predicts, its epoch (from 1) and its weights for a bare detector.
+    """The checkpoint that detects, its epoch (from 1) and its weights for a bare detector.
 
-    ``best`` and ``ema`` are averaged weights where there is an average; ``last`` never is.
+    ``best`` and ``ema`` are averaged weights if the run averages; ``last`` never is.
+    Raises KitError if the file is missing or no checkpoint.
     """
-    path = run.best if keep == "best" else run.last
+    path = _kept_checkpoint(run, keep)
     do = f"restore it from a copy, or train anew under another name than {run.name}"
     state = load_checkpoint(path, do)
     key = "current_model_state" if keep == "last" and "current_model_state" in state else "state_dict"
@@ -150,15 +174,19 @@ def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
     return path, epoch, weights
 
 
+def _kept_checkpoint(run: Run, keep: str) -> Path:
+    return run.best if keep == "best" else run.last
+
+
 def _key(source: Source, pixels: PixelCache, image_ids: Sequence[str]) -> str:
-    # The cache's name changes with the files that it was made from.
-    return fingerprint([asdict(source), pixels.file.name, list(image_ids)])
+    return fingerprint([asdict(source), [(image_id, pixels.digests[image_id]) for image_id in image_ids]])
 
 
 def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -> pd.DataFrame:
-    """A run's detections of the held-out or the test images, made where they are missing and can be.
+    """A run's detections of the held-out or the test images, made if they are missing.
 
-    Raises KitError where a checkpoint or a member of an ensemble is gone, or an adopted file had none.
+    Raises KitError if they cannot be made: a checkpoint or a member of an ensemble is gone, or the adopted file
+    has none.
     """
     path = run.detections(data.part)
     if run.ensemble.exists():
@@ -166,9 +194,10 @@ def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -
         if isinstance(data, TrainingData):
             return read_detections(path)
         tables = []
-        for one in (member_run(run, each.run) for each in members(run)):
-            with using_results(one):
-                tables.append(detections(one, data, track))
+        for member in members(run):
+            of_member = member_run(run, member.run)
+            with using_results(of_member):
+                tables.append(detections(of_member, data, track))
         return merge_detections(path, tables)
     if not run.adopted.exists():
         return stored(run, load(run.config), read_split(run), data, track)

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from repository import ROOT
 from toy import toy_config
 
@@ -20,7 +21,7 @@ from kit.config import AugmentationConfig
 from kit.core.errors import KitError
 from kit.data.competition import load_training, patients
 from kit.data.dataset import DetectionDataset, EpochSampler, collate, loader, training_dataset
-from kit.data.images import read_grey
+from kit.data.images import pixel_digest, read_grey
 from kit.data.pixel_cache import _Pool, open_cache
 from kit.detectors.hardware import explain_failures
 
@@ -52,6 +53,30 @@ class TestPixelCache:
         rows = pickle.loads(pickle.dumps(cache.rows(names)))  # as a loader's worker gets them
         assert all((rows.read(place) == cache.read(name)).all() for place, name in enumerate(names))
 
+    def test_every_image_has_the_digest_of_its_pixels_whatever_the_file(self, toy):
+        folder, cache = toy / "data" / "train", toy / ".cache"
+        digests = open_cache(folder, cache, 1.0).digests
+        assert list(digests) == sorted(path.name for path in folder.iterdir())
+        assert all(digest == pixel_digest(read_grey(folder / name)) for name, digest in digests.items())
+        first, second = sorted(digests)[:2]
+        with Image.open(folder / first) as image:
+            image.save(folder / first, compress_level=1)
+        (folder / second).write_bytes(b"nothing")
+        again = open_cache(folder, cache, 1.0).digests
+        assert again == {name: digest for name, digest in digests.items() if name != second}
+
+    def test_an_index_of_an_earlier_version_is_made_anew_and_that_is_said(self, toy, caplog):
+        caplog.set_level("INFO", "kit")
+        folder, cache = toy / "data" / "train", toy / ".cache"
+        digests = open_cache(folder, cache, 1.0).digests
+        index = json.loads((cache / "train.json").read_text())
+        earlier = {name: value for name, value in index.items() if name != "digests"} | {"key": "0" * 16}
+        (cache / "train.json").write_text(json.dumps(earlier))
+        assert not caplog.text
+        assert open_cache(folder, cache, 1.0).digests == digests
+        assert "made by an earlier version" in caplog.text
+        assert json.loads((cache / "train.json").read_text()) == index
+
     def test_a_second_opening_knows_the_same_of_every_file(self, toy):
         folder, cache = toy / "data" / "train", toy / "fresh"
         (folder / "broken.png").write_bytes(b"nothing")
@@ -66,7 +91,7 @@ class TestPixelCache:
         path = toy / ".cache" / "train.json"
         index = json.loads(path.read_text())
         path.write_text(json.dumps(index | {"widths_px": index["widths_px"][1:]}))
-        with pytest.raises(KitError, match=r"sizes of 32 images\n.*31\n.*delete"):
+        with pytest.raises(KitError, match=r"sizes and digests of 32 images\n.*31\n.*delete"):
             open_cache(toy / "data" / "train", toy / ".cache", 1.0)
 
     def test_it_is_built_once_and_again_when_a_file_changed(self, toy):
@@ -239,5 +264,5 @@ def test_a_file_that_vanishes_under_the_network_is_said_in_words(text):
 def test_a_deleted_cache_is_said_in_words(toy):
     cache = open_cache(toy / "data" / "train", toy / ".cache", 1.0)
     shutil.rmtree(toy / ".cache")
-    with pytest.raises(KitError, match="to stay while it is used"):
+    with pytest.raises(KitError, match="to exist while it is used"):
         cache.read(next(iter(cache.facts)))

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit.data.duplicates import Prints, dct_bits, duplicate_groups, likeness, pixel_digest, take_prints
+from kit.data.duplicates import Prints, dct_bits, duplicate_groups, likeness, take_prints
+from kit.data.images import pixel_digest
 from kit.data.synthetic.generator import draw_findings, render
 
 
@@ -19,7 +20,8 @@ def drawn(seed, size_px=256):
 
 
 def prints(*images):
-    return take_prints([str(place) for place in range(len(images))], lambda name: images[int(name)])
+    digests = {str(index): pixel_digest(image) for index, image in enumerate(images)}
+    return take_prints(digests, lambda name: images[int(name)])
 
 
 def groups(*images):

@@ -11,7 +11,7 @@ from toy import toy_config
 from kit.config import DataConfig, override
 from kit.core.errors import KitError
 from kit.data.competition import load_training, patients
-from kit.data.splits import assign_folds, cross_validation, validation_split
+from kit.data.splits import assign_folds, cross_fits, cross_validation, split_groups, validation_split
 
 NIH = r"^(\d{8})_\d{3}"
 
@@ -177,3 +177,13 @@ class TestEqualPixels:
         for seed in range(5):
             together = [bool({name, "99999999_000.png"} & set(fold)) for fold in assign_folds(data, config, seed)]
             assert sum(together) == 1
+
+    def test_splits_take_them_from_the_index_and_read_no_pixels(self, toy):
+        data = load_training(toy, toy_config())
+        config = override(toy_config(), ("data.folds=3",)).data
+        groups = split_groups(data, data.image_ids, config)
+        expected = assign_folds(data, config, 0), cross_fits(data, config, 0)
+        data = load_training(toy, toy_config())
+        data.pixels.file.unlink()
+        assert (assign_folds(data, config, 0), cross_fits(data, config, 0)) == expected
+        assert split_groups(data, data.image_ids, config) == groups

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import time
 
 import pandas as pd
 import pytest
+from PIL import Image
 from repository import ROOT
 from toy import FOLDS, TOY, TOY_TEST_IMAGES, copied
 
@@ -150,6 +152,42 @@ class TestAgain:
             fold.last.unlink()
         with pytest.raises(KitError, match=r"99999999_000\.png"):
             train(run.workspace, "folds")
+
+
+def copied_without_times(source, goal, run):
+    """A copy of a workspace with new file times, without its pixel cache and without the run's checkpoints."""
+    shutil.copytree(source, goal, copy_function=shutil.copyfile)
+    shutil.rmtree(goal / ".cache")
+    for path in (goal / "runs" / run).rglob("*.ckpt"):
+        path.unlink()
+    return goal
+
+
+class TestCopiedWorkspace:
+    """Stored detections are keyed by weights, knobs, labels and pixels, not by names and times of files."""
+
+    def test_it_needs_neither_checkpoints_nor_a_network(self, run, tmp_path):
+        before = predict(run)
+        copy = Run(copied_without_times(run.workspace, tmp_path / "copy", "folds"), "folds")
+        stored = {path: path.stat().st_mtime_ns for path in copy.folder.rglob("*.parquet")}
+        assert len(stored) == 8
+        assert predict(copy).csv_sha256 == before.csv_sha256
+        assert {path: path.stat().st_mtime_ns for path in copy.folder.rglob("*.parquet")} == stored
+        assert train(copy.workspace, "folds").already
+
+    def test_other_pixels_under_the_same_name_are_detected_anew(self, run, tmp_path, caplog):
+        caplog.set_level("INFO", "kit")
+        predict(run)
+        copy = Run(copied_without_times(run.workspace, tmp_path / "copy", "folds"), "folds")
+        for workspace in (run.workspace, copy.workspace):
+            path = sorted((workspace / "data" / "test").glob("*.png"))[0]
+            with Image.open(path) as image:
+                image.transpose(Image.Transpose.FLIP_LEFT_RIGHT).save(path)
+        predict(run)
+        assert caplog.text.count("detecting again") == 3
+        with pytest.raises(KitError, match="no such file"):  # the copy has no checkpoints
+            predict(copy)
+        assert not list(copy.folder.rglob("*.parts"))
 
 
 @pytest.mark.slow
