@@ -1,6 +1,6 @@
-"""The one exception of the kit: a user's mistake, said in three parts.
+"""The one exception for mistakes that a user can mend, with a message in three parts.
 
-Only ``kit.tasks`` turns it into an exit. Anything else that is raised is a bug and keeps its traceback.
+Only ``kit.tasks`` turns it into an exit. Any other exception is a bug and keeps its traceback.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ _NAMES_SHOWN = 8
 
 
 class KitError(Exception):
-    """What was expected, what was found (file, row, value), what to do next."""
+    """``expected`` and ``found`` (file, row, value) say what is wrong; ``do`` says what to do next."""
 
     def __init__(self, expected: str, found: str, do: str) -> None:
         self.expected, self.found, self.do = expected, found, do
@@ -23,7 +23,7 @@ class KitError(Exception):
 
 
 def reason(error: BaseException) -> str:
-    """The first line of an error's text (for an OSError the system's words); its type's name if there is none."""
+    """The first line of an error's text, or its type's name if it has none; for an OSError the system's words."""
     lines = (getattr(error, "strerror", None) or str(error)).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
@@ -36,7 +36,7 @@ def first_few(items: Iterable[object], count: int = 5, separator: str = ", ") ->
 
 
 def closest_names(word: str, known: Iterable[str], count: int = 3) -> str:
-    """The known words nearest to a mistyped one, whatever their case; some of them where none is near."""
+    """The known names most like a mistyped word, upper and lower case alike; the first few if none is like it."""
     names = {name.lower(): name for name in sorted(known)}
     close = difflib.get_close_matches(word.lower(), names, n=count, cutoff=0.5)
     return first_few([names[name] for name in close] or names.values(), _NAMES_SHOWN) or "(none)"

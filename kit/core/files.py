@@ -1,6 +1,6 @@
-"""Writing so that a kill at any moment leaves the old file or the new one, never half of either.
+"""Files are written atomically: a kill at any moment leaves the old file or the new one, never a part.
 
-Temporary files stand beside their goal (a rename across file systems is no rename) and begin with a dot.
+A temporary file lies beside its target, because a rename across file systems copies; its name begins with a dot.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ _MIB, _GIB = 2**20, 2**30
 
 @contextlib.contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give a temporary path to write to; on success it is flushed to disk and renamed to ``path``.
+    """Yield a temporary path to write to; on success it is flushed to disk and renamed to ``path``.
 
-    Raises KitError where the system refuses (disk full, read-only folder); ``path`` is then as it was.
+    Raises KitError if the system refuses (disk full, read-only folder); ``path`` is then unchanged.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -47,7 +47,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def explaining_write_errors(path: Path) -> Iterator[None]:
-    """Turn what the system refuses here (disk full, read-only folder) into a KitError that names ``path``."""
+    """Turn an OSError in this block (disk full, read-only folder) into a KitError that names ``path``."""
     try:
         yield
     except OSError as error:
@@ -55,14 +55,14 @@ def explaining_write_errors(path: Path) -> Iterator[None]:
 
 
 def make_folder(path: Path) -> Path:
-    """The folder, made where it is missing. Raises KitError where the system refuses or a file is in its place."""
+    """Make the folder if it is missing, and return it. Raises KitError if it cannot be made."""
     with explaining_write_errors(path):
         path.mkdir(parents=True, exist_ok=True)
     return path
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically, line ends as they are."""
+    """Write UTF-8 text atomically; line ends are kept."""
     with replacing(path) as partial:
         partial.write_text(text, encoding="utf-8", newline="")
 
@@ -77,7 +77,7 @@ def sha256(path: Path) -> str:
 
 
 def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
-    """Raises KitError where the disk of a folder has less than that left; ``what`` says what for."""
+    """Raise KitError if the folder's disk has fewer free bytes than needed; ``what`` says what they are for."""
     free = shutil.disk_usage(folder).free
     if needed_bytes > free:
         raise KitError(
@@ -87,12 +87,12 @@ def require_free_space(folder: Path, needed_bytes: int, what: str) -> None:
 
 
 def size_text(count: int) -> str:
-    """A number of bytes as it is said: MiB below one GiB."""
+    """A number of bytes as text: in MiB below one GiB, else in GiB."""
     return f"{count / _GIB:.2f} GiB" if count >= _GIB else f"{count / _MIB:.1f} MiB"
 
 
 def remove_partials(folder: Path) -> None:
-    """Delete what a killed process left half written anywhere in ``folder`` (call under its lock)."""
+    """Delete the temporary files of killed processes anywhere in ``folder``. The caller holds the folder's lock."""
     for path in sorted(folder.rglob(f".*{PARTIAL_SUFFIX}")):
         if path.is_dir():
             shutil.rmtree(path, ignore_errors=True)
@@ -101,12 +101,12 @@ def remove_partials(folder: Path) -> None:
 
 
 def write_error(path: Path, error: OSError, written_bytes: int = 0) -> KitError:
-    """The KitError for a refusal of the system to write ``path``, with the space that is left there."""
-    needed = f"it needs more than {written_bytes / 2**20:.1f} MiB, " if written_bytes else ""
+    """The KitError for a path that the system refuses to write, with the disk's free space."""
+    needed = f"it needs more than {size_text(written_bytes)}, " if written_bytes else ""
     return KitError(
         f"to write {path}",
         f"{reason(error)} ({needed}{_free_space(path)})",
-        "make room or choose another folder with --workspace; what was there before is unchanged",
+        "make room or choose another folder with --workspace; the old content is unchanged",
     )
 
 

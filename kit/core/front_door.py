@@ -1,6 +1,6 @@
-"""The names that a package offers, each imported from its module when it is first used.
+"""The names that a package offers, imported from their modules on first use.
 
-So ``import kit.data`` costs nothing, and only what needs torch loads it.
+So ``import kit.data`` costs nothing, and torch is loaded only by the names that need it.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def front_door(package: str, names: Mapping[str, Sequence[str]]) -> tuple[list[str], Callable[[str], Any]]:
-    """``__all__`` and ``__getattr__`` (PEP 562) of a package, from its modules and what each of them offers."""
+    """``__all__`` and ``__getattr__`` (PEP 562) of a package; ``names`` maps a module to the names it offers."""
     module_of = {name: module for module, offered in names.items() for name in offered}
 
     def get(name: str) -> Any:

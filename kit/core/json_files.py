@@ -1,6 +1,6 @@
-"""JSON files of the kit as the frozen dataclasses that they were written from: every field, each of its own type.
+"""JSON files: read strictly, as plain values or as a frozen dataclass whose fields are checked; written atomically.
 
-A dataclass takes whatever it is given; a list where a text belongs would surface far away, as something else.
+A dataclass alone takes any value: a list for a text would surface far away, as another error.
 """
 
 from __future__ import annotations
@@ -17,17 +17,17 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 from kit.core.errors import KitError
 from kit.core.files import write_text
 
-_SHOWN_LETTERS = 80
+_LETTERS_SHOWN = 80
 _WORDS = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
 T = TypeVar("T")
 
 
 def read_record(path: Path, kind: type[T], do: str, known: Mapping[str, Any] | None = None) -> T:
-    """The dataclass ``kind`` from a JSON file of its fields; those with a default may be missing.
+    """Read a JSON object as the dataclass ``kind``; a field with a default may be missing.
 
-    ``known`` are fields that the file does not hold. Raises KitError naming the file, the field and what
-    stands there, where a field is missing, unknown or of another type, or where the dataclass itself refuses
-    the values (ValueError).
+    ``known`` holds the values of fields that are not in the file. Raises KitError with the file, the field, its
+    value and the advice ``do`` if a field is missing, unknown or of another type, or if the dataclass raises
+    ValueError.
     """
     content = read_json(path, do)
     try:
@@ -36,9 +36,44 @@ def read_record(path: Path, kind: type[T], do: str, known: Mapping[str, Any] | N
         raise KitError(f"{path} to hold a {kind.__name__.lower()}", str(error), do) from error
 
 
-def _record(kind: type[T], content: Any, place: str, known: Mapping[str, Any]) -> T:
+def read_json(path: Path, do: str) -> Any:
+    """Read a JSON file. Raises KitError with the advice ``do`` if it is missing or broken.
+
+    Stricter than Python: repeated keys, NaN, numbers beyond float64 and lone surrogates are refused, because
+    readers of JSON disagree about them.
+    """
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+    except FileNotFoundError as error:
+        raise KitError(f"the file {path}", "no such file", do) from error
+    except (OSError, ValueError, RecursionError) as error:
+        raise KitError(f"{path} to be readable JSON", str(error), do) from error
+    return value
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write a value as indented JSON, atomically. Raises ValueError for NaN, which JSON does not have."""
+    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def without_nan(value: Any) -> Any:
+    """A copy of nested values with None in place of NaN, which JSON does not have."""
+    if isinstance(value, dict):
+        return {key: without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
+
+
+def fingerprint(value: Any) -> str:
+    """The SHA-256 of a value's JSON, as 64 hexadecimal digits; a tuple and a list of the same values are equal."""
+    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _record(kind: type[T], content: Any, field: str, known: Mapping[str, Any]) -> T:
     if not isinstance(content, dict):
-        raise _wrong(place or "the file", "an object", content)
+        raise _wrong(field or "the file", "an object", content)
     specs = {spec.name: spec for spec in fields(kind) if spec.name not in known}  # type: ignore[arg-type]
     unknown = sorted(set(content) - set(specs))
     missing = sorted(
@@ -47,43 +82,45 @@ def _record(kind: type[T], content: Any, place: str, known: Mapping[str, Any]) -
         if name not in content and spec.default is MISSING and spec.default_factory is MISSING
     )
     if unknown or missing:
-        says = f"no {', '.join(missing)}" if missing else f"also {_shown(unknown[0])}"
-        raise ValueError(f"{place or 'the file'} has {says}")
+        problem = f"no {', '.join(missing)}" if missing else f"also {_shown(unknown[0])}"
+        raise ValueError(f"{field or 'the file'} has {problem}")
     hints = get_type_hints(kind)
     return kind(
-        **known, **{name: _value(hints[name], value, _below(place, name)) for name, value in content.items()}
+        **known, **{name: _value(hints[name], value, _subfield(field, name)) for name, value in content.items()}
     )
 
 
-def _value(hint: Any, value: Any, place: str) -> Any:
-    """The value as its annotation has it."""
-    origin, parts = get_origin(hint), get_args(hint)
+def _value(hint: Any, value: Any, field: str) -> Any:
+    """The value, checked against its annotation. Raises ValueError with the name of the field."""
+    origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
-        rest = next(part for part in parts if part is not type(None))
-        return None if value is None and type(None) in parts else _value(rest, value, place)
+        rest = next(argument for argument in arguments if argument is not type(None))
+        return None if value is None and type(None) in arguments else _value(rest, value, field)
     if origin is tuple:
-        return _tuple(parts, value, place)
+        return _tuple(arguments, value, field)
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, dict):
-            raise _wrong(place, "an object", value)
-        return {name: _value(parts[1], one, _below(place, name)) for name, one in value.items()}
-    return _record(hint, value, place, {}) if is_dataclass(hint) else _plain(hint, value, place)  # type: ignore[arg-type]
+            raise _wrong(field, "an object", value)
+        return {name: _value(arguments[1], item, _subfield(field, name)) for name, item in value.items()}
+    return _record(hint, value, field, {}) if is_dataclass(hint) else _plain(hint, value, field)  # type: ignore[arg-type]
 
 
-def _tuple(parts: tuple[Any, ...], value: Any, place: str) -> tuple[Any, ...]:
-    """JSON has lists for tuples, of any length or of as many values as there are parts."""
-    any_length = parts[-1] is Ellipsis
-    if not isinstance(value, list) or not (any_length or len(value) == len(parts)):
-        raise _wrong(place, "a list" if any_length else f"a list of {len(parts)}", value)
-    kinds = parts[:1] * len(value) if any_length else parts
-    return tuple(_value(kind, one, f"{place}[{i}]") for i, (kind, one) in enumerate(zip(kinds, value, strict=True)))
+def _tuple(arguments: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
+    """A JSON list as a tuple of any length, or of as many items as the annotation has."""
+    any_length = arguments[-1] is Ellipsis
+    if not isinstance(value, list) or not (any_length or len(value) == len(arguments)):
+        raise _wrong(field, "a list" if any_length else f"a list of {len(arguments)}", value)
+    kinds = arguments[:1] * len(value) if any_length else arguments
+    return tuple(
+        _value(kind, item, f"{field}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
+    )
 
 
-def _plain(hint: Any, value: Any, place: str) -> Any:
-    """JSON may write 1 for 1.0."""
+def _plain(hint: Any, value: Any, field: str) -> Any:
+    """A number, text, bool or null; JSON may write 1 for 1.0."""
     plain = _as_float(value) if hint is float and type(value) is int else value
     if hint is not Any and (type(plain) is not hint or (hint is float and not math.isfinite(plain))):
-        raise _wrong(place, _WORDS[hint], value)
+        raise _wrong(field, _WORDS[hint], value)
     return plain
 
 
@@ -94,57 +131,22 @@ def _as_float(value: int) -> float:
         return math.inf
 
 
-def _below(place: str, name: str) -> str:
-    return f"{place}.{name}" if place else name
+def _subfield(field: str, name: str) -> str:
+    return f"{field}.{name}" if field else name
 
 
-def _wrong(place: str, expected: str, value: Any) -> ValueError:
-    return ValueError(f"{place} is {_shown(value)}, not {expected}")
+def _wrong(field: str, expected: str, value: Any) -> ValueError:
+    return ValueError(f"{field} is {_shown(value)}, not {expected}")
 
 
 def _shown(value: Any) -> str:
     text = repr(value)
-    return text if len(text) <= _SHOWN_LETTERS else f"{text[:_SHOWN_LETTERS]}..."
+    return text if len(text) <= _LETTERS_SHOWN else f"{text[:_LETTERS_SHOWN]}..."
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Write a value as indented JSON, atomically; NaN is refused (no JSON reader agrees on it)."""
-    write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
-
-
-def fingerprint(value: Any) -> str:
-    """The SHA-256 of a value's JSON, as 64 hexadecimal digits; a tuple and a list of the same values are equal."""
-    return hashlib.sha256(json.dumps(value).encode()).hexdigest()
-
-
-def without_nan(value: Any) -> Any:
-    """The same nested values with None for NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(part) for key, part in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(part) for part in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
-def read_json(path: Path, do: str) -> Any:
-    """Read a JSON file of the kit; ``do`` says in the error what to do where it is missing or broken.
-
-    Stricter than Python: a key that stands twice, NaN, numbers beyond float64 and half characters are refused,
-    since each reader of JSON makes something else of them.
-    """
-    try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_each_once)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
-    except FileNotFoundError as error:
-        raise KitError(f"the file {path}", "no such file", do) from error
-    except (OSError, ValueError, RecursionError) as error:
-        raise KitError(f"{path} to be readable JSON", str(error), do) from error
-    return value
-
-
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     content = dict(pairs)
     if len(content) < len(pairs):
         names = [name for name, _ in pairs]
-        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} stands there twice")
+        raise ValueError(f"the key {next(name for name in names if names.count(name) > 1)!r} is repeated")
     return content

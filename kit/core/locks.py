@@ -1,4 +1,4 @@
-"""Locks of the system, which end with their process."""
+"""File locks of the operating system: they end with their process, also if it is killed."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from kit.core.files import make_folder, remove_partials, write_error, write_text
 
 @contextlib.contextmanager
 def locked(path: Path, seconds: float = -1) -> Iterator[None]:
-    """Hold a lock of the system's, which ends with its process; the file stays, removing it would be a race.
+    """Hold the lock of a file. The file stays afterwards: removing it would be a race.
 
-    Waits for as long as it takes, or raises filelock's Timeout after ``seconds``. Raises KitError where the
-    system refuses the file.
+    Waits without end, or for ``seconds`` and then raises filelock's Timeout. Raises KitError if the system
+    refuses the file.
     """
     lock = FileLock(path, timeout=seconds)
     try:
@@ -35,9 +35,9 @@ def locked(path: Path, seconds: float = -1) -> Iterator[None]:
 
 @contextlib.contextmanager
 def exclusive(path: Path, expected: str, do: str = "wait for it to end") -> Iterator[None]:
-    """Hold a lock at once, and note this process's number beside it (``.x.lock`` -> ``.x.holder``).
+    """Hold a lock without waiting, and write this process's number beside it (``.x.lock`` -> ``.x.holder``).
 
-    Raises KitError of ``expected`` and ``do``, with the number of the process that holds it, if another one does.
+    Raises KitError with ``expected``, ``do`` and the other process's number if another process holds the lock.
     """
     holder = path.with_name(f"{path.name.removesuffix('lock')}holder")
     try:
@@ -49,14 +49,14 @@ def exclusive(path: Path, expected: str, do: str = "wait for it to end") -> Iter
                 holder.unlink(missing_ok=True)
     except Timeout as error:
         process = "another process"
-        with contextlib.suppress(OSError):  # it has the lock, and may not have written its number yet
+        with contextlib.suppress(OSError):  # the other process may not have written its number yet
             process = f"process {holder.read_text(encoding='utf-8')}"
         raise KitError(expected, f"{process} is at work", do) from error
 
 
 @contextlib.contextmanager
-def alone_in(folder: Path) -> Iterator[Path]:
-    """Hold a folder of results, made where it is missing; what a killed process left half written goes first."""
+def locked_folder(folder: Path) -> Iterator[Path]:
+    """Make a folder of results if it is missing, lock it, and delete the temporary files of killed processes."""
     with locked(make_folder(folder) / ".lock"):
         remove_partials(folder)
         yield folder

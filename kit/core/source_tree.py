@@ -1,4 +1,4 @@
-"""The kit's own files: which commit they are, and the package as an archive that runs elsewhere."""
+"""The kit's own source: its git commit, its requirements, and a zip of it that runs elsewhere."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from typing import Any
 from kit.core.errors import KitError
 
 ROOT = Path(__file__).parents[2]
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the same files give the same archive, whenever they were written
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same files give the same bytes
 
 
 def git_state() -> dict[str, Any]:
-    """Commit of the kit's own checkout and whether it was clean; empty where it is none or git is missing."""
+    """The commit of the kit's checkout and whether it is clean; empty if it is no checkout or git is missing."""
 
     def git(*words: str) -> str:
         done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
@@ -29,25 +29,25 @@ def git_state() -> dict[str, Any]:
 
 
 def pack_source() -> bytes:
-    """A zip of the package and its verbs, as they are now. Raises KitError where the kit is no checkout."""
-    files = [*_packaged(), ROOT / "tasks.py"]
-    _require(files[-1])
-    goal = io.BytesIO()
-    with zipfile.ZipFile(goal, "w") as archive:
-        for path in files:
+    """A zip of the package and tasks.py as they are now. Raises KitError if the kit is no checkout."""
+    tasks = ROOT / "tasks.py"
+    _require(tasks)
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in [*_package_files(), tasks]:
             entry = zipfile.ZipInfo(path.relative_to(ROOT).as_posix(), _EPOCH)
             archive.writestr(entry, path.read_bytes(), zipfile.ZIP_DEFLATED)
-    return goal.getvalue()
+    return buffer.getvalue()
 
 
-def _packaged() -> list[Path]:
-    """Every file of the package: modules, and the data files that lie beside them."""
+def _package_files() -> list[Path]:
+    """Every file of the package: modules, templates and other data files."""
     files = (path for path in (ROOT / "kit").rglob("*") if path.is_file())
     return sorted(path for path in files if "__pycache__" not in path.parts)
 
 
 def requirements() -> list[str]:
-    """What the package needs, as in pyproject.toml."""
+    """The package's dependencies, as in pyproject.toml."""
     path = ROOT / "pyproject.toml"
     _require(path)
     return list(tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"])

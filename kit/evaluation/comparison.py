@@ -12,7 +12,7 @@ from typing import Any
 from kit.choosing import one_box
 from kit.core.errors import KitError
 from kit.core.json_files import without_nan, write_json
-from kit.core.locks import alone_in
+from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.evaluation.held_out import HeldOut, score_held_out
 from kit.evaluation.report import current_report
@@ -72,7 +72,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> dict[str, Any]:
         "one_box": part(*(_one_box(each, asked, chosen[each.run.name]) for each in (ours, theirs))),
     }
     result = without_nan(result)
-    with alone_in(comparison_folder(a, b)) as folder:
+    with locked_folder(comparison_folder(a, b)) as folder:
         figures.save(comparison_charts.differences(result), folder / "comparison.png")
         write_json(folder / "comparison.json", result)
     return result

@@ -15,7 +15,7 @@ from kit.config import Config
 from kit.core.errors import KitError, closest_names
 from kit.core.files import sha256
 from kit.core.json_files import fingerprint, read_record, write_json
-from kit.core.locks import alone_in
+from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.data.audit import BOXES, CHECKS, DUPLICATES, FAULT, NOTE, WARNING, Finding, Material, findings
 from kit.data.competition import data_folder, has_test, patients
@@ -108,7 +108,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         patients(sorted({*train, *test}), config.data.patient_pattern),
         _prints(caches, track),
     )
-    with alone_in(folder):
+    with locked_folder(folder):
         return _written(findings(material), folder, key, caches)
 
 

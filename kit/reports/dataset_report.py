@@ -11,7 +11,7 @@ import pandas as pd
 from kit.config import (
     Config,
 )
-from kit.core.locks import alone_in
+from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.data.competition import load_test, load_training, patients
 from kit.data.statistics import box_fractions, dataset_tables
@@ -120,7 +120,7 @@ def describe(workspace: Path, config: Config, track: Track = silent) -> DatasetR
     """The dataset report in ``WORKSPACE/explore``."""
     training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
     everyone = [*training_data.image_ids, *test.image_ids]
-    with alone_in(workspace / "explore") as folder:
+    with locked_folder(workspace / "explore") as folder:
         return dataset_report(
             training_data.annotations,
             test.mapping,

@@ -10,7 +10,7 @@ from filelock import Timeout
 from kit.core.errors import KitError, closest_names, first_few, reason
 from kit.core.files import remove_partials, replacing, sha256, write_text
 from kit.core.json_files import read_json, write_json
-from kit.core.locks import alone_in, exclusive, locked
+from kit.core.locks import exclusive, locked, locked_folder
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -100,13 +100,13 @@ def test_the_reason_of_an_error_is_one_line_and_never_empty(error, words):
 
 
 def test_a_folder_of_results_is_cleared_of_half_written_files_and_held(tmp_path):
-    with alone_in(tmp_path / "new") as folder:
+    with locked_folder(tmp_path / "new") as folder:
         assert folder.is_dir()
         with pytest.raises(Timeout), locked(folder / ".lock", seconds=0):
             raise AssertionError("two hold it")
     (folder / ".report.json.x.partial").write_text("half")
     (folder / "report.json").write_text("whole")
-    with alone_in(folder):
+    with locked_folder(folder):
         assert sorted(path.name for path in folder.iterdir()) == [".lock", "report.json"]
 
 
