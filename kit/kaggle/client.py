@@ -1,7 +1,7 @@
-"""Kaggle's own client, logged in and guarded where it does badly: no deadlines, no retries, prints, exits.
+"""Add timeouts, retries and captured output to Kaggle's client, which lacks them; keep the last response's headers.
 
-A read is tried again while Kaggle is busy or out of reach; what changes something is asked once. Every failure is a
-KitError with the server's reason.
+A read is retried while Kaggle is busy or unreachable; a call that changes something is made once. Every failure is
+a KitError with the server's reason.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from kit.config import KaggleConfig
 from kit.kaggle.credentials import Credentials, find_credentials
-from kit.kaggle.errors import answer_of, is_passing, kit_error
+from kit.kaggle.errors import answer_of, is_temporary, kit_error
 from kit.kaggle.timeouts import Work
 
 T = TypeVar("T")
@@ -26,7 +26,7 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class Connection:
-    """The library's client, the headers of its last answer (in lower case), and the guard that calls go through."""
+    """The library's client, its guard, and the headers of the last response (names in lower case)."""
 
     client: Any
     headers: dict[str, str]
@@ -34,12 +34,12 @@ class Connection:
 
     @property
     def username(self) -> str:
-        """Who is logged in."""
+        """The account that is logged in."""
         return str(self.client.config_values["username"])
 
 
 def log_in(settings: KaggleConfig) -> Connection:
-    """Find credentials and show them to Kaggle. Raises KitError where there are none or they are refused."""
+    """Log in to Kaggle. Raises KitError if there are no credentials or Kaggle refuses them."""
     guard = Guard(settings, find_credentials())
     headers: dict[str, str] = {}
     client = guard.read("to log in to Kaggle", "", lambda: _client(headers))
@@ -48,13 +48,16 @@ def log_in(settings: KaggleConfig) -> Connection:
 
 @dataclass(frozen=True)
 class Guard:
-    """Deadlines, pauses, captured output and words for what goes wrong."""
+    """Makes calls with deadlines, retries and captured output, and turns their errors into KitErrors."""
 
     settings: KaggleConfig
     credentials: Credentials
 
     def once(self, action: str, slug: str, call: Callable[[], T], more_seconds: float = 0) -> T:
-        """The call's value, asked for a single time within the deadline and ``more_seconds``."""
+        """The value of a call that is made once and may take ``deadline_seconds`` + ``more_seconds``.
+
+        ``action`` begins with "to" and ``slug`` is the competition ("" for none); both are for the KitError.
+        """
         try:
             with captured():
                 return Work(call).result(self.settings.deadline_seconds + more_seconds)
@@ -62,9 +65,19 @@ class Guard:
             raise kit_error(error, action, slug, self.credentials) from None
 
     def read(self, action: str, slug: str, call: Callable[[], T], wait: Callable[[Work[T]], T] | None = None) -> T:
-        """The call's value; where Kaggle is busy or the line drops it is asked again, after growing pauses.
+        """The value of a call that only reads; it is retried after growing pauses if Kaggle is busy or unreachable.
 
-        ``wait`` is another way to wait for it than until the deadline; it may show a bar.
+        Args:
+            action: Begins with "to", for the KitError.
+            slug: The competition, for the KitError; "" for none.
+            call: Reads something with the client.
+            wait: Waits for the started call and returns its value; by default until ``deadline_seconds``.
+
+        Returns:
+            What the call returned.
+
+        Raises:
+            KitError: The call failed for good or once too often: `Refused` or `Unanswered`.
         """
         for pause in self._pauses():
             try:
@@ -73,12 +86,12 @@ class Guard:
                     return work.result(self.settings.deadline_seconds) if wait is None else wait(work)
             except (Exception, SystemExit) as error:
                 answer = answer_of(error)
-                asked = 0.0 if answer is None else answer.retry_after_seconds
-                if pause is None or not is_passing(error) or asked > self.settings.longest_pause_seconds:
+                requested = 0.0 if answer is None else answer.retry_after_seconds
+                if pause is None or not is_temporary(error) or requested > self.settings.longest_pause_seconds:
                     raise kit_error(error, action, slug, self.credentials) from None
-                seconds = max(pause, asked)
-                what = f"answered {answer.status}" if answer else "did not answer"
-                log.info("Kaggle %s; trying again in %.3g s", what, seconds)
+                seconds = max(pause, requested)
+                event = f"answered {answer.status}" if answer else "did not answer"
+                log.info("Kaggle %s; trying again in %.3g s", event, seconds)
             time.sleep(seconds)
         raise AssertionError("the last pause is None, which returns or raises")
 
@@ -90,21 +103,21 @@ class Guard:
 
 @contextlib.contextmanager
 def captured(errors: bool = True) -> Iterator[None]:
-    """Keep what the client prints from the user: it may show headers, and the kit says it better."""
-    said = io.StringIO()
-    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said if errors else sys.stderr):
+    """Drop what the client prints, on standard error too with ``errors``: it may contain headers."""
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output if errors else sys.stderr):
         yield
 
 
 def _client(headers: dict[str, str]) -> Any:
-    """The library's client, logged in; ``headers`` takes those of its last answer (its methods drop them)."""
+    """The library's client, logged in; it writes the headers of its last response to ``headers``."""
     from kaggle.api.kaggle_api_extended import KaggleApi
 
     class Client(KaggleApi):
-        """The client, with an ear for headers."""
+        """Kaggle's client; its methods return a response without its headers, so they are kept here."""
 
         def get_response_processor(self) -> Callable[[Any], None]:
-            """What the client calls with every answer that is no error."""
+            """The function that the client calls with every response that is no error."""
 
             def keep(response: Any) -> None:
                 headers.clear()

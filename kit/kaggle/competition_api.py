@@ -1,6 +1,6 @@
 """A competition on Kaggle: its files, its limits, submissions and scores, as plain values.
 
-Every method raises KitError with the server's reason. A read is tried again; a submission is sent once.
+Every method raises KitError with the server's reason. A read is retried; a submission is sent once.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import datetime
 import hashlib
+import itertools
 import math
 import re
 from collections.abc import Callable
@@ -24,14 +25,14 @@ from kit.kaggle.timeouts import Work, wait_while_growing
 from kit.kaggle.zip_archive import Corrupt
 
 T = TypeVar("T")
-_PAGE_SIZE = 200  # as many as the server likes to give: it may give fewer
+_PAGE_SIZE = 200  # the server may return fewer
 _LENGTH = "content-length"
 _MIB = 1 << 20
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file of a competition: its path in the archive and its size when unpacked."""
+    """A file of a competition: its path in the archive and its unpacked size."""
 
     name: str
     size_bytes: int
@@ -39,7 +40,7 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteSubmission:
-    """A submission as Kaggle lists it. ``status`` is pending, complete or error; ``reason`` is of an error."""
+    """A submission as Kaggle lists it. ``status`` is pending, complete or error; ``reason`` explains an error."""
 
     ref: int
     submitted_at: datetime.datetime
@@ -51,7 +52,7 @@ class RemoteSubmission:
 
 @dataclass(frozen=True)
 class Limits:
-    """How many submissions the team made and may still make now."""
+    """How many submissions the team made today and in total, and how many it may still make now."""
 
     today: int
     total: int
@@ -60,33 +61,33 @@ class Limits:
 
 
 def connect(settings: KaggleConfig) -> Kaggle:
-    """Find credentials and show them to Kaggle. Raises KitError where there are none or they are refused."""
+    """Log in to Kaggle. Raises KitError if there are no credentials or Kaggle refuses them."""
     return Kaggle(log_in(settings))
 
 
 class Kaggle:
-    """A connection; ``connect`` makes one."""
+    """A connection to Kaggle's competitions, made by ``connect``."""
 
     def __init__(self, connection: Connection) -> None:
         self._client, self._headers, self._guard = connection.client, connection.headers, connection.guard
 
     def files(self, slug: str) -> list[RemoteFile]:
         """Every file of a competition, in the server's order."""
-        found: dict[str, RemoteFile] = {}
+        files: dict[str, RemoteFile] = {}
         token = ""
         while True:
             page = self._read(f"to list the files of {slug}", slug, self._file_page(slug, token))
-            new = [RemoteFile(one.name, int(one.total_bytes)) for one in page.files if one.name not in found]
-            found |= {one.name: one for one in new}
+            new = [RemoteFile(file.name, int(file.total_bytes)) for file in page.files if file.name not in files]
+            files |= {file.name: file for file in new}
             token = page.next_page_token or ""
             if not token or not new:
-                return list(found.values())
+                return list(files.values())
 
     def download(self, slug: str, folder: Path, track: Track = silent) -> Path:
-        """The competition's archive ``folder/SLUG.zip``, its MD5 compared where the server sends one.
+        """Download the competition's archive to ``folder/SLUG.zip`` and compare its MD5 if the server sends one.
 
-        Goes on where an earlier call was cut or killed, if the archive is still the same. Raises Corrupt where
-        the bytes are not those that the server has; the archive is then deleted.
+        Continues an earlier call that was interrupted, if the archive is still the same. Raises Corrupt if the
+        MD5 differs; the archive is then deleted.
         """
         path = folder / f"{slug}.zip"
         fetch = self._client.competition_download_files
@@ -98,53 +99,56 @@ class Kaggle:
             lambda work: self._watch(work, path, track),
         )
         if not path.is_file():
-            raise KitError(f"a zip archive of {slug}", "Kaggle sent another kind of file", f"look into {folder}")
+            raise KitError(
+                f"a zip archive of {slug}", "Kaggle sent another kind of file", f"see what is in {folder}"
+            )
         self._compare_md5(path)
         return path
 
     def limits(self, slug: str) -> Limits:
-        """The submissions left. All zero where the user is on no team yet."""
-        ask = self._client.competition_get_submission_limits
-        found = self._read(f"to read the submission limits of {slug}", slug, lambda: ask(slug))
-        return Limits(found.num_today, found.num_total, found.num_allowed_now, found.limited_by_total)
+        """The submissions left. All numbers are 0 if the user has no team yet."""
+        get = self._client.competition_get_submission_limits
+        limits = self._read(f"to read the submission limits of {slug}", slug, lambda: get(slug))
+        return Limits(limits.num_today, limits.num_total, limits.num_allowed_now, limits.limited_by_total)
 
     def submit(self, slug: str, path: Path, text: str) -> int:
-        """Upload a file and submit it once; its ``ref``.
+        """Upload a file and submit it once, with a description; the submission's ``ref``.
 
-        Raises Refused where surely nothing was submitted, and Unanswered where nobody knows: then only
-        ``submissions`` can tell, by the text.
+        Raises Refused if nothing was submitted, and Unanswered if that is unknown: then look for the text in
+        ``submissions``.
         """
         action = f"to submit {path.name} to {slug}"
-        made = self._guard.once(action, slug, lambda: self._client.competition_submit(str(path), text, slug, True))
-        if not made.ref and made.message != self._client.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:
-            said = self._guard.credentials.hide(made.message or "nothing")
-            raise Unanswered(
-                action,
-                f"Kaggle names no submission (ref 0) and says: {said}",
-                "the same command looks for it on the server before it sends anything",
-            )
-        if not made.ref:  # the client reports a failed upload in this way, and raises nothing
+        result = self._guard.once(
+            action, slug, lambda: self._client.competition_submit(str(path), text, slug, True)
+        )
+        if result.ref:
+            return int(result.ref)
+        message = self._guard.credentials.hide(result.message or "no message")
+        if result.message == self._client.COMPETITION_SUBMIT_UPLOAD_FAILED_MESSAGE:  # the client raises nothing
             raise Refused(
                 action,
-                f"the upload failed: {self._guard.credentials.hide(made.message)} (ref 0); nothing was submitted",
+                f"the upload failed: {message} (ref 0); nothing was submitted",
                 "the same command tries again",
             )
-        return int(made.ref)
+        raise Unanswered(
+            action,
+            f"Kaggle returns no submission (ref 0): {message}",
+            "the same command looks for it on the server before it sends anything",
+        )
 
     def submissions(self, slug: str) -> list[RemoteSubmission]:
         """All submissions of the user's team, newest first."""
-        found: dict[int, RemoteSubmission] = {}
-        page = 0
-        while True:
-            page += 1
-            shown = self._read(f"to list the submissions to {slug}", slug, self._submission_page(slug, page))
-            new = {one.ref: _submission(one) for one in shown or () if one and one.ref not in found}
-            found |= new
+        listed: dict[int, RemoteSubmission] = {}
+        for number in itertools.count(1):
+            page = self._read(f"to list the submissions to {slug}", slug, self._submission_page(slug, number))
+            new = {entry.ref: _submission(entry) for entry in page or () if entry and entry.ref not in listed}
             if not new:  # the client drops the token of the next page: an empty or repeated page is the end
-                return sorted(found.values(), key=lambda one: (one.submitted_at, one.ref), reverse=True)
+                break
+            listed |= new
+        return sorted(listed.values(), key=lambda remote: (remote.submitted_at, remote.ref), reverse=True)
 
     def _watch(self, work: Work[None], path: Path, track: Track) -> None:
-        """Wait for a download as long as it brings bytes, with a step of the bar for every MiB."""
+        """Wait for a download while bytes arrive, and show every MiB. Raises TimeoutError if none arrives."""
         stall = self._guard.settings.stall_seconds
         wait_while_growing(work, lambda: _size(path), stall, lambda: _LENGTH in self._headers)
         mib = math.ceil(int(self._headers.get(_LENGTH, 0)) / _MIB)
@@ -158,12 +162,12 @@ class Kaggle:
         sent = re.search(r"md5=([A-Za-z0-9+/]{22}==)", self._headers.get("x-goog-hash", ""))
         expected = sent[1] if sent else self._headers.get("content-md5")
         with path.open("rb") as file:
-            found = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
-        if expected and found != expected:
+            actual = base64.b64encode(hashlib.file_digest(file, "md5").digest()).decode()
+        if expected and actual != expected:
             path.unlink()
             raise Corrupt(
                 f"{path.name} with the MD5 {expected} that Kaggle sent with it",
-                f"{found}: bytes were changed on the way",
+                f"{actual}: bytes were changed on the way",
                 "the same command fetches it anew",
             )
 
@@ -181,26 +185,22 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _submission(one: Any) -> RemoteSubmission:
+def _submission(entry: Any) -> RemoteSubmission:
+    moment = entry.date or datetime.datetime.min  # the client's times are UTC, without a time zone
     return RemoteSubmission(
-        ref=one.ref,
-        submitted_at=_utc(one.date) or datetime.datetime.min.replace(tzinfo=datetime.UTC),
-        description=one.description or "",
-        status=one.status.name.lower(),
-        public_score=_score(one.public_score),
-        reason=one.error_description or "",
+        ref=entry.ref,
+        submitted_at=moment.replace(tzinfo=datetime.UTC),
+        description=entry.description or "",
+        status=entry.status.name.lower(),
+        public_score=_score(entry.public_score),
+        reason=entry.error_description or "",
     )
 
 
 def _score(text: str | None) -> float | None:
-    """A score from its text; None while it is pending ("")."""
+    """A score from its text; None if it is pending ("") or no finite number."""
     try:
         value = float(text or "")
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _utc(moment: datetime.datetime | None) -> datetime.datetime | None:
-    """The client's naive times are UTC."""
-    return None if moment is None else moment.replace(tzinfo=datetime.UTC)

@@ -1,6 +1,6 @@
-"""Where Kaggle's credentials are looked for, before its client (which prints, waits and exits) is imported.
+"""Find Kaggle's credentials before its client is imported: without them its import prints, waits and exits.
 
-The places and their precedence are the client's own; see ``sources``.
+The sources and their precedence are the client's own; see ``sources``.
 """
 
 from __future__ import annotations
@@ -21,27 +21,27 @@ HOW_TO_GET = (
 )
 _HIDDEN = "***"
 _READABLE_BY_OTHERS = 0o044
-_SHORTEST_SECRET = 4  # anything shorter is a placeholder, and hiding it would garble the text
+_SHORTEST_SECRET = 4  # a shorter one is a placeholder; redacting it would garble the text
 log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """Where the credentials in use come from, and the texts that must never be shown, also of other sources."""
+    """The source of the credentials in use, and the secrets of all sources, which must never be shown."""
 
     source: str
     secrets: tuple[str, ...] = field(default=(), repr=False)
 
     def hide(self, text: str) -> str:
         """The text with every secret replaced by asterisks."""
-        for secret in sorted(self.secrets, key=len, reverse=True):  # one may be the beginning of another
+        for secret in sorted(self.secrets, key=len, reverse=True):  # a secret may begin with another
             if len(secret) >= _SHORTEST_SECRET:
                 text = text.replace(secret, _HIDDEN)
         return text
 
 
 def sources(environment: Mapping[str, str], home: Path) -> tuple[str, ...]:
-    """Every place that is looked at, in order."""
+    """Every source of credentials, in the order of precedence."""
     return (
         "the variable KAGGLE_API_TOKEN",
         str(home / ".kaggle" / "access_token"),
@@ -52,31 +52,33 @@ def sources(environment: Mapping[str, str], home: Path) -> tuple[str, ...]:
 
 
 def find_credentials(environment: Mapping[str, str] = os.environ, home: Path | None = None) -> Credentials:
-    """The first credentials there are, with the secrets of all. Raises KitError with the places if there are none.
+    """The credentials of the first source that has any, with the secrets of all sources.
 
-    Warns of a kaggle.json that other users can read. Nothing is asked of Kaggle.
+    Warns of a kaggle.json that other users can read; does not connect to Kaggle. Raises KitError with the list of
+    sources if none has credentials.
     """
-    place = Path.home() if home is None else home
-    found = _found(environment, place)
-    for source, secrets in found:
+    folder = Path.home() if home is None else home
+    available = _available(environment, folder)
+    for source, secrets in available:
         hidden = list(secrets)
-        with contextlib.suppress(KitError):  # a broken file behind the one in use is nobody's trouble
-            for _, others in found:
+        with contextlib.suppress(KitError):  # a broken file of a later source does not matter
+            for _, others in available:
                 hidden += others
         return Credentials(source, tuple(hidden))
-    looked_at = "\n".join(
-        f"          {number}. {each}" for number, each in enumerate(sources(environment, place), 1)
+    searched = "\n".join(
+        f"          {number}. {source}" for number, source in enumerate(sources(environment, folder), start=1)
     )
-    raise KitError("credentials for Kaggle", f"none in these places:\n{looked_at}", HOW_TO_GET)
+    raise KitError("credentials for Kaggle", f"none in these sources:\n{searched}", HOW_TO_GET)
 
 
-def _found(environment: Mapping[str, str], home: Path) -> Iterator[tuple[str, list[str]]]:
+def _available(environment: Mapping[str, str], home: Path) -> Iterator[tuple[str, list[str]]]:
+    """Every source that has credentials, with its secrets, in the order of precedence."""
     token, access, legacy, pair, oauth = sources(environment, home)
-    given = environment.get("KAGGLE_API_TOKEN", "")
-    if given:  # the token itself, or the path of a file with it
-        content = _token_file(Path(given))
-        if content or not _exists(Path(given)):
-            yield token, [content or given]
+    variable = environment.get("KAGGLE_API_TOKEN", "")
+    if variable:  # the token itself, or the path of a file with it
+        content = _token_file(Path(variable))
+        if content or not _exists(Path(variable)):
+            yield token, [content or variable]
     for path in (Path(access), Path(f"{access}.txt")):
         content = _token_file(path)
         if content:
@@ -85,7 +87,7 @@ def _found(environment: Mapping[str, str], home: Path) -> Iterator[tuple[str, li
     user = environment.get("KAGGLE_USERNAME") or file.get("username")
     key = environment.get("KAGGLE_KEY") or file.get("key")
     if user and key:
-        from_file = not environment.get("KAGGLE_KEY")  # a variable goes before the same entry of the file
+        from_file = not environment.get("KAGGLE_KEY")  # a variable overrides the same entry of the file
         if from_file:
             _warn_if_readable(Path(legacy))
         yield (legacy if from_file else pair), [key, *filter(None, [file.get("key")])]
@@ -117,14 +119,16 @@ def _token_file(path: Path) -> str:
 
 
 def _json_file(path: Path) -> dict[str, str]:
-    """The texts of a JSON file; none where there is no file. Raises KitError where it cannot be read."""
+    """The texts in a JSON file by name; empty if there is no file. Raises KitError if it cannot be read."""
     if not _exists(path):
         return {}
     do = f"correct or delete it, then {HOW_TO_GET}"
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "broken"  # never the text: it holds the key
+        reason = (
+            error.strerror if isinstance(error, OSError) else "broken"
+        )  # never the file's text: it holds the key
         raise KitError(f"{path} to be readable JSON with credentials", reason or "unreadable", do) from None
     if not isinstance(content, dict):
         raise KitError(f"{path} to hold credentials", type(content).__name__, do)

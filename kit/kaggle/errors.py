@@ -1,6 +1,6 @@
-"""What Kaggle's client raises, in the kit's words: the server's reason and the next step.
+"""Errors of Kaggle's client as KitErrors, with the server's reason and the next step.
 
-The one question that matters after a failed upload is whether anything happened; the type of the error answers it.
+After a failed upload one thing matters: whether Kaggle received it. The type of the error says so.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from kit.core.errors import KitError, reason
 from kit.kaggle.credentials import HOW_TO_GET, Credentials
 
 _BUSY, _SERVER_ERRORS = 429, 500
-_OURS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
+_LOCAL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR}
 _SHOWN_LETTERS = 300
 
 
 class Refused(KitError):
-    """Kaggle's answer is no: nothing was changed there."""
+    """Kaggle refused the request: nothing was changed there."""
 
 
 class Unanswered(KitError):
-    """No answer to rely on: what was asked may have been done or not."""
+    """Kaggle's answer is missing or unclear: the request may have been carried out or not."""
 
 
 @dataclass(frozen=True)
 class ServerAnswer:
-    """An error as the server put it, whole: what is shown of it is hidden first and cut after."""
+    """An error response of the server. ``reason`` is its full text: redact secrets before shortening it."""
 
     status: int
     reason: str
@@ -37,9 +37,9 @@ class ServerAnswer:
 
 
 def answer_of(error: BaseException) -> ServerAnswer | None:
-    """What the server answered; None where it did not."""
+    """The server's error response; None if there was no response."""
     response = getattr(error, "response", None)
-    if response is None and isinstance(error, ValueError):  # the client's own words for an answer
+    if response is None and isinstance(error, ValueError):  # the client's own error for a response
         response = getattr(error.__context__, "response", None)
     if response is None:
         return None
@@ -48,24 +48,24 @@ def answer_of(error: BaseException) -> ServerAnswer | None:
     inner = nested if isinstance(nested, dict) else content
     status = int(response.status_code)
     if status < 400 and isinstance(inner.get("code"), int):
-        status = inner["code"]  # an error under the status 200
+        status = inner["code"]  # an error with the HTTP status 200
     reason = inner.get("message") or _plain(response.text) or str(response.reason or "")
     return ServerAnswer(status, str(reason).strip(), _seconds(response.headers.get("Retry-After")))
 
 
-def is_passing(error: BaseException) -> bool:
-    """Whether the same read may succeed a little later: busy, broken down, not reached, cut off."""
+def is_temporary(error: BaseException) -> bool:
+    """Whether the same read may succeed later: Kaggle is busy, out of order or unreachable."""
     answer = answer_of(error)
     if answer is None:
-        return isinstance(error, OSError) and error.errno not in _OURS  # requests' errors are OSErrors too
+        return isinstance(error, OSError) and error.errno not in _LOCAL  # requests' errors are OSErrors too
     return answer.status == _BUSY or answer.status >= _SERVER_ERRORS
 
 
 def kit_error(error: BaseException, action: str, slug: str, credentials: Credentials) -> KitError:
-    """The error for the user; ``action`` begins with "to". No secret is in its text."""
+    """The error for the user, without secrets; ``action`` begins with "to", ``slug`` may be empty."""
     if isinstance(error, KitError):
         return error
-    if isinstance(error, SystemExit):  # the client found no credentials that the server takes
+    if isinstance(error, SystemExit):  # the client has no credentials that the server accepts
         return _answered(ServerAnswer(401, "unknown or expired"), action, slug, credentials)
     answer = answer_of(error)
     return (
@@ -76,42 +76,42 @@ def kit_error(error: BaseException, action: str, slug: str, credentials: Credent
 
 
 def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credentials) -> KitError:
-    reason = credentials.hide(answer.reason)[:_SHOWN_LETTERS].strip()  # a cut secret would not be known again
+    reason = credentials.hide(answer.reason)[:_SHOWN_LETTERS].strip()  # a shortened secret would not be recognised
     found = f"Kaggle answered {answer.status}: {reason}"
     expected = action
     if answer.status >= _SERVER_ERRORS:
-        return Unanswered(expected, found, "it is Kaggle's trouble, not yours: the same command later")
+        return Unanswered(expected, found, "the fault is Kaggle's; run the same command later")
     if answer.status == 401:
-        expected, found = "credentials that Kaggle accepts", f"those of {credentials.source}; {found}"
+        expected, found = "credentials that Kaggle accepts", f"{credentials.source}; {found}"
         do = HOW_TO_GET
     elif answer.status in (403, 404) and not slug:
-        do = "check the name, and that this account may do it"
+        do = "check the name and the permissions of this account"
     elif answer.status == 403:
-        expected += ": the competition is joined, its rules accepted, its name right"
+        expected += ", a competition whose rules this account has accepted"
         do = (
-            f"join and accept the rules at https://www.kaggle.com/competitions/{slug}/rules, then the same "
+            f"join and accept the rules at https://www.kaggle.com/competitions/{slug}/rules, then repeat the "
             "command; or correct the name (`invoke download --competition SLUG`)"
         )
     elif answer.status == 404:
-        expected += ": a competition of that name"
+        expected += ", a competition of that name"
         do = (
-            "take SLUG from its address, https://www.kaggle.com/competitions/SLUG, and give it to "
+            "copy SLUG from its address, https://www.kaggle.com/competitions/SLUG, and pass it to "
             "`invoke download --competition SLUG`"
         )
     elif answer.status == _BUSY:
         wait = f"{answer.retry_after_seconds:.0f} s" if answer.retry_after_seconds else "a few minutes"
-        do = f"wait {wait} (these were too many requests), then the same command"
+        do = f"wait {wait} (there were too many requests), then repeat the command"
     else:
-        do = f"do what Kaggle says; a daily limit counts anew at 00:00 UTC, in {_hours_left():.1f} hours"
+        do = f"follow Kaggle's message; a daily limit starts again at 00:00 UTC, in {_hours_left():.1f} hours"
     return Refused(expected, found, do)
 
 
 def _without_answer(error: BaseException, action: str, credentials: Credentials) -> KitError:
     if isinstance(error, TimeoutError):
         found = str(error) or "no answer in time"
-    elif isinstance(error, OSError) and error.errno in _OURS:
+    elif isinstance(error, OSError) and error.errno in _LOCAL:
         return Refused(
-            action, f"{error.strerror}: {error.filename or 'the disk'}", "make room or get the right to write"
+            action, f"{error.strerror}: {error.filename or 'the disk'}", "make room, or get permission to write"
         )
     elif isinstance(error, OSError):
         found = f"no answer: {_innermost(error)}"
@@ -120,15 +120,15 @@ def _without_answer(error: BaseException, action: str, credentials: Credentials)
     return Unanswered(
         action,
         credentials.hide(found)[:_SHOWN_LETTERS],
-        "check the network and https://status.kaggle.com, then the same command",
+        "check the network and https://status.kaggle.com, then repeat the command",
     )
 
 
 def _innermost(error: BaseException) -> str:
     """The reason at the bottom of a chain of errors: "Connection refused" and the like."""
-    below: BaseException | None = error
-    while below is not None:
-        error, below = below, below.__cause__ or below.__context__
+    cause: BaseException | None = error
+    while cause is not None:
+        error, cause = cause, cause.__cause__ or cause.__context__
     return reason(error)
 
 
@@ -141,12 +141,12 @@ def _json(response: Any) -> dict[str, Any]:
 
 
 def _plain(page: str) -> str:
-    """The text of an error page, in one line."""
+    """The text of an HTML error page in one line."""
     return " ".join(re.sub(r"<[^>]*>", " ", page).split())
 
 
 def _seconds(text: str | None) -> float:
-    """A Retry-After in seconds or as a date; 0 where there is none or it is neither."""
+    """The seconds of a Retry-After header, which holds seconds or a date; 0 if it is missing or neither."""
     if text is None:
         return 0.0
     try:

@@ -1,6 +1,6 @@
-"""Calls that can be given up: Kaggle's client waits for ever, and some of its methods sleep for minutes.
+"""Calls with a timeout: Kaggle's client waits for ever, and some of its methods sleep for minutes.
 
-The call runs in a thread of its own, which ends with the process where it is given up.
+A call runs in a thread of its own. After a timeout the thread goes on, and ends with the process at the latest.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from collections.abc import Callable
 from typing import Any, Generic, TypeVar
 
 T = TypeVar("T")
-_GLANCE_SECONDS = 0.1
+_POLL_SECONDS = 0.1
 
 
 class Work(Generic[T]):
-    """A call that has been started."""
+    """A call that runs in a thread."""
 
     def __init__(self, call: Callable[[], T]) -> None:
         self._call = call
@@ -39,7 +39,7 @@ class Work(Generic[T]):
     def _run(self) -> None:
         try:
             self._value = self._call()
-        except BaseException as error:  # the thread has nobody else to tell
+        except BaseException as error:  # `result` raises it in the caller's thread
             self._error = error
         finally:
             self._done.set()
@@ -48,9 +48,12 @@ class Work(Generic[T]):
 def wait_while_growing(
     work: Work[Any], size: Callable[[], int], stall_seconds: float, reached: Callable[[], bool] = lambda: False
 ) -> None:
-    """Return once the work has ended or ``reached`` is true. Raises TimeoutError where ``size`` stands still."""
+    """Return when the work has ended or ``reached()`` is true.
+
+    Raises TimeoutError if ``size()``, in bytes, stays the same for longer than ``stall_seconds``.
+    """
     last, since = size(), time.monotonic()
-    while not reached() and not work.wait(_GLANCE_SECONDS):
+    while not reached() and not work.wait(_POLL_SECONDS):
         now = size()
         if now != last:
             last, since = now, time.monotonic()

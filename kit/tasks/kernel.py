@@ -13,7 +13,7 @@ from kit.tasks.console import confirm
 
 if TYPE_CHECKING:
     from kit.kaggle.kernels.api import Kernels
-    from kit.kaggle.kernels.push import Plan
+    from kit.kaggle.kernels.push import PushPlan
     from kit.kaggle.kernels.push_log import Push
 
 _PUSHED = {"run": "name of a run that was pushed"}
@@ -46,20 +46,20 @@ def push(
     """Train a run on Kaggle's GPUs: upload kit and the run's knobs as one private script."""
     from kit.core.files import write_text
     from kit.kaggle.kernels.api import connect_kernels
-    from kit.kaggle.kernels.push import is_repeated, plan, script
+    from kit.kaggle.kernels.push import is_repeated, plan_push, script
     from kit.kaggle.kernels.push_log import pushing, settle
 
-    planned = plan(Path(workspace), run, preset, tuple(set_ or ()), folds)
+    plan = plan_push(Path(workspace), run, preset, tuple(set_ or ()), folds)
     if dry_run:
-        path = Path(workspace) / "kernels" / f"{planned.run.name}.py"
-        write_text(path, script(planned, "dry-run"))
-        print("\n".join([*planned.lines(None), f"script:      {path}", "dry run: nothing was sent"]))
+        path = Path(workspace) / "kernels" / f"{plan.run.name}.py"
+        write_text(path, script(plan, "dry-run"))
+        print("\n".join([*plan.lines(None), f"script:      {path}", "dry run: nothing was sent"]))
         return
-    kernels = connect_kernels(planned.config.kaggle)
-    with pushing(planned.run):
-        pushed = settle(kernels, planned.run, planned.config.kaggle)
-        if pushed is None or not is_repeated(planned, pushed):  # else it is the same command once more
-            pushed = _confirm_and_push(kernels, planned, again, yes)
+    kernels = connect_kernels(plan.config.kaggle)
+    with pushing(plan.run):
+        pushed = settle(kernels, plan.run, plan.config.kaggle)
+        if pushed is None or not is_repeated(plan, pushed):  # else it is the same command once more
+            pushed = _confirm_and_push(kernels, plan, again, yes)
     print(f"version {pushed.version}: {pushed.url}\n`invoke kernel.status --run {run} --wait`, then kernel.pull")
 
 
@@ -77,15 +77,15 @@ def status(
     knobs, local = override(Config(), set_ or ()), Run(Path(workspace), run)
     require_pushed(local)
     kernels, shown = connect_kernels(knobs.kaggle), ""
-    for session in output.looks(kernels, last_push(kernels, local), knobs.kernel.poll_seconds):
+    for session in output.poll_session(kernels, last_push(kernels, local), knobs.kernel.poll_seconds):
         is_working = session.status in (output.QUEUED, output.RUNNING)
         if not (wait and is_working):
             break
-        text = "\n".join(output.lines(session, tail=0))
+        text = "\n".join(output.session_lines(session, tail=0))
         if text != shown:
             print(text, flush=True)
         shown = text
-    print("\n".join(output.lines(session)))
+    print("\n".join(output.session_lines(session)))
     if not is_working and session.status != output.COMPLETE:
         raise Exit(code=1)
 
@@ -112,12 +112,12 @@ def pull(context: Context, run: str, set_: Sequence[str] | None = None, workspac
     print(f"run {run}: {len(manifest.files)} files in {local.folder}; {next_steps[manifest.ended]}")
 
 
-def _confirm_and_push(kernels: Kernels, planned: Plan, again: bool, yes: bool) -> Push:
+def _confirm_and_push(kernels: Kernels, plan: PushPlan, again: bool, yes: bool) -> Push:
     from kit.kaggle.kernels.push import push, require_hours, require_idle
 
-    require_idle(kernels, planned, again)
+    require_idle(kernels, plan, again)
     hours = kernels.gpu_hours()
-    print("\n".join(planned.lines(hours)))
+    print("\n".join(plan.lines(hours)))
     require_hours(hours)
     confirm("push it?", yes)
-    return push(kernels, planned, new_id())
+    return push(kernels, plan, new_id())

@@ -10,7 +10,7 @@ import requests
 
 from kit.core.errors import KitError
 from kit.kaggle.credentials import Credentials, find_credentials, sources
-from kit.kaggle.errors import Refused, Unanswered, answer_of, is_passing, kit_error
+from kit.kaggle.errors import Refused, Unanswered, answer_of, is_temporary, kit_error
 from kit.kaggle.timeouts import Work
 
 MINE = Credentials("the variable KAGGLE_API_TOKEN", ("KGAT_secret",))
@@ -154,11 +154,11 @@ def test_a_broken_file_behind_the_credentials_in_use_is_nobodys_trouble(tmp_path
     assert find_credentials({"KAGGLE_API_TOKEN": "v-secret"}, tmp_path).hide("v-secret") == "***"
 
 
-def test_only_what_may_pass_is_tried_again():
-    passing = [TimeoutError(), ConnectionResetError(), http_error(429, ""), http_error(503, "")]
-    lasting = [http_error(403, ""), http_error(400, ""), SystemExit(1), ValueError()]
-    assert all(map(is_passing, passing))
-    assert not any(map(is_passing, lasting))
+def test_only_a_temporary_error_is_retried():
+    temporary = [TimeoutError(), ConnectionResetError(), http_error(429, ""), http_error(503, "")]
+    permanent = [http_error(403, ""), http_error(400, ""), SystemExit(1), ValueError()]
+    assert all(map(is_temporary, temporary))
+    assert not any(map(is_temporary, permanent))
 
 
 def test_work_gives_its_value_its_error_or_up():

@@ -28,9 +28,19 @@ from kit.core.source_tree import git_state, pack_source, requirements
 from kit.detectors.checkpoints import load_checkpoint
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels.api import Kernels, Pushed, Session, Version, _plain_log
-from kit.kaggle.kernels.output import pull, status
-from kit.kaggle.kernels.push import is_repeated, plan, push, require_idle, script
-from kit.kaggle.kernels.push_log import Push, arrived, begin, ended, last_push, pushing, read_push, settle, slug_of
+from kit.kaggle.kernels.output import current_session, pull
+from kit.kaggle.kernels.push import is_repeated, plan_push, push, require_idle, script
+from kit.kaggle.kernels.push_log import (
+    Push,
+    close,
+    last_push,
+    pushing,
+    read_push,
+    record_arrived,
+    record_open,
+    settle,
+    slug_of,
+)
 from kit.kaggle.kernels.session import Manifest, _Steps, assignments, run_session
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
@@ -44,7 +54,7 @@ NEW = ("--preset", "demo", "--folds", "2", *(word for knob in KNOBS for word in 
 
 
 def planned(workspace, *knobs, folds=None):
-    return plan(workspace, "mine", "demo", (*KNOBS, *knobs), folds)
+    return plan_push(workspace, "mine", "demo", (*KNOBS, *knobs), folds)
 
 
 def test_every_knob_of_a_training_can_be_said_again_as_text():
@@ -70,16 +80,16 @@ def test_the_script_says_what_it_is_has_the_knobs_in_clear_and_the_package_below
 
 def test_a_run_that_has_finished_is_not_pushed(trained):
     with pytest.raises(KitError, match="has not finished"):
-        plan(trained, "demo", None, (), None)
+        plan_push(trained, "demo", None, (), None)
 
 
 def test_a_run_is_pushed_with_the_knobs_that_it_was_started_with(trained):
     Run(trained, "demo").finished.unlink()
-    planned = plan(trained, "demo", None, ("kernel.max_hours=2",), None)
+    planned = plan_push(trained, "demo", None, ("kernel.max_hours=2",), None)
     assert planned.continues == Run(trained, "demo").last
     assert f'"continues": "{sha256(Run(trained, "demo").last)}"' in script(planned, "abcd")
     with pytest.raises(KitError, match=r"training\.seed"):
-        plan(trained, "demo", None, ("training.seed=7",), None)
+        plan_push(trained, "demo", None, ("training.seed=7",), None)
 
 
 def test_a_log_is_read_in_kaggles_form_and_as_plain_text():
@@ -233,7 +243,7 @@ def test_a_session_goes_on_from_exactly_the_state_that_was_pushed(mounted, tmp_p
     caplog.set_level("INFO")
     with pytest.raises(SystemExit):
         session_of(tmp_path, "none", continues=hashlib.sha256(b"the state").hexdigest())
-    assert "the run to go on from is not mounted" in caplog.text
+    assert "the run to continue is not mounted" in caplog.text
     assert not (tmp_path / "package" / "steps").exists()
 
 
@@ -279,8 +289,8 @@ def kernels_folder(run):
 
 
 def recorded(run, push):
-    begin(run, push)
-    return arrived(run, push)
+    record_open(run, push)
+    return record_arrived(run, push)
 
 
 def test_nothing_is_open_and_nothing_is_asked(tmp_path):
@@ -301,7 +311,7 @@ def test_nothing_is_open_and_nothing_is_asked(tmp_path):
 )
 def test_a_push_whose_answer_was_not_seen_is_found_by_its_id_among_the_versions(account, version, tmp_path):
     run = Run(tmp_path, "mine")
-    begin(run, replace(OPEN, at=time.time()))
+    record_open(run, replace(OPEN, at=time.time()))
     found = settle(account, run, NOW)
     assert (found.version, found.url) == (version, f"https://www.kaggle.com/code/{KERNEL}")
     assert read_push(run) == found
@@ -316,7 +326,7 @@ def test_a_push_that_did_not_arrive_is_forgotten_and_the_last_one_stays(scripts,
         last_push(Account(*scripts), run)
     if scripts:
         recorded(run, before)
-    begin(run, OPEN)
+    record_open(run, OPEN)
     assert settle(Account(*scripts), run, NOW) is None
     assert kernels_folder(run) == ["mine.json"] * bool(scripts)
     if scripts:
@@ -326,7 +336,7 @@ def test_a_push_that_did_not_arrive_is_forgotten_and_the_last_one_stays(scripts,
 def test_a_status_never_decides_that_a_push_did_not_arrive(tmp_path, caplog):
     run, before = Run(tmp_path, "mine"), replace(OPEN, id="before", version=1)
     recorded(run, before)
-    begin(run, OPEN)
+    record_open(run, OPEN)
     assert last_push(Account(THEIRS), run) == before
     assert "is not on Kaggle, or not yet" in caplog.text
     assert kernels_folder(run) == [".mine.open", "mine.json"]
@@ -344,7 +354,7 @@ def test_a_status_never_decides_that_a_push_did_not_arrive(tmp_path, caplog):
 )
 def test_a_push_is_looked_for_until_it_cannot_be_under_way_any_more(own, began, waits, tmp_path):
     run, account = Run(tmp_path, "mine"), Account(THEIRS)
-    begin(run, replace(OPEN, at=time.time() + began, config={"kaggle": own}))
+    record_open(run, replace(OPEN, at=time.time() + began, config={"kaggle": own}))
     started = time.monotonic()
     assert settle(account, run, NOW) is None
     assert (account.asked > 1) is waits
@@ -354,7 +364,7 @@ def test_a_push_is_looked_for_until_it_cannot_be_under_way_any_more(own, began, 
 def test_another_accounts_view_does_not_lose_a_push(tmp_path):
     run = Run(tmp_path, "mine")
     recorded(run, replace(OPEN, id="before", version=1))
-    begin(run, OPEN)
+    record_open(run, OPEN)
     with pytest.raises(KitError, match="version 1 is on record"):
         settle(Account(), run, NOW)
     assert kernels_folder(run) == [".mine.open", "mine.json"]
@@ -363,15 +373,15 @@ def test_another_accounts_view_does_not_lose_a_push(tmp_path):
 def test_a_kill_between_the_record_and_its_end_asks_nothing(tmp_path):
     run, account = Run(tmp_path, "mine"), Account()
     made = recorded(run, replace(OPEN, version=3))
-    begin(run, OPEN)
+    record_open(run, OPEN)
     assert settle(account, run, NOW) == made
     assert (account.asked, kernels_folder(run)) == (0, ["mine.json"])
 
 
 def test_what_another_process_is_about_to_send_is_not_forgotten_with_ones_own(tmp_path):
     run = Run(tmp_path, "mine")
-    begin(run, replace(OPEN, id="younger"))
-    ended(run, OPEN)
+    record_open(run, replace(OPEN, id="younger"))
+    close(run, OPEN)
     assert kernels_folder(run) == [".mine.open"]
 
 
@@ -438,7 +448,7 @@ def test_a_session_that_failed_or_is_gone_may_be_followed_by_another(state, tmp_
     made, account = sent(tmp_path, Pushed(KERNEL, 1, ""))
     account.states[1] = state
     require_idle(account, planned(tmp_path), again=False)
-    assert status(account, made).status == (state or "gone")
+    assert current_session(account, made).status == (state or "gone")
 
 
 def test_two_pushes_of_one_run_at_once_are_one_and_an_error(tmp_path):
@@ -524,7 +534,7 @@ def test_a_run_is_pushed_stops_itself_goes_on_and_comes_home_to_a_public_score(s
     assert "stopped itself in time" in scene.said["first pull"]
     assert all(len(text.splitlines()) < 4 for text in scene.stopped)  # the header and fewer than three epochs
     assert "it is finished" in scene.said["second pull"]
-    assert "it is there already" in scene.user.invoke("kernel.pull", "--run", "mine", *QUICK).stdout
+    assert "it was pulled before" in scene.user.invoke("kernel.pull", "--run", "mine", *QUICK).stdout
 
     straight = User(scene.server, tmp_path / "straight")
     shutil.copytree(toy_source / "data", straight.workspace / "data")

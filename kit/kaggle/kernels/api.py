@@ -1,6 +1,6 @@
-"""Kernels on Kaggle: push a script, see what became of its session, bring its output, upload a run to go on from.
+"""Kernels on Kaggle: push a script, read its session, download its output, upload a run to continue from.
 
-The client reports a refused push as a success with texts in it; here it is an error.
+Kaggle's client returns a refused push as a result with an error text; here it raises.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ from kit.kaggle.errors import Refused, Unanswered, answer_of
 from kit.kaggle.timeouts import Work, wait_while_growing
 
 T = TypeVar("T")
-_SLOWEST_BYTES_PER_SECOND = 100_000  # an upload slower than this is given up
-_READY, _READY_LOOKS = "ready", 60
+_SLOWEST_BYTES_PER_SECOND = 100_000  # a slower upload times out
+_READY, _READY_POLLS = "ready", 60
 _STATES = {"NEW_SCRIPT": "queued", "CANCEL_REQUESTED": "running", "CANCEL_ACKNOWLEDGED": "cancelled"}
 log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
 class Session:
-    """One version's session: queued, running, complete, error or cancelled; its log as plain text."""
+    """A version's session: its status (queued, running, complete, error or cancelled), failure message and log."""
 
     status: str
     failure: str
@@ -37,7 +37,7 @@ class Session:
 
 @dataclass(frozen=True)
 class Version:
-    """One version of a kernel: its number, and the script as it was pushed."""
+    """A version of a kernel: its number and the pushed script."""
 
     number: int
     source: str
@@ -45,7 +45,7 @@ class Version:
 
 @dataclass(frozen=True)
 class Pushed:
-    """What Kaggle made of a push: the kernel OWNER/SLUG, the version that runs, what it could not mount."""
+    """The result of a push: the kernel OWNER/SLUG, its new version, the data that Kaggle could not mount."""
 
     kernel: str
     version: int
@@ -54,19 +54,19 @@ class Pushed:
 
 
 def connect_kernels(settings: KaggleConfig) -> Kernels:
-    """Log in. Raises KitError where that fails."""
+    """Log in to Kaggle. Raises KitError if there are no credentials or Kaggle refuses them."""
     return Kernels(log_in(settings))
 
 
 class Kernels:
-    """A connection; ``connect_kernels`` makes one. A kernel is named OWNER/SLUG."""
+    """A connection to Kaggle's kernels, made by ``connect_kernels``. A kernel is named OWNER/SLUG."""
 
     def __init__(self, connection: Connection) -> None:
         self.username = connection.username
         self._client, self._guard = connection.client, connection.guard
 
     def gpu_hours(self) -> float | None:
-        """The GPU hours that are left this week; None where Kaggle does not say."""
+        """The GPU hours left this week; None if Kaggle does not report them."""
         quota = self._read("to read the GPU hours left", self._client.quota_view).gpu_quota
         if quota is None or quota.total_time_allowed is None:
             return None
@@ -74,29 +74,34 @@ class Kernels:
         return float(max(0.0, quota.total_time_allowed.total_seconds() - used) / 3600)
 
     def push(self, folder: Path, kernel: str) -> Pushed:
-        """Push the script and metadata of a folder as OWNER/SLUG, which starts its session.
+        """Push the script and metadata of a folder as OWNER/SLUG, which starts a session.
 
-        Raises Refused where Kaggle took nothing, Unanswered where nobody knows.
+        Raises Refused if Kaggle did not take it, Unanswered if that is unknown.
         """
         action = f"to push {folder.name}"
-        made = self._guard.once(action, "", lambda: self._client.kernels_push(str(folder)))
-        if made.error:
-            raise Refused(action, f"Kaggle refused: {self._hidden(made.error)}", "do what Kaggle says, then again")
-        unmounted = (*made.invalid_competition_sources, *made.invalid_dataset_sources)
-        if not made.version_number:
+        result = self._guard.once(action, "", lambda: self._client.kernels_push(str(folder)))
+        if result.error:
+            raise Refused(
+                action, f"Kaggle refused: {self._hidden(result.error)}",
+                "follow Kaggle's message, then repeat the command",
+            )  # fmt: skip
+        unmounted = (*result.invalid_competition_sources, *result.invalid_dataset_sources)
+        if not result.version_number:
             if unmounted:
                 raise not_mounted(unmounted, "nothing was pushed")
             raise Unanswered(
-                action, "Kaggle names no version", f"look at https://www.kaggle.com/code/{self.username}"
+                action, "Kaggle returns no version", f"look at https://www.kaggle.com/code/{self.username}"
             )
-        url = str(made.url)
-        named = re.search(r"/code/([^/?]+/[^/?]+)", url)  # Kaggle has the last word on the slug
-        return Pushed(named[1] if named else kernel, int(made.version_number), url, unmounted)
+        url = str(result.url)
+        name = re.search(r"/code/([^/?]+/[^/?]+)", url)  # Kaggle may change the slug
+        return Pushed(name[1] if name else kernel, int(result.version_number), url, unmounted)
 
     def session(self, kernel: str, version: int) -> Session | None:
-        """What became of one version's session, with its log so far; None where Kaggle shows no such thing."""
+        """A version's session, with its log so far; None if there is none that this account may see."""
         name = f"{kernel}/{version}"
-        state = self._read(f"to see {name}", lambda: _if_there(lambda: self._client.kernels_status(name)))
+        state = self._read(
+            f"to read the status of {name}", lambda: _if_present(lambda: self._client.kernels_status(name))
+        )
         if state is None:
             return None
         text = self._read(f"to read the log of {name}", lambda: self._client.kernels_logs(name))
@@ -107,7 +112,7 @@ class Kernels:
         )
 
     def version(self, kernel: str, number: int | None = None) -> Version | None:
-        """A version of a kernel, the newest without a number; None where there is no such thing."""
+        """A version of a kernel, without a number the newest; None if there is none that this account may see."""
         from kagglesdk.kernels.types.kernels_api_service import ApiGetKernelRequest
 
         request = ApiGetKernelRequest()
@@ -115,16 +120,16 @@ class Kernels:
         if number is not None:
             request.version_label = f"v{number}"
 
-        def ask() -> Version:
+        def get() -> Version:
             with self._client.build_kaggle_client() as kaggle:
-                found = kaggle.kernels.kernels_api_client.get_kernel(request)
-            return Version(number or found.metadata.current_version_number, found.blob.source)
+                response = kaggle.kernels.kernels_api_client.get_kernel(request)
+            return Version(number or response.metadata.current_version_number, response.blob.source)
 
-        found = self._read(f"to look for the kernel {kernel}", lambda: _if_there(ask))
-        return found if found is not None and found.number else None
+        version = self._read(f"to read the kernel {kernel}", lambda: _if_present(get))
+        return version if version is not None and version.number else None
 
     def output(self, kernel: str, version: int, folder: Path) -> None:
-        """Bring every file of a version's output into a folder; what is there whole is not fetched again."""
+        """Download a version's output into a folder, without the files that are there already and whole."""
         name = f"{kernel}/{version}"
 
         def wait(work: Work[Any]) -> None:
@@ -134,30 +139,33 @@ class Kernels:
         def fetch() -> None:
             self._client.kernels_output(name, str(folder), quiet=True)
 
-        self._guard.read(f"to bring the output of {name}", "", fetch, wait)
+        self._guard.read(f"to download the output of {name}", "", fetch, wait)
 
     def save_dataset(self, folder: Path, ref: str, notes: str) -> None:
-        """Upload a folder as a private data set OWNER/SLUG or as its next version, and wait until it is ready."""
+        """Upload a folder as the private data set OWNER/SLUG, or its next version, and wait until it is ready.
+
+        Raises Refused if Kaggle did not take it, Unanswered if that is unknown or it is not ready in time.
+        """
         action = f"to upload the data set {ref}"
         exists = self._dataset_status(ref) is not None
         create: Callable[[], Any] = lambda: self._client.dataset_create_new(str(folder), public=False, quiet=True)  # noqa: E731
         if exists:
             create = lambda: self._client.dataset_create_version(str(folder), notes, quiet=True)  # noqa: E731
-        made = self._guard.once(action, "", create, _bytes(folder) / _SLOWEST_BYTES_PER_SECOND)
-        if made.error or (made.status or "").lower() == "error":
+        result = self._guard.once(action, "", create, _bytes(folder) / _SLOWEST_BYTES_PER_SECOND)
+        if result.error or (result.status or "").lower() == "error":
             raise Refused(
-                action, f"Kaggle refused: {self._hidden(made.error or 'no reason')}", "the same command again"
+                action, f"Kaggle refused: {self._hidden(result.error or 'no reason')}", "repeat the command"
             )
-        for _ in range(_READY_LOOKS):
+        for _ in range(_READY_POLLS):
             if self._dataset_status(ref) == _READY:
                 return
             time.sleep(self._guard.settings.pause_seconds)
-        raise Unanswered(action, "Kaggle is still working on it", "wait a little, then the same command")
+        raise Unanswered(action, "Kaggle still processes it", "wait a little, then repeat the command")
 
     def _dataset_status(self, ref: str) -> str | None:
-        """None where there is no such data set."""
-        ask = lambda: str(self._client.dataset_status(ref))  # noqa: E731
-        return self._read(f"to look for the data set {ref}", lambda: _if_there(ask))
+        """None if there is no such data set."""
+        get = lambda: str(self._client.dataset_status(ref))  # noqa: E731
+        return self._read(f"to read the status of the data set {ref}", lambda: _if_present(get))
 
     def _read(self, action: str, call: Callable[[], T]) -> T:
         return self._guard.read(action, "", call)
@@ -166,10 +174,10 @@ class Kernels:
         return self._guard.credentials.hide(text)
 
 
-def _if_there(ask: Callable[[], T]) -> T | None:
-    """What is asked for; None where Kaggle says that there is no such thing, or none that this account may see."""
+def _if_present(get: Callable[[], T]) -> T | None:
+    """What ``get`` returns; None if Kaggle answers that it does not exist or that this account may not see it."""
     try:
-        return ask()
+        return get()
     except (OSError, ValueError) as error:
         answer = answer_of(error)
         if answer is not None and answer.status in (403, 404):
@@ -177,17 +185,19 @@ def _if_there(ask: Callable[[], T]) -> T | None:
         raise
 
 
-def not_mounted(names: Sequence[str], then: str) -> Refused:
+def not_mounted(names: Sequence[str], consequence: str) -> Refused:
     """The error for data sets (OWNER/SLUG) and competitions (SLUG) that Kaggle does not mount."""
     slugs = [name for name in names if "/" not in name]
-    do = "wait until the data set is ready on Kaggle, then the same command"
+    do = "wait until the data set is ready on Kaggle, then repeat the command"
     if slugs:
         do = f"join at https://www.kaggle.com/competitions/{slugs[0]}/rules, or --set competition.slug=SLUG"
-    return Refused("a push with its data", f"Kaggle mounts no {', '.join(names)} for this account; {then}", do)
+    return Refused(
+        "a push with its data", f"Kaggle mounts no {', '.join(names)} for this account; {consequence}", do
+    )
 
 
 def _plain_log(text: str) -> str:
-    """Kaggle keeps a log as a JSON list of pieces of text."""
+    """The text of a log, which Kaggle stores as a JSON list of pieces."""
     try:
         pieces = json.loads(text)
         return "".join(piece["data"] for piece in pieces)

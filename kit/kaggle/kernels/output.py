@@ -1,7 +1,7 @@
-"""What becomes of a push: its session looked at, its output brought home, each safe to call again.
+"""Follow a pushed run: read its session's status, download its output. Both are safe to repeat.
 
-The output is gathered in ``kernels/.NAME.output/`` and becomes ``runs/NAME`` in one rename, when every file is what
-the kernel's own manifest says.
+The output is collected in ``kernels/.NAME.output/`` and renamed to ``runs/NAME`` when every file agrees with the
+kernel's own manifest.
 """
 
 from __future__ import annotations
@@ -25,29 +25,29 @@ QUEUED, RUNNING, COMPLETE, GONE = "queued", "running", "complete", "gone"
 _TAIL_LINES, _SHORT_TAIL_LINES = 15, 3
 
 
-def status(wire: Kernels, pushed: Push) -> Session:
-    """The session of exactly this push; one whose log names another push is an older one's, and ours is queued."""
-    session = wire.session(pushed.kernel, pushed.version)
+def current_session(kernels: Kernels, pushed: Push) -> Session:
+    """The session of this very push. While Kaggle shows the log of an older push, this one is queued."""
+    session = kernels.session(pushed.kernel, pushed.version)
     if session is None:
         return Session(GONE, "deleted on Kaggle, or another account's", "")
-    named = re.search(r"^kit push (\S+):", session.log, re.MULTILINE)
-    if named is not None and named[1] != pushed.id:
+    push_id = re.search(r"^kit push (\S+):", session.log, re.MULTILINE)
+    if push_id is not None and push_id[1] != pushed.id:
         return Session(QUEUED, "", "")
     return session
 
 
-def looks(wire: Kernels, pushed: Push, seconds: float) -> Iterator[Session]:
-    """The session again and again until it has ended."""
+def poll_session(kernels: Kernels, pushed: Push, seconds: float) -> Iterator[Session]:
+    """The session every ``seconds`` seconds, until it has ended; the last item is the ended session."""
     while True:
-        session = status(wire, pushed)
+        session = current_session(kernels, pushed)
         yield session
         if session.status not in (QUEUED, RUNNING):
             return
         time.sleep(seconds)
 
 
-def lines(session: Session, tail: int = _TAIL_LINES) -> list[str]:
-    """What is shown of a session: its state, its error, its last metrics, the last lines of its log."""
+def session_lines(session: Session, tail: int = _TAIL_LINES) -> list[str]:
+    """A session as text: its status and failure, its last metrics, the last ``tail`` lines of its log."""
     log = [line for line in session.log.splitlines() if line.strip()]
     metrics = [line for line in log if re.search(r"\bepoch \d+/\d+", line)]
     shown = [f"status: {session.status}{f' ({session.failure})' if session.failure else ''}"]
@@ -55,52 +55,56 @@ def lines(session: Session, tail: int = _TAIL_LINES) -> list[str]:
     return shown + [f"  {line}" for line in log[len(log) - tail if tail < len(log) else 0 :]]
 
 
-def pull(wire: Kernels, run: Run, pushed: Push, note: Callable[[str], None]) -> Manifest:
-    """Bring a push's output to ``runs/NAME``. Raises KitError while there is none, or it is not whole."""
+def pull(kernels: Kernels, run: Run, pushed: Push, report: Callable[[str], None]) -> Manifest:
+    """Download a push's output to ``runs/NAME``.
+
+    ``report`` is called with a line of progress. Raises KitError if the session is not complete, the output does
+    not agree with its manifest, or ``runs/NAME`` has changed since the push.
+    """
     if is_pulled(run, pushed):
-        note("it is there already")
-        _tidy(run)  # of a call that was killed at its end
+        report("it was pulled before")
+        _remove_staging(run)  # a call may have been killed before it did
         return _manifest(run.folder / ORIGIN)
-    session = status(wire, pushed)
+    session = current_session(kernels, pushed)
     if session.status != COMPLETE:
         raise KitError(
-            f"the kernel of run {run.name} to be complete", "\n".join(lines(session, _SHORT_TAIL_LINES)),
+            f"the kernel of run {run.name} to be complete", "\n".join(session_lines(session, _SHORT_TAIL_LINES)),
             f"`invoke kernel.status --run {run.name} --wait`, or push it again if it failed",
         )  # fmt: skip
     _require_replaceable(run, pushed)
     staging = make_folder(_staging(run) / pushed.id)
-    note(f"fetching the output of {pushed.kernel}, version {pushed.version}")
+    report(f"fetching the output of {pushed.kernel}, version {pushed.version}")
     for is_last in (False, True):
-        wire.output(pushed.kernel, pushed.version, staging)
+        kernels.output(pushed.kernel, pushed.version, staging)
         faults = _faults(staging, pushed)
         if not faults:
             break
         if is_last:
             raise KitError(
-                f"the output of {pushed.kernel} as its manifest says",
+                f"the output of {pushed.kernel} to agree with its manifest",
                 first_few(faults, separator="; "),
-                f"`invoke kernel.pull --run {run.name}` fetches these anew",
+                f"`invoke kernel.pull --run {run.name}` downloads these files again",
             )
     manifest = _manifest(staging / MANIFEST)
-    _require_replaceable(run, pushed)  # the download may have taken hours
-    _place(run, staging, manifest)
-    _tidy(run)
+    _require_replaceable(run, pushed)  # again: the download may have taken hours
+    _move_to_runs(run, staging, manifest)
+    _remove_staging(run)
     return manifest
 
 
 def is_pulled(run: Run, pushed: Push) -> bool:
-    """Whether the local run is what this push brought home."""
+    """Whether the local run is the output of this push."""
     return (run.folder / ORIGIN).exists() and _manifest(run.folder / ORIGIN).push_id == pushed.id
 
 
-def _tidy(run: Run) -> None:
+def _remove_staging(run: Run) -> None:
     with explaining_write_errors(_staging(run)):
         if _staging(run).exists():
             shutil.rmtree(_staging(run))
 
 
 def _faults(staging: Path, pushed: Push) -> list[str]:
-    """What is not as the manifest says; such files are deleted, so that they are fetched anew."""
+    """How the output differs from its manifest; such files are deleted, so that they are downloaded again."""
     path = staging / MANIFEST
     try:
         manifest = _manifest(path)
@@ -110,11 +114,11 @@ def _faults(staging: Path, pushed: Push) -> list[str]:
     if manifest.push_id != pushed.id:
         path.unlink()
         return [f"{MANIFEST}: of another push, {manifest.push_id}"]
-    outside = [name for name in manifest.files if not _stays(name)]
+    outside = [name for name in manifest.files if not _is_inside(name)]
     if outside:
         raise KitError(
-            f"{MANIFEST} to name files of the output only", first_few(outside),
-            "nothing was changed; look at the kernel on Kaggle, and push it again",
+            f"{MANIFEST} to list files of the output only", first_few(outside),
+            "nothing was changed; inspect the kernel on Kaggle, and push it again",
         )  # fmt: skip
     faults = []
     for name, digest in manifest.files.items():
@@ -125,8 +129,8 @@ def _faults(staging: Path, pushed: Push) -> list[str]:
     return faults
 
 
-def _stays(name: str) -> bool:
-    """Whether a path leads to a place inside the folder that it is taken from."""
+def _is_inside(name: str) -> bool:
+    """Whether a relative path stays inside its folder."""
     path = PurePosixPath(name)
     return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
 
@@ -135,8 +139,8 @@ def _manifest(path: Path) -> Manifest:
     return read_record(path, Manifest, "pull again")
 
 
-def _place(run: Run, staging: Path, manifest: Manifest) -> None:
-    """One rename; what the push went on from moves into the staging folder first, which is deleted at the end."""
+def _move_to_runs(run: Run, staging: Path, manifest: Manifest) -> None:
+    """Rename the output to ``runs/NAME``; the run that the push continued is first moved to the staging folder."""
     fetched = make_folder(staging / "runs" / run.name)
     write_json(fetched / ORIGIN, asdict(manifest))
     make_folder(run.folder.parent)
@@ -147,11 +151,11 @@ def _place(run: Run, staging: Path, manifest: Manifest) -> None:
 
 
 def _require_replaceable(run: Run, pushed: Push) -> None:
-    """The local run may give way only to what was made from it; one without a state was made otherwise."""
+    """Raise KitError if ``runs/NAME`` is not the state that the push continued: it would be lost."""
     state = state_sha256(run.folder)
     if run.folder.exists() and (not state or run.finished.exists() or state != pushed.continues_sha256):
         raise KitError(
-            f"{run.folder} to be what version {pushed.version} went on from", "another state of the run",
+            f"local {run.folder} unchanged since version {pushed.version} was pushed", "another state of the run",
             "move that folder away, then pull again",
         )  # fmt: skip
 

@@ -25,7 +25,7 @@ from kit.data.provenance import downloaded_slug
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels import push_log
 from kit.kaggle.kernels.api import Kernels, not_mounted
-from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, is_pulled, status
+from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, current_session, is_pulled
 from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
 from kit.kaggle.kernels.script import kernel_script
 from kit.kaggle.kernels.session import RUN_ARCHIVE, state_sha256
@@ -36,7 +36,7 @@ log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
-class Plan:
+class PushPlan:
     """What a push would send."""
 
     run: Run
@@ -57,9 +57,9 @@ class Plan:
         ]
 
 
-def plan(
+def plan_push(
     workspace: Path, name: str, preset_name: str | None, assignments: Sequence[str], folds: int | None
-) -> Plan:
+) -> PushPlan:
     """What would be pushed for a run: a new one, or the local one that has not finished. Needs no data."""
     run = Run(workspace, name)
     more = [*assignments, *([] if folds is None else [f"data.folds={folds}"])]
@@ -82,18 +82,18 @@ def plan(
         slug = config.competition.slug
     config = config.replace({"competition.slug": slug})
     before = read_push(run).preset if record_path(run).exists() else DEFAULT_PRESET
-    return Plan(run, config, preset_name or before, slug, continues)
+    return PushPlan(run, config, preset_name or before, slug, continues)
 
 
-def script(planned: Plan, push_id: str) -> str:
+def script(plan: PushPlan, push_id: str) -> str:
     """The file that would be pushed."""
     facts = {
         "id": push_id,
-        "run": planned.run.name,
-        "preset": planned.preset,
-        "continues": _continued(planned),
+        "run": plan.run.name,
+        "preset": plan.preset,
+        "continues": _continued(plan),
     }
-    return kernel_script(planned.config, facts, requirements(), pack_source(), git_state())
+    return kernel_script(plan.config, facts, requirements(), pack_source(), git_state())
 
 
 def require_hours(hours: float | None) -> None:
@@ -105,21 +105,21 @@ def require_hours(hours: float | None) -> None:
         )  # fmt: skip
 
 
-def is_repeated(planned: Plan, push: Push) -> bool:
+def is_repeated(plan: PushPlan, push: Push) -> bool:
     """Whether a push was of this very run with these very knobs, patience apart."""
-    asked = json.loads(json.dumps(planned.config.as_dict()))
-    return push.continues_sha256 == _continued(planned) and all(
+    asked = json.loads(json.dumps(plan.config.as_dict()))
+    return push.continues_sha256 == _continued(plan) and all(
         push.config.get(section) == values for section, values in asked.items() if section != "kaggle"
     )
 
 
-def require_idle(wire: Kernels, planned: Plan, again: bool) -> None:
+def require_idle(kernels: Kernels, plan: PushPlan, again: bool) -> None:
     """Raises KitError where an earlier push of the run still works, or waits to be pulled and not ``again``."""
-    run = planned.run
+    run = plan.run
     if not record_path(run).exists():
         return
     earlier = read_push(run)
-    state = status(wire, earlier).status
+    state = current_session(kernels, earlier).status
     if state in (QUEUED, RUNNING):
         raise KitError(
             f"no other session of run {run.name}", f"version {earlier.version} is {state}",
@@ -134,42 +134,42 @@ def require_idle(wire: Kernels, planned: Plan, again: bool) -> None:
         log.warning("version %d of %s is gone from Kaggle", earlier.version, earlier.kernel)
 
 
-def push(wire: Kernels, planned: Plan, push_id: str) -> Push:
+def push(kernels: Kernels, plan: PushPlan, push_id: str) -> Push:
     """Upload what the run goes on from, then the script, exactly once: recorded before and after.
 
     Raises KitError where Kaggle refused it, and where nobody knows: the same command then looks for it first.
     """
-    run = planned.run
+    run = plan.run
     slug = f"kit-{slug_of(run.name)}"
-    kernel, sources = f"{wire.username}/{slug}", []
-    if planned.continues is not None:
+    kernel, sources = f"{kernels.username}/{slug}", []
+    if plan.continues is not None:
         sources = [f"{kernel}-run"]
-        _upload_run(wire, run, sources[0], slug, push_id)
-    knobs, continues = planned.config.as_dict(), _continued(planned)
-    attempt = Push(push_id, kernel, 0, "", planned.preset, knobs, continues, time.time())
+        _upload_run(kernels, run, sources[0], slug, push_id)
+    knobs, continues = plan.config.as_dict(), _continued(plan)
+    attempt = Push(push_id, kernel, 0, "", plan.preset, knobs, continues, time.time())
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / slug
-        write_text(place / "kernel.py", script(planned, push_id))
-        write_json(place / "kernel-metadata.json", _metadata(kernel, slug, planned, sources))
-        push_log.begin(run, attempt)
+        write_text(place / "kernel.py", script(plan, push_id))
+        write_json(place / "kernel-metadata.json", _metadata(kernel, slug, plan, sources))
+        push_log.record_open(run, attempt)
         try:
-            made = wire.push(place, kernel)
+            made = kernels.push(place, kernel)
         except Refused:
-            push_log.ended(run, attempt)
+            push_log.close(run, attempt)
             raise
         except Unanswered as error:
-            return _found_after_loss(wire, run, attempt, error)
+            return _found_after_loss(kernels, run, attempt, error)
     pushed = dataclasses.replace(attempt, kernel=made.kernel, version=made.version, url=made.url)
-    push_log.arrived(run, pushed)
+    push_log.record_arrived(run, pushed)
     if made.unmounted:
         raise not_mounted(made.unmounted, f"version {made.version} runs without it, and will fail")
     return pushed
 
 
-def _found_after_loss(wire: Kernels, run: Run, attempt: Push, lost: Unanswered) -> Push:
+def _found_after_loss(kernels: Kernels, run: Run, attempt: Push, lost: Unanswered) -> Push:
     found = None
     with contextlib.suppress(KitError):  # then the next command looks
-        found = push_log.look(wire, run, attempt)
+        found = push_log.find_push(kernels, run, attempt)
     if found is None:
         raise KitError(
             lost.expected, f"{lost.found}; whether it arrived is not known",
@@ -178,12 +178,12 @@ def _found_after_loss(wire: Kernels, run: Run, attempt: Push, lost: Unanswered) 
     return found
 
 
-def _continued(planned: Plan) -> str:
+def _continued(plan: PushPlan) -> str:
     """The state that a push goes on from; "" for a start."""
-    return "" if planned.continues is None else state_sha256(planned.run.folder)
+    return "" if plan.continues is None else state_sha256(plan.run.folder)
 
 
-def _upload_run(wire: Kernels, run: Run, dataset: str, slug: str, push_id: str) -> None:
+def _upload_run(kernels: Kernels, run: Run, dataset: str, slug: str, push_id: str) -> None:
     with tempfile.TemporaryDirectory() as folder:
         place = make_folder(Path(folder) / "dataset")
         with zipfile.ZipFile(place / RUN_ARCHIVE, "w") as archive:
@@ -192,10 +192,10 @@ def _upload_run(wire: Kernels, run: Run, dataset: str, slug: str, push_id: str) 
                     archive.write(path, path.relative_to(run.folder).as_posix())
         meta = {"id": dataset, "title": f"{slug}-run", "licenses": [{"name": "unknown"}]}
         write_text(place / "dataset-metadata.json", json.dumps(meta))
-        wire.save_dataset(place, dataset, f"before push {push_id}")
+        kernels.save_dataset(place, dataset, f"before push {push_id}")
 
 
-def _metadata(kernel: str, slug: str, planned: Plan, datasets: list[str]) -> dict[str, object]:
+def _metadata(kernel: str, slug: str, plan: PushPlan, datasets: list[str]) -> dict[str, object]:
     return {
         "id": kernel,
         "title": slug,
@@ -205,9 +205,9 @@ def _metadata(kernel: str, slug: str, planned: Plan, datasets: list[str]) -> dic
         "is_private": True,
         "enable_gpu": True,
         "enable_tpu": False,
-        "enable_internet": planned.config.kernel.internet == "on",
-        "machine_shape": planned.config.kernel.machine,
-        "competition_sources": [planned.competition],
+        "enable_internet": plan.config.kernel.internet == "on",
+        "machine_shape": plan.config.kernel.machine,
+        "competition_sources": [plan.competition],
         "dataset_sources": datasets,
         "kernel_sources": [],
     }

@@ -76,19 +76,19 @@ def pushing(run: Run) -> contextlib.AbstractContextManager[None]:
     return exclusive(folder / f".{run.name}.lock", f"one push or pull of run {run.name} at a time")
 
 
-def begin(run: Run, push: Push) -> None:
+def record_open(run: Run, push: Push) -> None:
     """Record what is about to be sent."""
     write_json(_open_path(run), asdict(push))
 
 
-def arrived(run: Run, push: Push) -> Push:
+def record_arrived(run: Run, push: Push) -> Push:
     """Record that Kaggle has it, under its number."""
     write_json(record_path(run), asdict(push))
-    ended(run, push)
+    close(run, push)
     return push
 
 
-def ended(run: Run, push: Push) -> None:
+def close(run: Run, push: Push) -> None:
     """No longer look for a push: Kaggle certainly did not take it, or it is recorded."""
     pending = _open_push(run)
     if pending is not None and pending.id == push.id:
@@ -96,27 +96,27 @@ def ended(run: Run, push: Push) -> None:
             _open_path(run).unlink(missing_ok=True)
 
 
-def look(wire: Kernels, run: Run, push: Push) -> Push | None:
+def find_push(kernels: Kernels, run: Run, push: Push) -> Push | None:
     """A push without an answer as Kaggle has it, recorded; None where no version of its kernel carries its id.
 
     Raises KitError where Kaggle shows nothing of a kernel of which an older version is on record.
     """
     before = read_push(run) if record_path(run).exists() else None
     oldest = before.version if before is not None and before.kernel == push.kernel else 0
-    newest = wire.version(push.kernel)
+    newest = kernels.version(push.kernel)
     if newest is None and oldest:
         raise KitError(
             f"the kernel {push.kernel} on Kaggle", f"none that this account sees; version {oldest} is on record",
             f"log in as its owner; if it was deleted there, delete {_open_path(run)}",
         )  # fmt: skip
-    for version in _versions(wire, push.kernel, newest, oldest):
+    for version in _versions(kernels, push.kernel, newest, oldest):
         if f'"id": "{push.id}"' in version.source:
             url = f"https://www.kaggle.com/code/{push.kernel}"
-            return arrived(run, replace(push, version=version.number, url=url))
+            return record_arrived(run, replace(push, version=version.number, url=url))
     return None
 
 
-def settle(wire: Kernels, run: Run, knobs: KaggleConfig) -> Push | None:
+def settle(kernels: Kernels, run: Run, knobs: KaggleConfig) -> Push | None:
     """Find out what became of a push whose answer nobody saw; None where there is none, or it never arrived.
 
     It is looked for until ``deadline_seconds`` + ``settle_seconds`` (its own, if they were longer) after its start:
@@ -126,28 +126,28 @@ def settle(wire: Kernels, run: Run, knobs: KaggleConfig) -> Push | None:
     if push is None:
         return None
     if record_path(run).exists() and read_push(run).id == push.id:  # killed in between
-        ended(run, push)
+        close(run, push)
         return read_push(run)
     log.info("the answer to the last push was not seen; looking for it on Kaggle")
     deadline = time.monotonic() + _window(push, knobs) - max(0.0, time.time() - push.at)
-    while (found := look(wire, run, push)) is None:
+    while (found := find_push(kernels, run, push)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
             log.warning("the last push of run %s did not arrive", run.name)
-            ended(run, push)
+            close(run, push)
             return None
         time.sleep(min(left, knobs.score_pause_seconds))
     return found
 
 
-def last_push(wire: Kernels, run: Run) -> Push:
+def last_push(kernels: Kernels, run: Run) -> Push:
     """The last push of a run that Kaggle has, one whose answer was not seen included. Raises KitError if none.
 
     Never decides that a push did not arrive: another process may just be sending it.
     """
     push = _open_push(run)
     if push is not None:
-        found = look(wire, run, push)
+        found = find_push(kernels, run, push)
         if found is not None:
             return found
         log.warning(
@@ -156,17 +156,17 @@ def last_push(wire: Kernels, run: Run) -> Push:
     return read_push(run)
 
 
-def _versions(wire: Kernels, kernel: str, newest: Version | None, oldest: int) -> Iterator[Version]:
+def _versions(kernels: Kernels, kernel: str, newest: Version | None, oldest: int) -> Iterator[Version]:
     """What Kaggle calls the newest version, any after it, and those before it that are newer than ``oldest``."""
     if newest is None:
         return
     yield newest
     number = newest.number
-    while (later := wire.version(kernel, number + 1)) is not None:
+    while (later := kernels.version(kernel, number + 1)) is not None:
         yield later
         number += 1
     for earlier in range(newest.number - 1, max(oldest, newest.number - _VERSIONS_BACK), -1):
-        found = wire.version(kernel, earlier)
+        found = kernels.version(kernel, earlier)
         if found is not None:
             yield found
 

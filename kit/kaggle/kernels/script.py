@@ -1,6 +1,6 @@
-"""The one file that is pushed to Kaggle: what it is, the knobs in clear, how it starts, the package below.
+"""The script that is pushed to Kaggle: a docstring, the knobs as JSON, the start, and the package at the end.
 
-Kaggle takes a single code file; this one unpacks the kit beside its output and hands over to ``session``.
+Kaggle takes a single code file; it unpacks the kit into a temporary folder and calls ``session.main``.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ REQUIREMENTS = {requirements}
 
 
 def missing():
-    """The requirements that Kaggle's image does not fulfil."""
+    """The requirements that Kaggle's image does not satisfy."""
     from packaging.requirements import Requirement
 
     for text in REQUIREMENTS:
@@ -83,7 +83,18 @@ def kernel_script(
     package: bytes,
     git: Mapping[str, Any],
 ) -> str:
-    """The script of a push; ``push`` has its id, the run's name and the preset."""
+    """The text of the script.
+
+    Args:
+        config: The knobs of the run.
+        push: The push's id, the run's name, the preset, and the state that it continues ("" for none).
+        requirements: The packages that the kit needs, as in pyproject.toml.
+        package: The kit as a zip archive.
+        git: The commit and whether it is clean; empty without version control.
+
+    Returns:
+        Python source code.
+    """
     state = "the commit " + str(git["commit"]) if git else "files that are under no version control"
     changed = "" if not git or git["clean"] else " with changes that are not committed"
     return _TEMPLATE.format(

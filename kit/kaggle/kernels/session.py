@@ -1,7 +1,7 @@
-"""What a pushed kernel does on Kaggle's machine: link the data, train, score, answer the test, say what it made.
+"""What a pushed kernel does on Kaggle's machine: link the data, train, evaluate, predict, write a manifest.
 
-The training runs in processes of their own, one per fold and GPU. After ``kernel.max_hours`` it is stopped as by
-Ctrl-C at the end of an epoch, and the session ends normally: a second push goes on from its output.
+Each fold trains in a process of its own, on a GPU of its own. After ``kernel.max_hours`` the training stops at the
+end of an epoch, as after Ctrl-C, and the session ends normally: a second push continues from its output.
 """
 
 from __future__ import annotations
@@ -24,16 +24,16 @@ from kit.core.json_files import write_json
 from kit.runs.folder import Run
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
-ORIGIN = "kernel.json"  # in a run that was pulled: the manifest of its push
+ORIGIN = "kernel.json"  # in a pulled run: the manifest of its push
 FINISHED, STOPPED = "finished", "stopped"
-_INTERRUPTED = (130, -signal.SIGTERM)  # the latter before `train` listens
-_GLANCE_SECONDS = 0.5
+_INTERRUPTED = (130, -signal.SIGTERM)  # the latter before `train` handles the signal
+_POLL_SECONDS = 0.5
 log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """Written last: which push this was, how it ended, and the SHA-256 of every file of the run."""
+    """Written last: the push's id, its run, finished or stopped, and the SHA-256 of each of the run's files."""
 
     push_id: str
     run: str
@@ -46,11 +46,21 @@ class Manifest:
 
 
 def run_session(config: Config, push: Mapping[str, str], package: Path, output: Path) -> str:
-    """Do it all; how it ended: finished or stopped. Raises SystemExit with the code of a step that failed.
+    """Run the whole session: download, train, evaluate, predict, write the manifest.
 
-    ``push`` has its ``id``, the ``run``, the ``preset`` and the state that it ``continues``, "" for none.
-    ``output`` is the folder that Kaggle keeps; the data and the caches stand elsewhere. A trained run is kept
-    whatever comes of scoring it and of the answers: both can be done again at home.
+    A trained run is kept even if evaluate or predict fails: both can be repeated after the pull.
+
+    Args:
+        config: The knobs of the run.
+        push: The push's ``id``, its ``run``, the ``preset``, the state that it ``continues`` ("" for none).
+        package: The folder of the unpacked kit; the data and the caches are written beside it.
+        output: The folder that Kaggle keeps.
+
+    Returns:
+        "finished" or "stopped".
+
+    Raises:
+        SystemExit: A step failed, with its exit code.
     """
     run_name, push_id = push["run"], push["id"]
     log.info("kit push %s: run %s", push_id, run_name)
@@ -71,7 +81,7 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
     if ended == FINISHED:
         for verb in ("evaluate", "predict"):
             if step.run(verb, "--run", run_name):
-                log.info("kit: %s failed; the run is whole: pull it, then `invoke %s` there", verb, verb)
+                log.info("kit: %s failed, but the run is whole: pull it, then `invoke %s`", verb, verb)
                 break
     files = {path.relative_to(output).as_posix(): sha256(path) for path in _files(output / "runs" / run_name)}
     write_json(output / MANIFEST, asdict(Manifest(push_id, run_name, ended, files)))
@@ -80,31 +90,34 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
 
 
 def assignments(config: Config) -> list[str]:
-    """Every knob that decides the training, as for ``--set``; those left to the machine are left out."""
-    chosen = [key for key in knobs() if key.split(".")[0] not in ("kaggle", "kernel")]
-    open_norm = {"model.norm", "model.norm_eps"} if config.model.norm == "auto" else set()
-    return [f"{key}={_text(config.get(key))}" for key in chosen if key not in open_norm]
+    """Every knob of the training as KEY=VALUE for ``--set``, without the norms that the session resolves."""
+    keys = [key for key in knobs() if key.split(".")[0] not in ("kaggle", "kernel")]
+    unresolved = {"model.norm", "model.norm_eps"} if config.model.norm == "auto" else set()
+    return [f"{key}={_text(config.get(key))}" for key in keys if key not in unresolved]
 
 
 class _Steps:
-    """The verbs of the unpacked package, each in a process of its own."""
+    """Runs tasks of the unpacked package, each in a process of its own."""
 
     def __init__(self, package: Path, workspace: Path) -> None:
         self._package, self._workspace = package, workspace
 
     def run(self, *words: str) -> int:
-        """Run one to its end; its exit code."""
+        """Run a task to its end; its exit code."""
         return self._start(words).wait()
 
     def must_run(self, *words: str) -> None:
-        """Run one to its end. Raises SystemExit where it failed."""
+        """Run a task to its end. Raises SystemExit if it failed."""
         code = self.run(*words)
         if code:
             log.info("kit: %s failed", words[0])
             sys.exit(code)
 
     def train(self, run: Run, words: Sequence[str], config: Config, started: float) -> str:
-        """All folds, as many at a time as there are GPUs; the single split on all of them."""
+        """Train all folds, as many at a time as there are GPUs; a single split on all GPUs.
+
+        Returns "finished", or "stopped" after ``kernel.max_hours``. Raises SystemExit if a training failed.
+        """
         deadline = started + config.kernel.max_hours * 3600
         folds = config.data.folds
         waiting: list[tuple[str, ...]] = [("--fold", str(fold)) for fold in range(folds)] if folds > 1 else [()]
@@ -113,28 +126,28 @@ class _Steps:
         stopped = False
         while running or (waiting and not stopped):
             while waiting and free and not stopped:
-                lane = free.pop(0)
-                gpu = {"CUDA_VISIBLE_DEVICES": str(lane)} if folds > 1 else {}
-                running[lane] = self._start((*words, *waiting.pop(0)), gpu)
-            time.sleep(_GLANCE_SECONDS)
+                gpu = free.pop(0)
+                environment = {"CUDA_VISIBLE_DEVICES": str(gpu)} if folds > 1 else {}
+                running[gpu] = self._start((*words, *waiting.pop(0)), environment)
+            time.sleep(_POLL_SECONDS)
             if not stopped and time.monotonic() >= deadline and _has_checkpoints(run, len(running)):
                 stopped = True
                 for process in running.values():
-                    process.terminate()  # which `train` takes as Ctrl-C
-            for lane, process in list(running.items()):
+                    process.terminate()  # `train` handles it like Ctrl-C
+            for gpu, process in list(running.items()):
                 code = process.poll()
                 if code is not None:
-                    del running[lane]
-                    free.append(lane)
+                    del running[gpu]
+                    free.append(gpu)
                     if code and not (stopped and code in _INTERRUPTED):
                         self._end(running)
                         log.info("kit: train failed")
                         sys.exit(code)
         return FINISHED if run.finished.exists() else STOPPED
 
-    def _start(self, words: Sequence[str], more: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    def _start(self, words: Sequence[str], variables: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "invoke", *words, "--workspace", str(self._workspace)]
-        return subprocess.Popen(command, cwd=self._package, env={**os.environ, **(more or {})})
+        return subprocess.Popen(command, cwd=self._package, env={**os.environ, **(variables or {})})
 
     def _end(self, running: dict[int, subprocess.Popen[bytes]]) -> None:
         for process in running.values():
@@ -143,36 +156,36 @@ class _Steps:
 
 
 def state_sha256(folder: Path) -> str:
-    """The hashes of a run's last checkpoints, joined in the order of their folds; "" where it has none."""
+    """The SHA-256 of a run's last checkpoints, joined in the order of the folds; "" if it has none."""
     return "".join(sha256(path) for path in sorted(folder.glob("**/last.ckpt")))
 
 
 def _restore(root: Path, goal: Path, state: str) -> None:
-    """Go on from the run that the push brought. Raises SystemExit where Kaggle mounted another one, or none."""
+    """Unpack the run that the push continues. Raises SystemExit if Kaggle mounts another state of it, or none."""
     archive = next(_named(root, RUN_ARCHIVE), None)
     if archive is not None:
-        with zipfile.ZipFile(archive) as opened:  # of this very user's own making
+        with zipfile.ZipFile(archive) as opened:  # trusted: the same user's own archive
             opened.extractall(make_folder(goal))
     if state_sha256(goal) != state:
-        found = "another state of the run" if archive else f"no {RUN_ARCHIVE}"
-        log.info("kit: the run to go on from is not mounted: found %s; push again", found)
+        mounted = "another state of the run" if archive else f"no {RUN_ARCHIVE}"
+        log.info("kit: the run to continue is not mounted: found %s; push again", mounted)
         sys.exit(1)
-    log.info("kit: going on from %s", archive)
+    log.info("kit: continuing from %s", archive)
 
 
 def _named(root: Path, name: str) -> Iterator[Path]:
-    """Files of that name near the top: a data set is mounted one to three folders deep."""
+    """Files of that name in the upper folders: Kaggle mounts a data set one to three folders deep."""
     for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):
         yield from root.glob(f"{depth}/{name}")
 
 
 def _has_checkpoints(run: Run, running: int) -> bool:
-    """Whether stopping now loses an epoch at most."""
+    """Whether every running training has a checkpoint, so that stopping now loses an epoch at most."""
     return len(list((run.folder).glob("**/last.ckpt"))) >= running
 
 
 def _files(folder: Path) -> list[Path]:
-    """The files of a run, without locks and without what an earlier pull left."""
+    """The files of a run, without hidden ones (locks) and without the manifest of an earlier pull."""
     files = (path for path in folder.rglob("*") if path.is_file() and path != folder / ORIGIN)
     return sorted(path for path in files if not path.name.startswith("."))
 
@@ -182,7 +195,7 @@ def _text(value: object) -> str:
 
 
 def main(config_text: str, push: dict[str, str], package: Path) -> None:
-    """The entry of the pushed script: the current folder is the output."""
+    """The entry point of the pushed script; the current folder is the output."""
     logging.basicConfig(format="%(message)s", level=logging.INFO, stream=sys.stdout)
     content = json.loads(config_text)
     values = {f"{section}.{name}": value for section, names in content.items() for name, value in names.items()}

@@ -1,0 +1,107 @@
+"""The files in data/ by path and size: what is there, what differs from a list, what the user changed.
+
+Hidden files are left out of a comparison: desktops leave them in folders, and so in archives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+from kit.core.errors import KitError, first_few
+from kit.core.files import sha256
+from kit.data.provenance import KAGGLE, NAME, DownloadRecord
+from kit.schemas.file_names import COMPETITION_FILES, TABLE
+
+
+def exists(path: Path) -> bool:
+    """Whether there is a file, a folder or a link, even one that leads nowhere."""
+    return path.exists() or path.is_symlink()
+
+
+def present_entries(data: Path) -> list[str]:
+    """Those of the competition's files and folders that are in data/."""
+    return [name for name in COMPETITION_FILES if exists(data / name)]
+
+
+def top_entries(files: Iterable[str]) -> list[str]:
+    """The first component of each path, once, in the order in which these appear in data/; others come first."""
+    names = sorted({path.split("/")[0] for path in files})
+    order = {name: index for index, name in enumerate(COMPETITION_FILES)}
+    return sorted(names, key=lambda name: order.get(name, -1))
+
+
+def file_sizes(folder: Path, names: Iterable[str], with_hidden: bool = False) -> dict[str, int]:
+    """Sizes in bytes of the files under these names of a folder, by their paths in it.
+
+    Links are followed; the size of one that leads nowhere is -1.
+    """
+    sizes = {}
+    for name in names:
+        path = folder / name
+        if path.is_file():
+            sizes[name] = path.stat().st_size
+        for parent, _, files in os.walk(path):
+            for file in files:
+                inner = Path(parent) / file
+                if with_hidden or not file.startswith("."):
+                    sizes[inner.relative_to(folder).as_posix()] = inner.stat().st_size if inner.exists() else -1
+    return sizes
+
+
+def differences(expected: Mapping[str, int], actual: Mapping[str, int]) -> list[str]:
+    """How two lists of files differ, a text for each path; hidden files are left out."""
+    expected, actual = _without_hidden(expected), _without_hidden(actual)
+    missing = [f"{name}: missing" for name in sorted(set(expected) - set(actual))]
+    unlisted = [f"{name}: not in the list" for name in sorted(set(actual) - set(expected))]
+    resized = [
+        f"{name}: {actual[name]} bytes instead of {size}"
+        for name, size in sorted(expected.items())
+        if actual.get(name, size) != size
+    ]
+    return missing + resized + unlisted
+
+
+def require_as_recorded(data: Path, record: DownloadRecord, slug: str) -> None:
+    """Raise KitError if data/ holds another competition than ``slug``, or a file differs from the record."""
+    if record.slug != slug:
+        raise KitError(
+            f"{data} to hold {slug}", f"{record.slug}",
+            "choose another folder with --workspace, or --force to replace it",
+        )  # fmt: skip
+    faults = differences(record.files, file_sizes(data, top_entries(record.files)))
+    if not faults and sha256(data / TABLE) != record.table_sha256:
+        faults = [f"{TABLE}: other content"]
+    if faults:
+        do = "move away what was changed or added; then `invoke download --force` fetches all files anew"
+        if record.origin != KAGGLE:
+            do = f"put them back; or, if the change is yours, delete {data / NAME} and call again"
+        raise KitError(f"the files in {data} as `invoke download` left them", first_few(faults, separator="; "), do)
+
+
+def require_unchanged(data: Path, files: Mapping[str, int], table_sha256: str) -> None:
+    """Raise KitError if the user added or changed a file where these would be replaced: it is never deleted."""
+    sizes = file_sizes(data, top_entries(files), with_hidden=True)
+    changed = [name for name, size in sorted(sizes.items()) if files.get(name) != size]
+    if TABLE in sizes and TABLE not in changed and sha256(data / TABLE) != table_sha256:
+        changed.append(TABLE)
+    if changed:
+        raise KitError(
+            f"nothing in {data} that `invoke download` did not bring, or that was changed since",
+            first_few(changed, separator="; "),
+            "move these away, then call again: --force would delete them",
+        )
+
+
+def would_overwrite(data: Path, names: Iterable[str]) -> KitError:
+    """The error for files in data/ that a download would overwrite."""
+    return KitError(
+        f"nothing in {data} that `invoke download` did not bring",
+        ", ".join(names),
+        "move these away; or, if they are the competition's files, call without --force: then they are checked",
+    )
+
+
+def _without_hidden(sizes: Mapping[str, int]) -> dict[str, int]:
+    return {path: size for path, size in sizes.items() if not path.split("/")[-1].startswith(".")}
