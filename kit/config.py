@@ -1,7 +1,7 @@
-"""Every knob of the kit, one documented line each, and the presets that set many at once.
+"""Every knob of the kit, with one line of documentation each, and the presets that set many of them.
 
-A knob is addressed as ``section.name`` (``training.batch_size``), in ``--set`` and in ``config.json`` alike.
-Values that arrive as text are parsed here and never evaluated.
+The key of a knob is ``section.name`` (``training.batch_size``), in ``--set`` and in ``config.json`` alike.
+Text values are parsed here and never evaluated.
 """
 
 from __future__ import annotations
@@ -18,7 +18,11 @@ from kit.core.errors import KitError, closest_names
 from kit.core.json_files import read_json, write_json
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
-RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # by preference, see kit/choosing/selection.py
+RULE_NAMES = (
+    "calibrated-frequency",
+    "calibrated",
+    "score",
+)  # in the order of preference, see kit/choosing/selection.py
 DETECTOR_NAMES = (
     "fasterrcnn_resnet50_fpn_v2",
     "fasterrcnn_resnet50_fpn",
@@ -32,188 +36,185 @@ DETECTOR_NAMES = (
     "fcos_timm",
 )
 TIMM_DETECTORS = tuple(name for name in DETECTOR_NAMES if name.endswith("_timm"))
-_FPN_STEP = 32  # the heads normalise in 32 groups of channels
+_FPN_STEP = 32  # the heads normalise channels in 32 groups
 
 
 def knob(
-    default: Any,
-    doc: str,
-    *,
-    low: float = -math.inf,
-    high: float = math.inf,
-    choices: tuple[str, ...] = (),
+    default: Any, doc: str, *, low: float = -math.inf, high: float = math.inf, choices: tuple[str, ...] = ()
 ) -> Any:
-    """A dataclass field with its one line of documentation and its closed range or its choices."""
+    """A dataclass field of a knob: its default, its line of documentation, its closed range or its choices."""
     return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
 
 
 @dataclass(frozen=True)
 class CompetitionConfig:
-    """Which competition, and how many answers it wants."""
+    """The competition and the size of its submissions."""
 
-    slug: str = knob("m-2-big-data-dlia-project-2025", "the competition's name in its Kaggle address")
+    slug: str = knob("m-2-big-data-dlia-project-2025", "name of the competition in its Kaggle address")
     expected_ids: int = knob(170, "rows of a submission: one per ID of the mapping", low=1)
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """How the tables and images are read and split."""
+    """How tables and images are read and split."""
 
     patient_pattern: str = knob(
-        r"^(\d{8})_\d{3}", "regular expression at the start of an image_id; its first group is the patient"
+        r"^(\d{8})_\d{3}", "regular expression at the start of an image_id; its first group names the patient"
     )
     largest_patient_share: float = knob(
-        0.1, "a patient with more than this share of the images is taken for a wrong pattern", low=0, high=1
+        0.1, "largest share of images one patient may have; more means that patient_pattern is wrong", low=0, high=1
     )
-    folds: int = knob(1, "folds that are trained, each held out once; 1: a single split", low=1, high=50)
-    validation_share: float = knob(
-        0.15, "share of the training images held out by a single split", low=0.01, high=0.9
-    )
-    split_candidates: int = knob(256, "seeded splits that are drawn; the best balanced by class is kept", low=1)
-    cache_max_gib: float = knob(8.0, "largest pixel cache that may be written, GiB", low=0)
-    workers: int = knob(-1, "processes that prepare samples; -1: four with a GPU, none on the CPU", low=-1)
+    folds: int = knob(1, "folds to train, each held out once; 1: a single split", low=1, high=50)
+    validation_share: float = knob(0.15, "share of training images held out by a single split", low=0.01, high=0.9)
+    split_candidates: int = knob(256, "random splits to draw; the one best balanced by class is kept", low=1)
+    cache_max_gib: float = knob(8.0, "largest pixel cache, GiB", low=0)
+    workers: int = knob(-1, "worker processes that prepare samples; -1: four with a GPU, none on the CPU", low=-1)
 
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """The detector and how its raw output is cut."""
+    """The detector, and which of its raw detections are kept."""
 
-    detector: str = knob("fasterrcnn_resnet50_fpn_v2", "the detector's name", choices=DETECTOR_NAMES)
-    backbone: str = knob("", "the timm network under a detector named ..._timm, such as efficientnet_lite0")
-    fpn_channels: int = knob(256, "channels of the feature pyramid over a timm network: a multiple of 32", low=64)
-    weights: str = knob("coco", "start from: coco, imagenet (backbone only), none, or a file's path")
+    detector: str = knob("fasterrcnn_resnet50_fpn_v2", "name of the detector", choices=DETECTOR_NAMES)
+    backbone: str = knob("", "timm network of a detector named ..._timm, such as efficientnet_lite0")
+    fpn_channels: int = knob(256, "channels of the feature pyramid on a timm network: a multiple of 32", low=64)
+    weights: str = knob("coco", "starting weights: coco, imagenet (backbone only), none, or the path of a file")
     norm: str = knob(
         "auto",
-        "norm layers of the backbone; auto: as the weights were made",
+        "norm layers of the backbone; auto: as the weights were trained",
         choices=("auto", "batch", "frozen"),
     )
-    norm_eps: float = knob(-1.0, "epsilon of those norm layers; -1: as the weights were made", low=-1, high=1)
-    image_size_px: int = knob(1024, "longer side of the image that the network sees, pixels", low=32, high=8192)
-    score_floor: float = knob(0.001, "detections below this score are not stored", low=0, high=1)
-    nms_iou: float = knob(0.3, "overlap above which the detector suppresses within a class, IoU", low=0, high=1)
-    detections_per_image: int = knob(100, "most detections that are stored per image and view", low=1)
+    norm_eps: float = knob(-1.0, "epsilon of the norm layers; -1: as the weights were trained", low=-1, high=1)
+    image_size_px: int = knob(1024, "longer side of the image that the network gets, pixels", low=32, high=8192)
+    score_floor: float = knob(0.001, "lowest score of a stored detection", low=0, high=1)
+    nms_iou: float = knob(0.3, "IoU above which the detector suppresses a box of the same class", low=0, high=1)
+    detections_per_image: int = knob(100, "most detections stored per image and view", low=1)
 
 
 @dataclass(frozen=True)
 class AugmentationConfig:
-    """What happens to a training image; nothing of it is applied elsewhere."""
+    """How training images are augmented; no other images are."""
 
-    flip_p: float = knob(0.5, "probability of a horizontal flip (0 turns it off)", low=0, high=1)
-    affine_p: float = knob(0.5, "probability of shift, scale and rotation", low=0, high=1)
-    shift: float = knob(0.0625, "largest shift, share of the side", low=0, high=0.5)
-    scale: float = knob(0.1, "largest change of size, share", low=0, high=0.9)
-    rotate_degrees: float = knob(15.0, "largest rotation either way, degrees", low=0, high=180)
+    flip_p: float = knob(0.5, "probability of a horizontal flip", low=0, high=1)
+    affine_p: float = knob(0.5, "probability of a shift, scale and rotation", low=0, high=1)
+    shift: float = knob(0.0625, "largest shift, as a share of the side", low=0, high=0.5)
+    scale: float = knob(0.1, "largest change of size, as a share", low=0, high=0.9)
+    rotate_degrees: float = knob(15.0, "largest rotation in either direction, degrees", low=0, high=180)
     brightness_p: float = knob(0.5, "probability of a change of brightness and contrast", low=0, high=1)
-    brightness: float = knob(0.2, "largest change of brightness, share", low=0, high=1)
-    contrast: float = knob(0.2, "largest change of contrast, share", low=0, high=1)
-    dropout_p: float = knob(0.2, "probability that square holes are cut (boxes are kept)", low=0, high=1)
-    dropout_holes: int = knob(8, "most holes", low=1)
-    dropout_side: float = knob(0.0625, "side of a hole, share of the image side (64 of 1024 px)", low=0, high=1)
+    brightness: float = knob(0.2, "largest change of brightness, as a share", low=0, high=1)
+    contrast: float = knob(0.2, "largest change of contrast, as a share", low=0, high=1)
+    dropout_p: float = knob(0.2, "probability that square holes are cut; boxes are kept", low=0, high=1)
+    dropout_holes: int = knob(8, "most holes per image", low=1)
+    dropout_side: float = knob(0.0625, "side of a hole, share of the image's side (64 of 1024 px)", low=0, high=1)
     min_visibility: float = knob(
-        0.3, "a box with less than this share of its area left in the picture is dropped and counted",
+        0.3, "a box is dropped, and counted, if less than this share of its area stays in the image",
         low=0, high=1,
     )  # fmt: skip
 
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """The recipe of one training."""
+    """The recipe of a training."""
 
-    max_epochs: int = knob(60, "passes over the training images at most", low=1)
+    max_epochs: int = knob(60, "most passes over the training images", low=1)
     batch_size: int = knob(4, "images per device and step", low=1)
     effective_batch: int = knob(16, "images per optimiser step: batch_size x devices x accumulation", low=1)
-    seed: int = knob(42, "decides the split, the order, the augmentation and the first weights", low=0)
-    optimizer: str = knob("sgd", "the optimiser", choices=("sgd", "adamw"))
-    learning_rate: float = knob(5e-3, "rate at the end of the warm-up", low=0)
-    momentum: float = knob(0.9, "momentum of sgd; ignored by adamw", low=0, high=1)
+    seed: int = knob(42, "random seed of the split, the order, the augmentation and the initial weights", low=0)
+    optimizer: str = knob("sgd", "optimiser", choices=("sgd", "adamw"))
+    learning_rate: float = knob(5e-3, "learning rate at the end of the warm-up", low=0)
+    momentum: float = knob(0.9, "momentum of sgd; adamw ignores it", low=0, high=1)
     weight_decay: float = knob(1e-4, "weight decay", low=0)
     warmup_epochs: float = knob(5.0, "epochs of linear warm-up", low=0)
-    warmup_start_rate: float = knob(1e-4, "rate of the first step, where there is a warm-up", low=0)
-    final_rate: float = knob(1e-6, "rate of the last step, the end of the cosine", low=0)
-    clip_norm: float = knob(1.0, "gradients are clipped to this norm; 0: not at all", low=0)
-    patience: int = knob(15, "epochs without a better validation mAP before stopping; 0: never stop", low=0)
+    warmup_start_rate: float = knob(1e-4, "learning rate of the first step, if there is a warm-up", low=0)
+    final_rate: float = knob(1e-6, "learning rate of the last step, at the end of the cosine", low=0)
+    clip_norm: float = knob(1.0, "largest norm of the gradients; 0: no clipping", low=0)
+    patience: int = knob(15, "epochs without a better validation mAP before training stops; 0: never", low=0)
     precision: str = knob(
         "auto", "auto: half precision on a GPU, 32 bits on the CPU", choices=("auto", "32", "16", "bf16")
     )
-    ema_decay: float = knob(0.0, "decay of the running mean of the weights and buffers; 0: none", low=0, high=1)
+    ema_decay: float = knob(0.0, "decay of the running mean of weights and buffers; 0: no mean", low=0, high=1)
     keep: str = knob(
-        "best", "weights that predict: best epoch, last epoch, or its ema", choices=("best", "last", "ema")
+        "best",
+        "weights that predict: best epoch, last epoch, or their running mean",
+        choices=("best", "last", "ema"),
     )
 
 
 @dataclass(frozen=True)
 class InferenceConfig:
-    """How detections are made from weights."""
+    """How a network's detections are made."""
 
-    views: tuple[str, ...] = knob(VIEW_NAMES, "test-time views, comma-separated", choices=VIEW_NAMES)
+    views: tuple[str, ...] = knob(VIEW_NAMES, "test-time views, separated by commas", choices=VIEW_NAMES)
     batch_size: int = knob(4, "images per forward pass of one view", low=1)
-    brightness: float = knob(1.2, "factor on the pixels in the view 'bright'", low=0.1, high=10)
+    brightness: float = knob(1.2, "factor on the pixels of the view 'bright'", low=0.1, high=10)
 
 
 @dataclass(frozen=True)
 class FusionConfig:
-    """How the views' detections become one list of candidates."""
+    """How the detections of all views become one list of candidates."""
 
-    method: str = knob("suppress", "suppress: keep the best of overlapping; wbf: average them",
+    method: str = knob("suppress", "suppress: keep the best of overlapping boxes; wbf: average them",
                        choices=("suppress", "wbf"))  # fmt: skip
-    iou: float = knob(0.3, "overlap above which two boxes of a class are one, IoU", low=0, high=1)
+    iou: float = knob(0.3, "IoU above which two boxes of a class are one", low=0, high=1)
 
 
 @dataclass(frozen=True)
 class DecisionConfig:
-    """How the one box per ID is chosen."""
+    """How the one box of each ID is chosen."""
 
     rule: str = knob(
-        "auto", "how the one box is chosen; auto: as measured on the held-out images", choices=("auto", *RULE_NAMES)
+        "auto",
+        "rule that chooses the one box; auto: the best on held-out images",
+        choices=("auto", *RULE_NAMES),
     )
     threshold: float = knob(
-        0.0, "candidates below this score are passed over, if that scores better on the held-out images",
+        0.0, "lowest score of a candidate; applied only if it improves the score on the held-out images",
         low=0, high=1,
     )  # fmt: skip
     fallback_confidence: float = knob(
-        1e-6, "confidence of the prior's box where nothing was found", low=1e-8, high=1
+        1e-6, "confidence of the location prior's box, which answers if an image has no candidate", low=1e-8, high=1
     )
 
 
 @dataclass(frozen=True)
 class TrainerConfig:
-    """The machine; these knobs may differ when a run is resumed."""
+    """The machines that train; these knobs may change when a run is resumed."""
 
-    accelerator: str = knob("auto", "auto: a GPU where there is one", choices=("auto", "cpu", "gpu"))
-    devices: int = knob(-1, "processes that train together; -1: every GPU, or one CPU", low=-1)
+    accelerator: str = knob("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "gpu"))
+    devices: int = knob(-1, "training processes on this machine; -1: one per GPU, or one on the CPU", low=-1)
     nodes: int = knob(1, "machines that train together, under torchrun", low=1)
 
 
 @dataclass(frozen=True)
 class KaggleConfig:
-    """How patient the kit is with Kaggle, and where Kaggle's own machines have the data."""
+    """How long the kit waits for Kaggle, and where Kaggle's machines have the data."""
 
-    deadline_seconds: float = knob(30.0, "longest wait for one answer of Kaggle, seconds", low=0.1)
-    attempts: int = knob(5, "times that a read is tried while Kaggle is busy or out of reach", low=1)
-    pause_seconds: float = knob(1.0, "pause before the second attempt, seconds; it doubles each time", low=0)
-    longest_pause_seconds: float = knob(60.0, "longest pause, also where Kaggle asks for one, seconds", low=0)
-    stall_seconds: float = knob(90.0, "a download that brings no byte for so long is given up, seconds", low=1)
-    unpacked_max_gib: float = knob(20.0, "most that a competition's archive may unpack to, GiB", low=0)
-    input_root: str = knob("/kaggle/input", "where Kaggle's own machines mount a competition's data")
-    score_wait_seconds: float = knob(600.0, "how long submit waits for the score, seconds", low=0)
-    score_pause_seconds: float = knob(2.0, "first pause between two looks at the score, seconds; it grows", low=0.1)
-    settle_seconds: float = knob(120.0, "a lost upload is looked for this long after its deadline, seconds", low=0)
+    deadline_seconds: float = knob(30.0, "longest wait for an answer of Kaggle, seconds", low=0.1)
+    attempts: int = knob(5, "attempts at a read while Kaggle is busy or out of reach", low=1)
+    pause_seconds: float = knob(1.0, "pause before the second attempt, seconds; then doubled", low=0)
+    longest_pause_seconds: float = knob(60.0, "longest pause, also if Kaggle asks for a longer one, seconds", low=0)
+    stall_seconds: float = knob(90.0, "give up a download after this long without data, seconds", low=1)
+    unpacked_max_gib: float = knob(20.0, "largest size of a competition's unpacked archive, GiB", low=0)
+    input_root: str = knob("/kaggle/input", "folder in which Kaggle's machines mount a competition's data")
+    score_wait_seconds: float = knob(600.0, "longest wait of submit for the score, seconds", low=0)
+    score_pause_seconds: float = knob(2.0, "first pause before asking for the score again, seconds", low=0.1)
+    settle_seconds: float = knob(120.0, "how long a lost upload is searched for after its deadline, seconds", low=0)
 
 
 @dataclass(frozen=True)
 class KernelConfig:
-    """A training on Kaggle's own machines."""
+    """A training on Kaggle's machines."""
 
-    machine: str = knob("NvidiaTeslaT4", "the machine in Kaggle's words; this one has two T4s")
-    devices: int = knob(2, "GPUs of that machine: as many folds are trained at the same time", low=1, high=8)
-    internet: str = knob("on", "whether the kernel may fetch packages and weights", choices=("on", "off"))
-    max_hours: float = knob(11.0, "the kernel stops itself at an epoch's end after so long, hours", low=0, high=12)
-    poll_seconds: float = knob(30.0, "pause between two looks at a kernel that runs, seconds", low=0.1)
+    machine: str = knob("NvidiaTeslaT4", "Kaggle's name of the machine; NvidiaTeslaT4 has two GPUs")
+    devices: int = knob(2, "GPUs of the machine: the number of folds trained at the same time", low=1, high=8)
+    internet: str = knob("on", "whether the kernel may download packages and weights", choices=("on", "off"))
+    max_hours: float = knob(11.0, "the kernel stops at the end of an epoch after this long, hours", low=0, high=12)
+    poll_seconds: float = knob(30.0, "pause before asking for a kernel's state again, seconds", low=0.1)
 
 
 @dataclass(frozen=True)
 class Config:
-    """All knobs of a run; the file ``runs/NAME/config.json`` is this, section by section."""
+    """All knobs of a run, by section, as in the file ``runs/NAME/config.json``."""
 
     competition: CompetitionConfig = field(default_factory=CompetitionConfig)
     data: DataConfig = field(default_factory=DataConfig)
@@ -235,11 +236,13 @@ class Config:
         except re.error as error:
             raise KitError(
                 "data.patient_pattern to be a regular expression", f"{self.data.patient_pattern!r}: {error}",
-                r"write one whose first group is the patient, such as ^(\d{8})_\d{3}",
+                r"write one whose first group names the patient, such as ^(\d{8})_\d{3}",
             ) from error  # fmt: skip
         if not self.model.weights:
             raise KitError(
-                "model.weights to be coco, imagenet, none or a file's path", "nothing", "--set model.weights=none"
+                "model.weights to be coco, imagenet, none or the path of a file",
+                "an empty text",
+                "--set model.weights=none",
             )
         if (self.model.detector in TIMM_DETECTORS) != bool(self.model.backbone):
             raise KitError(
@@ -254,7 +257,7 @@ class Config:
             )  # fmt: skip
         if self.training.keep == "ema" and not self.training.ema_decay:
             raise KitError(
-                "training.ema_decay above 0 where training.keep=ema", "training.ema_decay=0",
+                "training.ema_decay above 0 if training.keep=ema", "training.ema_decay=0",
                 "add --set training.ema_decay=0.998, or keep best or last",
             )  # fmt: skip
 
@@ -264,7 +267,7 @@ class Config:
         return getattr(getattr(self, section), name)
 
     def replace(self, values: Mapping[str, Any]) -> Config:
-        """A copy with some knobs changed; ``values`` maps ``section.name`` to a parsed value."""
+        """A copy with some knobs changed; ``values`` maps ``section.name`` to the new value."""
         sections: dict[str, dict[str, Any]] = {}
         for key, value in values.items():
             section, _, name = key.partition(".")
@@ -275,7 +278,7 @@ class Config:
         return dataclasses.replace(self, **changed)
 
     def as_dict(self) -> dict[str, dict[str, Any]]:
-        """Plain nested values, as they are written to JSON."""
+        """The values by section and name, as they are written to JSON: lists for tuples."""
         values = dataclasses.asdict(self)
         return {
             section: {name: list(value) if isinstance(value, tuple) else value for name, value in names.items()}
@@ -284,7 +287,7 @@ class Config:
 
 
 PRESETS: dict[str, dict[str, Any]] = {
-    # The public notebook's recipe, without its defects.
+    # The recipe of the public notebook, without its defects.
     "seed": {},
     # A small detector for a computer without a GPU.
     "laptop": {
@@ -320,7 +323,7 @@ _FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle", "ker
 
 
 def knobs() -> dict[str, dataclasses.Field[Any]]:
-    """Every knob by its key, in the order of this file; the metadata holds its line, range and choices."""
+    """Every knob by its key, in the order of this file; ``metadata`` holds its line, range and choices."""
     return {
         f"{section.name}.{spec.name}": spec
         for section in fields(Config)
@@ -329,7 +332,7 @@ def knobs() -> dict[str, dataclasses.Field[Any]]:
 
 
 def preset(name: str) -> Config:
-    """The configuration of a preset. Raises KitError with the nearest names for an unknown one."""
+    """The configuration of a preset. Raises KitError with the closest names if there is no such preset."""
     if name not in PRESETS:
         raise KitError(
             "the name of a preset",
@@ -340,26 +343,26 @@ def preset(name: str) -> Config:
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """Apply ``KEY=VALUE`` texts in order; a wrong key, type or range raises KitError."""
+    """Apply ``KEY=VALUE`` texts in order. Raises KitError for a wrong key, type or range."""
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
             raise KitError("--set KEY=VALUE", repr(assignment), "write it as --set training.batch_size=2")
-        values[key.strip()] = parse_knob(key.strip(), text.strip())
+        values[key.strip()] = parse(key.strip(), text.strip())
     return config.replace(values)
 
 
-def parse_knob(key: str, text: str) -> Any:
-    """The value of a knob from text, by the type of its default."""
+def parse(key: str, text: str) -> Any:
+    """The value of a knob from text, in the type of its default. Raises KitError for another type."""
     spec = _spec(key)
     default: Any = spec.default
     try:
         if isinstance(default, tuple):
-            return tuple(part.strip() for part in text.split(",") if part.strip())
+            return tuple(name.strip() for name in text.split(",") if name.strip())
         kind: Any = type(default)
         if kind is not str and ("_" in text or not text.isascii()):
-            raise ValueError(text)  # Python reads 1_000 and digits of other scripts; the tables' readers do not
+            raise ValueError(text)  # Python reads 1_000 and the digits of other scripts; kit's tables do not
         return kind(text)
     except ValueError as error:
         raise KitError(
@@ -369,11 +372,11 @@ def parse_knob(key: str, text: str) -> Any:
 
 
 def load(path: Path) -> Config:
-    """Read ``config.json``; missing keys default, an unknown key, wrong type or range raises KitError."""
-    do = f"restore {path}, or start the run anew under another --run name"
+    """Read ``config.json``; a missing knob has its default. Raises KitError for a wrong key, type or range."""
+    do = f"restore {path}, or start another run with --run NAME"
     content = read_json(path, do)
     if not isinstance(content, dict) or not all(isinstance(names, dict) for names in content.values()):
-        raise KitError(f"{path} to hold sections of knobs", type(content).__name__, do)
+        raise KitError(f"{path} to hold objects of knobs by section", type(content).__name__, do)
     try:
         return Config().replace(
             {
@@ -387,14 +390,14 @@ def load(path: Path) -> Config:
 
 
 def save(config: Config, path: Path) -> None:
-    """Write ``config.json`` atomically, every knob with its value."""
+    """Write every knob to ``config.json``, atomically."""
     write_json(path, config.as_dict())
 
 
 def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
-    """The knobs in which two configurations would train or detect differently.
+    """The knobs that differ and change training or detection: key -> (old value, new value).
 
-    Left out are those that only describe the machine and those that only act on stored detections.
+    Knobs that describe the machine, and those that act on stored detections only, are left out.
     """
     return {
         key: (old.get(key), new.get(key))
@@ -404,15 +407,15 @@ def differences(old: Config, new: Config) -> dict[str, tuple[Any, Any]]:
 
 
 def _spec(key: str) -> dataclasses.Field[Any]:
-    known = knobs()
-    if key not in known:
-        raise KitError("the key of a knob", repr(key), f"nearest: {closest_names(key, known)}")
-    return known[key]
+    specs = knobs()
+    if key not in specs:
+        raise KitError("the key of a knob", repr(key), f"nearest: {closest_names(key, specs)}")
+    return specs[key]
 
 
 def _from_json(key: str, value: Any) -> Any:
     default = _spec(key).default
-    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(part, str) for part in value):
+    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
         return tuple(value)
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
@@ -431,7 +434,7 @@ def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
     if isinstance(value, (int, float)) and not (low <= value <= high and math.isfinite(value)):
         raise KitError(f"{key} between {low:g} and {high:g} ({doc})", f"{value}", f"the default is {spec.default}")
     chosen = value if isinstance(value, tuple) else (value,)
-    wrong = [part for part in chosen if choices and part not in choices]
+    wrong = [choice for choice in chosen if choices and choice not in choices]
     if wrong:
         raise KitError(
             f"{key} among {', '.join(choices)} ({doc})",
@@ -439,11 +442,13 @@ def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
             f"nearest: {closest_names(wrong[0], choices)}",
         )
     if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
-        raise KitError(f"{key} to name each of its values once", repr(_as_text(value)), f"the choices: {choices}")
+        raise KitError(
+            f"{key} to have one or more different values", repr(_as_text(value)), f"the choices: {choices}"
+        )
 
 
 def _kind(default: Any) -> str:
-    kinds = {int: "a whole number", float: "a number", tuple: "names with commas"}
+    kinds = {int: "a whole number", float: "a number", tuple: "names separated by commas"}
     return kinds.get(type(default), "text")
 
 

@@ -1,6 +1,6 @@
-"""Every step on the synthetic competition, and the score that its server would give.
+"""The demo: make the synthetic competition, train, evaluate, predict, and score the submission.
 
-Every step knows whether it was done before, so the same call goes on after a kill.
+Each step first checks whether it is done, so the same call continues after a kill.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DEMO_NAMES = {STAGING, ".cache"}
 
 @dataclass(frozen=True)
 class DemoResult:
-    """The score of the filed submission on all test images, the floor, and where to look."""
+    """The submission's score on all test images, the location prior's score, and the paths of the results."""
 
     score: float
     prior_score: float
@@ -40,34 +40,34 @@ class DemoResult:
 
 
 def finished_demo(workspace: Path) -> DemoResult | None:
-    """The result of a demo that ended, if its submission is still as it was filed."""
+    """The result of a finished demo, or None if there is none or its submission was changed or deleted."""
     path = workspace / RESULT
     if not path.exists():
         return None
-    result = read_record(path, DemoResult, f"delete {path}; the demo then goes on")
+    result = read_record(path, DemoResult, f"delete {path}; the demo then continues")
     submission = Path(result.submission)
     return result if submission.exists() and sha256(submission) == result.submission_sha256 else None
 
 
 def clear_demo(workspace: Path) -> None:
-    """Delete what an earlier demo made. Raises KitError where the folder is no demo's."""
+    """Delete the folder of an earlier demo. Raises KitError if the folder is no demo's."""
     if not workspace.exists():
         return
-    strange = {path.name for path in workspace.iterdir()} - _DEMO_NAMES
-    if strange and not (workspace / TRUTH).exists():
+    others = {path.name for path in workspace.iterdir()} - _DEMO_NAMES
+    if others and not (workspace / TRUTH).exists():
         raise KitError(
             f"{workspace} to be a demo's folder",
-            f"{min(strange)} in it, and no {TRUTH}",
+            f"{min(others)} in it, and no {TRUTH}",
             "name another --workspace",
         )
-    doomed = workspace.with_name(f".{workspace.name}{PARTIAL_SUFFIX}")
-    shutil.rmtree(doomed, ignore_errors=True)  # of a call that was killed here
-    workspace.rename(doomed)
-    shutil.rmtree(doomed)
+    trash = workspace.with_name(f".{workspace.name}{PARTIAL_SUFFIX}")
+    shutil.rmtree(trash, ignore_errors=True)  # left by a killed call
+    workspace.rename(trash)
+    shutil.rmtree(trash)
 
 
 def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent) -> DemoResult:
-    """Make the competition, train, evaluate, predict, file one submission, score it."""
+    """Make the competition, train, evaluate, predict, file one submission and score it. ``clock`` gives seconds."""
     import pandas as pd
 
     from kit.choosing import location_prior, one_box
@@ -84,13 +84,15 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
         write_competition(workspace, DEMO_SEED, track=track)
     trained = train(workspace, _PRESET, _PRESET, (), track)
     if trained is None:
-        raise KitError("the demo to run in one process", "several", "`invoke demo` outside of torchrun")
+        raise KitError(
+            "the demo to run in one process", "several processes", "start `invoke demo` without torchrun"
+        )
     report = current_report(trained.run, track)
-    filed = [one for one in read_submissions(workspace / "submissions") if one.origin.run == _PRESET]
+    filed = [past for past in read_submissions(workspace / "submissions") if past.origin.run == _PRESET]
     submission = filed[-1] if filed else predict(trained.run, "demo", track)
     test = load_test(workspace, preset(_PRESET), track)
     truth = pd.read_csv(workspace / TRUTH)
-    floor = one_box.prior_answers(
+    prior_only = one_box.prior_answers(
         location_prior.Prior.from_dict(report["prior"]), test.mapping, image_sizes(test.pixels.facts), 1.0
     )
 
@@ -100,7 +102,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
 
     result = DemoResult(
         score=map50(pd.read_csv(submission.csv)),
-        prior_score=map50(floor),
+        prior_score=map50(prior_only),
         local_score=report["one_box"]["map50"],
         test_images=len(test.image_ids),
         seconds=round(clock() - started, 1),
@@ -109,7 +111,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
         report=str(trained.run.folder / "report.html"),
         figures=str(trained.run.folder / "figures"),
     )
-    for left in workspace.glob(f".{RESULT}.*{PARTIAL_SUFFIX}"):  # of a call that was killed while it wrote
-        left.unlink(missing_ok=True)
+    for partial in workspace.glob(f".{RESULT}.*{PARTIAL_SUFFIX}"):  # left by a killed call
+        partial.unlink(missing_ok=True)
     write_json(workspace / RESULT, asdict(result))
     return result
