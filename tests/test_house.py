@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from repository import ROOT
+from repository import ROOT, tracked_files
 
 from kit import config
 
@@ -239,3 +239,16 @@ def test_a_front_door_says_what_the_package_is_for_and_offers_only_what_is_there
     for offered in getattr(package, "__all__", []):
         assert not (door.parent / f"{offered}.py").exists(), "a module of that name would hide it"
         assert getattr(package, offered) is not None
+
+
+def test_the_repository_holds_text_and_small_pictures_only():
+    """No binaries, nothing over 500 kB; the docs' pictures stay below 300 kB."""
+    for path in tracked_files():
+        content = (ROOT / path).read_bytes()
+        if path.parent == Path("docs/images"):
+            assert path.suffix in {".png", ".svg"}, path
+            assert len(content) < 300_000, path
+        else:
+            assert len(content) < 500_000, path
+            content.decode("utf-8")
+            assert b"\0" not in content, path

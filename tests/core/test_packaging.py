@@ -8,7 +8,7 @@ import sys
 import zipfile
 
 import pytest
-from repository import ROOT
+from repository import ROOT, tracked_files
 
 from kit.core.source_tree import pack_source
 
@@ -24,12 +24,6 @@ from kit.runs.folder import Run
 assert Path(kit.__file__).is_relative_to(sys.argv[1]), kit.__file__
 evaluate(Run(Path(sys.argv[2]), "demo"))
 """
-
-
-def tracked_files():
-    """Names of the package's files that are under version control."""
-    listed = subprocess.run(["git", "ls-files", "kit"], cwd=ROOT, capture_output=True, text=True, check=True)
-    return {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
 
 
 def wheel(folder):
@@ -57,7 +51,7 @@ def unpacked(request, tmp_path_factory):
 @pytest.mark.slow  # builds a wheel
 def test_every_file_of_the_package_is_in_it(unpacked):
     there = {path.relative_to(unpacked).as_posix() for path in (unpacked / "kit").rglob("*") if path.is_file()}
-    assert there == tracked_files()
+    assert there == {path.as_posix() for path in tracked_files("kit")}
     assert "kit/py.typed" in there
 
 
