@@ -1,6 +1,6 @@
-"""Many views' and runs' detections to one list of candidates: suppression, or weighted boxes fusion.
+"""Fuse the detections of many views and runs to one list of candidates: suppression, or weighted boxes fusion.
 
-Always within one image and one class: two findings of different classes may well lie on each other.
+Boxes are fused within one image and one class only: findings of different classes may overlap.
 """
 
 from __future__ import annotations
@@ -14,23 +14,23 @@ from jaxtyping import Float64, Int64
 from kit.boxes.geometry import CORNERS, area, iou_pairs
 from kit.config import FusionConfig
 
-# ``agreement``: the share of the sources (views and runs) of which a box went into the candidate.
+# ``agreement``: the share of the sources (views and runs) that have a box in the candidate.
 CANDIDATE_COLUMNS = ["image_id", *CORNERS, "score", "label", "agreement"]
-Sources = Sequence[tuple[str, str]]  # (run, view) pairs that looked at every image of a table
-# Groups fused at once: enough to amortise numpy's calls, few enough to stay in the processor's cache.
+Sources = Sequence[tuple[str, str]]  # (run, view) pairs; each has seen every image of a table
+# Groups fused at once: enough to amortise numpy's calls, few enough to fit the processor's cache.
 _GROUPS_AT_ONCE = 2048
-# A cluster whose scores were all 0 would have no mean box.
+# A cluster whose scores are all 0 would have no mean box.
 _LEAST_SCORE = 1e-30
 
 
 def fuse(
     detections: pd.DataFrame, config: FusionConfig, sources: Sources, weights: Sequence[float] | None = None
 ) -> pd.DataFrame:
-    """Candidates from the detections of the named sources, by the method of ``config``.
+    """Fuse the detections of ``sources`` to candidates, by the method of ``config``.
 
-    Every source counts as having looked, also where it saw nothing; rows of other sources are left out.
-    ``weights`` (one per source, all 1 by default) act on ``wbf``; suppression knows no weights. The result is
-    sorted by image_id, then by falling score; zero detections give zero candidates.
+    A source counts also on images where it found nothing; rows of other sources are left out. ``weights`` (one
+    per source, by default all 1) act on ``wbf`` only. The candidates are sorted by image_id, then by falling
+    score; zero detections give zero candidates.
     """
     used = detections[_source_numbers(detections, sources) >= 0]
     if config.method == "suppress":
@@ -39,30 +39,31 @@ def fuse(
 
 
 def suppress(detections: pd.DataFrame, sources: Sources, iou: float) -> pd.DataFrame:
-    """Greedy suppression per image and class over all rows (views, runs and folds pooled).
+    """Greedy suppression per image and class over all rows: views, runs and folds are pooled.
 
-    By falling score (ties in the order of the table) a box stays unless its IoU with one that stays is above
-    ``iou``, as in torchvision's ``nms``; its agreement counts the sources of the boxes that it stands for. A
-    row of an unnamed source raises ValueError. The result is sorted by image_id, then by falling score.
+    By falling score (ties in the order of the table) a box is kept unless its IoU with a kept one is above
+    ``iou``, as in torchvision's ``nms``. Its agreement counts its own source and those of the boxes that it
+    suppresses. The candidates are sorted by image_id, then by falling score. Raises ValueError for a row that is
+    of none of the sources.
     """
     source = _known_sources(detections, sources)
     boxes, scores = _boxes(detections), _scores(detections)
     groups, _, _ = _groups(detections)
-    left = np.lexsort((-scores, groups))
-    stands_for = np.arange(len(detections))
-    while len(left):
-        # One round for all groups: the best of each stays and removes what overlaps it.
-        leader = np.diff(groups[left], prepend=-1) != 0
-        rest, rival_of = left[~leader], left[leader][np.cumsum(leader) - 1][~leader]
-        free = iou_pairs(boxes[rest], boxes[rival_of]) <= iou
-        stands_for[rest[~free]] = rival_of[~free]
-        left = rest[free]
-    rows = np.flatnonzero(stands_for == np.arange(len(detections)))
-    seen = np.zeros((len(rows), len(sources)), dtype=bool)
-    seen[np.searchsorted(rows, stands_for), source] = True
-    chosen = detections.iloc[rows]
-    agreement = seen.sum(axis=1) / len(sources)
-    return _candidates(chosen["image_id"], boxes[rows], scores[rows], chosen["label"], agreement)
+    remaining = np.lexsort((-scores, groups))
+    kept_by = np.arange(len(detections))  # for each box the one that suppresses it, else itself
+    while len(remaining):
+        # One round for all groups: the best box of each is kept and suppresses the boxes that overlap it.
+        leads = np.diff(groups[remaining], prepend=-1) != 0
+        others, leader = remaining[~leads], remaining[leads][np.cumsum(leads) - 1][~leads]
+        free = iou_pairs(boxes[others], boxes[leader]) <= iou
+        kept_by[others[~free]] = leader[~free]
+        remaining = others[free]
+    rows = np.flatnonzero(kept_by == np.arange(len(detections)))
+    has_source = np.zeros((len(rows), len(sources)), dtype=bool)
+    has_source[np.searchsorted(rows, kept_by), source] = True
+    kept = detections.iloc[rows]
+    agreement = has_source.sum(axis=1) / len(sources)
+    return _candidates(kept["image_id"], boxes[rows], scores[rows], kept["label"], agreement)
 
 
 def weighted_boxes_fusion(
@@ -73,15 +74,24 @@ def weighted_boxes_fusion(
 ) -> pd.DataFrame:
     """Average overlapping boxes of one image and class, weighted by their scores.
 
-    A source is a (run, view) that looked at every image of the table, also where it found nothing; an image's
-    rows come from one fold. ``weights`` has one positive number per source (all 1 by default). A box joins
-    the cluster it overlaps most, if above ``iou``, else it opens one. A cluster's score is its mean times
-    min(members, sources) / sum of weights: what few sources saw is trusted less. Boxes without area are left
-    out. A row of an unnamed source raises ValueError. The result is sorted by image_id, then falling score,
-    ties by label.
+    A box joins the cluster that it overlaps most if their IoU is above ``iou``, else it opens a new one. A
+    cluster's score is its mean score times min(members, sources) / sum of weights: a finding of few sources is
+    trusted less. Boxes without area are left out.
 
     Source: Solovyev et al., Weighted boxes fusion (2021). Equal to ``ensemble-boxes`` 1.0.9 with ``avg`` down
     to its order of ties and its float32 sums, and far faster: all images and classes advance together.
+
+    Args:
+        detections: rows of image_id, corners, score, label, run and view; an image's rows come from one fold.
+        sources: (run, view) pairs; each counts also on images where it found nothing.
+        iou: lowest overlap, exclusive, of a box and the cluster that it joins.
+        weights: a positive number per source; by default all 1.
+
+    Returns:
+        Candidates sorted by image_id, then by falling score, ties by label.
+
+    Raises:
+        ValueError: a weight is missing or not positive, or a row is of none of the sources.
     """
     factors = np.ones(len(sources)) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(factors) != len(sources) or not (factors > 0).all() or not np.isfinite(factors).all():
@@ -91,14 +101,14 @@ def weighted_boxes_fusion(
     source = _known_sources(detections, sources)
     boxes, scores = _boxes(detections), np.maximum(_scores(detections) * factors[source], _LEAST_SCORE)
     keys, images, labels = _groups(detections)
-    parts = [_clusters(boxes, scores, source, ranked, iou) for ranked in _blocks(keys, source, scores)]
-    if not parts:
+    blocks = [_clusters(boxes, scores, source, ranked, iou) for ranked in _blocks(keys, source, scores)]
+    if not blocks:
         return _candidates(detections["image_id"], boxes, scores, detections["label"], scores)
-    first, fused, means, members, seen = (np.concatenate(part) for part in zip(*parts, strict=True))
+    first, fused, means, members, agreeing = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
     trusted = means * np.minimum(members, len(sources)) / factors.sum()
     order = np.argsort(keys[first], kind="stable")
     image, label = np.divmod(keys[first][order], len(labels))
-    return _candidates(images[image], fused[order], trusted[order], labels[label], seen[order] / len(sources))
+    return _candidates(images[image], fused[order], trusted[order], labels[label], agreeing[order] / len(sources))
 
 
 def _clusters(
@@ -111,28 +121,28 @@ def _clusters(
     Int64[np.ndarray, " c"], Float64[np.ndarray, "c 4"], Float64[np.ndarray, " c"], Int64[np.ndarray, " c"],
     Int64[np.ndarray, " c"],
 ]:  # fmt: skip
-    """Cluster the groups of a block, rank by rank; ``ranked`` holds row numbers, then -1 to the end.
+    """Cluster the groups of a block, rank by rank; a row of ``ranked`` is a group: row numbers, filled up with -1.
 
-    Gives for each cluster a row of its group, its box, its mean score, how many boxes it holds and of how
-    many different sources they are.
+    Returns for each cluster: a row of its group, its box, its mean score, its number of boxes and its number of
+    different sources.
     """
     shape = ranked.shape
     corners, means, totals = np.zeros((*shape, 4)), np.zeros(shape), np.zeros(shape)
-    # The reference sums the weighted corners in float32; which cluster a box joins can hang on it.
+    # The reference sums the weighted corners in float32, which can decide the cluster that a box joins.
     sums = np.zeros((*shape, 4), dtype=np.float32)
     members, opened = np.zeros(shape, dtype=np.int64), np.zeros(len(ranked), dtype=np.int64)
-    seen = np.zeros((*shape, source.max() + 1), dtype=bool)
+    has_source = np.zeros((*shape, source.max() + 1), dtype=bool)
     for column in ranked.T:
         group = np.flatnonzero(column >= 0)
         box, value = boxes[column[group]], scores[column[group]]
-        # One column more than any group has clusters: there the argmax of a first box finds overlap 0.
+        # One more column than any group has clusters: for a first box the argmax finds overlap 0 there.
         overlap = _overlap(box, corners[group, : opened.max() + 1])
         best = overlap.argmax(axis=1)
         joins = overlap[np.arange(len(group)), best] > iou
         cell = (group, np.where(joins, best, opened[group]))
         opened[group] += ~joins
         members[cell] += 1
-        seen[(*cell, source[column[group]])] = True
+        has_source[(*cell, source[column[group]])] = True
         totals[cell] += value
         sums[cell] = (sums[cell] + value[:, None] * box).astype(np.float32)
         mean_box = (sums[cell] / totals[cell][:, None]).astype(np.float32)
@@ -140,30 +150,30 @@ def _clusters(
         means[cell] = np.where(joins, (totals[cell] / members[cell]).astype(np.float32), value)
     group, cluster = np.nonzero(members)
     cell = (group, cluster)
-    return ranked[group, 0], corners[cell], means[cell], members[cell], seen[cell].sum(axis=1)
+    return ranked[group, 0], corners[cell], means[cell], members[cell], has_source[cell].sum(axis=1)
 
 
 def _overlap(box: Float64[np.ndarray, "g 4"], clusters: Float64[np.ndarray, "g c 4"]) -> np.ndarray:
     """IoU of each group's box with its clusters; 0 with a cluster that is not open yet (all zeros)."""
-    one = box[:, None, :]
-    low, high = np.maximum(one[..., :2], clusters[..., :2]), np.minimum(one[..., 2:], clusters[..., 2:])
+    box = box[:, None, :]
+    low, high = np.maximum(box[..., :2], clusters[..., :2]), np.minimum(box[..., 2:], clusters[..., 2:])
     sides = np.maximum(high - low, 0)
     shared = sides[..., 0] * sides[..., 1]
-    own, other = one[..., 2:] - one[..., :2], clusters[..., 2:] - clusters[..., :2]
-    return shared / (own[..., 0] * own[..., 1] + other[..., 0] * other[..., 1] - shared)
+    a, b = box[..., 2:] - box[..., :2], clusters[..., 2:] - clusters[..., :2]
+    return shared / (a[..., 0] * a[..., 1] + b[..., 0] * b[..., 1] - shared)
 
 
 def _blocks(
     keys: Int64[np.ndarray, " n"], source: Int64[np.ndarray, " n"], scores: Float64[np.ndarray, " n"]
 ) -> Iterator[Int64[np.ndarray, "g r"]]:
-    """Groups of like size as matrices of row numbers by falling score, filled up with -1."""
+    """Groups of similar size as matrices of row numbers by falling score, filled up with -1."""
     rows = np.lexsort((source, keys))
     starts = np.flatnonzero(np.diff(keys[rows], prepend=-1))
     sizes = np.diff(np.append(starts, len(rows)))
     for start, size in zip(starts, sizes, strict=True):
-        part = rows[start : start + size]
-        # Not the stable order: ties must fall as in the reference, which sorts exactly so.
-        rows[start : start + size] = part[scores[part].argsort()[::-1]]
+        group = rows[start : start + size]
+        # The same unstable sort as in the reference, so that ties have the same order.
+        rows[start : start + size] = group[scores[group].argsort()[::-1]]
     doublings = np.ceil(np.log2(sizes))
     for doubling in np.unique(doublings):
         alike = np.flatnonzero(doublings == doubling)
@@ -175,24 +185,24 @@ def _blocks(
 
 
 def _known_sources(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndarray, " n"]:
-    found = _source_numbers(detections, sources)
-    if (found < 0).any():
-        stranger = detections[["run", "view"]].iloc[int(np.argmax(found < 0))]
-        raise ValueError(f"detections of {tuple(stranger)}, which is not among the sources {list(sources)}")
-    return found
+    numbers = _source_numbers(detections, sources)
+    if (numbers < 0).any():
+        unknown = detections[["run", "view"]].iloc[int(np.argmax(numbers < 0))]
+        raise ValueError(f"detections of {tuple(unknown)}, which is not among the sources {list(sources)}")
+    return numbers
 
 
 def _source_numbers(detections: pd.DataFrame, sources: Sources) -> Int64[np.ndarray, " n"]:
-    """Each row's place in ``sources``; -1 where it is of none of them."""
+    """Each row's index in ``sources``; -1 if it is of none of them."""
     run, runs = pd.factorize(detections["run"])
     view, views = pd.factorize(detections["view"])
-    known = {source: number for number, source in enumerate(sources)}
-    numbers = np.array([[known.get((r, v), -1) for v in views] for r in runs], dtype=np.int64)
+    index = {source: number for number, source in enumerate(sources)}
+    numbers = np.array([[index.get((r, v), -1) for v in views] for r in runs], dtype=np.int64)
     return numbers.reshape(len(runs), len(views))[run, view]
 
 
 def _groups(detections: pd.DataFrame) -> tuple[Int64[np.ndarray, " n"], pd.Index, pd.Index]:
-    """One number per image and class, ordered by image, then class; with the images and the classes."""
+    """Each row's number of its image and class, ordered by image, then class; the images; the classes."""
     image, images = pd.factorize(detections["image_id"], sort=True)
     label, labels = pd.factorize(detections["label"], sort=True)
     return image.astype(np.int64) * len(labels) + label, pd.Index(images), pd.Index(labels)

@@ -1,6 +1,6 @@
 """Pure box geometry in numpy: xyxy corners, absolute pixels, shape (n, 4); n may be 0.
 
-Overlaps are computed in float64 whatever comes in: float32 moves an IoU of exactly one half across the line.
+Overlaps are computed in float64 for every dtype: in float32 an IoU of exactly one half can fall below .5.
 """
 
 from __future__ import annotations
@@ -32,28 +32,31 @@ def iou_matrix(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Floa
 
 
 def iou_pairs(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, " n"]:
-    """Intersection over union of each box of ``a`` with the box of ``b`` in the same row, in 0..1."""
+    """Intersection over union of each box of ``a`` with the box of ``b`` in the same row, in 0..1.
+
+    A box without area overlaps nothing.
+    """
     return _iou(_intersection(a.astype(np.float64), b.astype(np.float64)), area(a), area(b))
 
 
 def clip(boxes: Boxes, width_px: Side, height_px: Side) -> Boxes:
-    """Move corners outside the image onto its border; a box wholly outside is left without area.
+    """Move corners outside the image onto its border; a box wholly outside loses its area.
 
-    The sides are those of one image, or of one image per box (shape (n,)). The dtype is kept.
+    The sides, in pixels, are those of one image, or of one image per box (shape (n,)). The dtype is kept.
     """
     limits = np.stack(np.broadcast_arrays(width_px, height_px, width_px, height_px), axis=-1)
     return np.minimum(np.maximum(boxes, 0), limits).astype(boxes.dtype)
 
 
 def flip_horizontally(boxes: Boxes, width_px: float) -> Boxes:
-    """Mirror boxes at the vertical middle of an image ``width_px`` wide. The dtype is kept."""
+    """Mirror boxes at the vertical middle line of an image ``width_px`` wide. The dtype is kept."""
     flipped = boxes.astype(np.float64)
     flipped[:, [0, 2]] = width_px - flipped[:, [2, 0]]
     return flipped.astype(boxes.dtype)
 
 
 def scale(boxes: Boxes, factor_x: float, factor_y: float) -> Boxes:
-    """Carry boxes into a picture resized by these factors. The dtype is kept."""
+    """Scale boxes as an image that is resized by these factors. The dtype is kept."""
     return (boxes * np.array([factor_x, factor_y, factor_x, factor_y], dtype=np.float64)).astype(boxes.dtype)
 
 
@@ -65,6 +68,6 @@ def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def _iou(shared: np.ndarray, area_a: np.ndarray, area_b: np.ndarray) -> np.ndarray:
     union = area_a + area_b - shared
-    # An inverted box can have a shared part only by arithmetic: without area it overlaps nothing.
-    real = (area_a > 0) & (area_b > 0)
-    return np.divide(shared, union, out=np.zeros_like(union), where=real)
+    # The intersection of an inverted box can be positive by arithmetic: a box without area overlaps nothing.
+    both_have_area = (area_a > 0) & (area_b > 0)
+    return np.divide(shared, union, out=np.zeros_like(union), where=both_have_area)

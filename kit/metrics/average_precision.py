@@ -1,7 +1,7 @@
-"""Mean average precision as pycocotools computes it, from tables, with three ways to read the curve.
+"""Mean average precision of tables of boxes, as pycocotools computes it, with three ways to read the curve.
 
-The matching is done once per image and class; thresholds on the score only cut its tail, because a lower
-detection never takes a truth away from a higher one.
+The matching is done once per image and class. A threshold on the score only cuts its tail, because a detection
+never takes a true box from one with a higher score.
 """
 
 from __future__ import annotations
@@ -24,25 +24,25 @@ MOST_PER_IMAGE_AND_CLASS = 100
 Variant = Literal["coco101", "area", "voc11"]
 RECALL_POINTS = {"coco101": np.linspace(0, 1, 101), "voc11": np.linspace(0, 1, 11)}
 COCO_IOUS = tuple(float(iou) for iou in np.linspace(0.5, 0.95, 10))
-# pycocotools compares with this where a threshold of 1 is asked for.
+# pycocotools compares with this number if the threshold is 1.
 _HIGHEST_IOU = 1 - 1e-10
 
 
 @dataclass(frozen=True)
 class ClassMatches:
-    """One class's detections by falling score; ties stand in the order of image_id, then of the table."""
+    """One class's detections by falling score; ties are in the order of image_id, then of the table."""
 
     scores: Float64[np.ndarray, " n"]
     hits: Bool[np.ndarray, " n"]
     images: Int64[np.ndarray, " n"]  # index into Matches.image_ids
     rows: Int64[np.ndarray, " n"]  # row of the detections table, counted from 0
-    truths: Int64[np.ndarray, " n"]  # row of the truth table that a hit found, -1 where it is none
+    truths: Int64[np.ndarray, " n"]  # row of the true box that a hit takes, -1 if it is no hit
     positives: Int64[np.ndarray, " images"]  # true boxes of the class on each image
 
 
 @dataclass(frozen=True)
 class Matches:
-    """Which detection found a true box, per class (those of the truth and those only predicted)."""
+    """Which detections take a true box, by class: the classes of the truth and those only predicted."""
 
     image_ids: tuple[str, ...]
     classes: Mapping[str, ClassMatches]
@@ -50,7 +50,7 @@ class Matches:
 
 @dataclass(frozen=True)
 class ClassScore:
-    """Average precision of one class at IoU .5, and how many boxes it was computed from."""
+    """Average precision of one class at IoU .5, and its numbers of true boxes and detections."""
 
     ap50: float
     ap50_area: float
@@ -61,7 +61,7 @@ class ClassScore:
 
 @dataclass(frozen=True)
 class Scores:
-    """Mean average precision over the classes that have truth; NaN where none has."""
+    """Mean average precision over the classes that have true boxes; NaN if none has."""
 
     map50: float  # COCO's 101 points
     map50_area: float  # area under the precision envelope
@@ -74,26 +74,26 @@ class Scores:
 def score_detections(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]) -> Scores:
     """Score ``detections`` (image_id, corners, score, label) against ``truth`` (image_id, corners, label).
 
-    ``image_ids`` names every evaluated image, also those without truth or detections; a row on another
-    image raises ValueError. A class with truth and no detection counts 0; a class without truth drops out
-    of the mean, its detections with it.
+    ``image_ids`` names every evaluated image, also those without true boxes or detections. A class with true
+    boxes and no detection counts 0; a class without true boxes is left out of the mean. Raises ValueError for a
+    row on another image.
     """
     matchings = _matchings(truth, detections, image_ids, COCO_IOUS)
     at_half = matchings[0]
     per_class = {
         label: ClassScore(
-            ap50=_class_ap(found, "coco101"),
-            ap50_area=_class_ap(found, "area"),
-            ap50_11=_class_ap(found, "voc11"),
-            boxes=int(found.positives.sum()),
-            detections=len(found.scores),
+            ap50=_class_ap(matched, "coco101"),
+            ap50_area=_class_ap(matched, "area"),
+            ap50_11=_class_ap(matched, "voc11"),
+            boxes=int(matched.positives.sum()),
+            detections=len(matched.scores),
         )
-        for label, found in _with_truth(at_half).items()
+        for label, matched in _with_truth(at_half).items()
     }
     return Scores(
-        map50=_mean([part.ap50 for part in per_class.values()]),
-        map50_area=_mean([part.ap50_area for part in per_class.values()]),
-        map50_11=_mean([part.ap50_11 for part in per_class.values()]),
+        map50=_mean([class_score.ap50 for class_score in per_class.values()]),
+        map50_area=_mean([class_score.ap50_area for class_score in per_class.values()]),
+        map50_11=_mean([class_score.ap50_11 for class_score in per_class.values()]),
         map50_95=_mean([mean_average_precision(matches) for matches in matchings]),
         per_class=per_class,
         images=len(at_half.image_ids),
@@ -103,9 +103,9 @@ def score_detections(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: I
 def threshold_curve(
     truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str], thresholds: Sequence[float]
 ) -> list[tuple[float, float]]:
-    """(threshold, map50) with only the detections of at least that score, from a single matching.
+    """(threshold, map50) for each threshold, with the detections of that score or more, from a single matching.
 
-    It never rises: the envelope at a recall is a maximum over the detections that are left.
+    The curve never rises: the envelope at a recall is a maximum over the remaining detections.
     """
     matches = match(truth, detections, image_ids)
     return [(threshold, mean_average_precision(matches, threshold)) for threshold in thresholds]
@@ -114,9 +114,9 @@ def threshold_curve(
 def precision_recall(
     truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]
 ) -> dict[str, tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]]:
-    """(recall, precision) after each detection by falling score, for each class with truth; IoU .5."""
-    found = _with_truth(match(truth, detections, image_ids))
-    return {label: _curve(part.hits, int(part.positives.sum())) for label, part in found.items()}
+    """(recall, precision) after each detection by falling score, for each class with true boxes; IoU .5."""
+    classes = _with_truth(match(truth, detections, image_ids))
+    return {label: _curve(matched.hits, int(matched.positives.sum())) for label, matched in classes.items()}
 
 
 def match(
@@ -127,19 +127,20 @@ def match(
 ) -> Matches:
     """Match as pycocotools does: per image and class, by falling score (ties in the order of the table).
 
-    Each of the best 100 takes the free true box of highest IoU, if that reaches ``iou_threshold``; of two
-    equal ones the later. The rest of an image's detections of the class are left out.
+    Each of the best 100 detections takes the free true box of highest IoU, if that is ``iou_threshold`` or more;
+    of two boxes with the same IoU it takes the later one. The other detections are left out. Raises ValueError
+    for a row on an image that ``image_ids`` does not name.
     """
     return _matchings(truth, detections, image_ids, (iou_threshold,))[0]
 
 
 def mean_average_precision(matches: Matches, threshold: float = -math.inf, variant: Variant = "coco101") -> float:
-    """The mean over the classes with truth, of the detections scored ``threshold`` or higher."""
-    return _mean([_class_ap(found, variant, threshold) for found in _with_truth(matches).values()])
+    """The mean over the classes with true boxes, from the detections of score ``threshold`` or more."""
+    return _mean([_class_ap(matched, variant, threshold) for matched in _with_truth(matches).values()])
 
 
 def average_precision(hits: Bool[np.ndarray, " n"], positives: int, variant: Variant = "coco101") -> float:
-    """Average precision of one class from its hits by falling score; NaN without positives.
+    """Average precision of one class from its hits by falling score; NaN if there are no positives.
 
     ``coco101`` and ``voc11`` read the precision envelope (the best precision at this recall or a higher one)
     at 101 or 11 recalls; ``area`` integrates it. Sources: Everingham et al., The Pascal VOC Challenge (2010);
@@ -155,20 +156,20 @@ def average_precision(hits: Bool[np.ndarray, " n"], positives: int, variant: Var
     return float(np.append(envelope, 0.0)[reached].mean())
 
 
-def _class_ap(found: ClassMatches, variant: Variant, threshold: float = -math.inf) -> float:
-    kept = np.searchsorted(-found.scores, -threshold, side="right")
-    return average_precision(found.hits[:kept], int(found.positives.sum()), variant)
+def _class_ap(matched: ClassMatches, variant: Variant, threshold: float = -math.inf) -> float:
+    kept = np.searchsorted(-matched.scores, -threshold, side="right")
+    return average_precision(matched.hits[:kept], int(matched.positives.sum()), variant)
 
 
 def _with_truth(matches: Matches) -> dict[str, ClassMatches]:
-    return {label: found for label, found in matches.classes.items() if found.positives.any()}
+    return {label: matched for label, matched in matches.classes.items() if matched.positives.any()}
 
 
 def _curve(
     hits: Bool[np.ndarray, " n"], positives: int
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
-    found = np.cumsum(hits)
-    return found / positives, found / np.arange(1, len(hits) + 1)
+    true_positives = np.cumsum(hits)
+    return true_positives / positives, true_positives / np.arange(1, len(hits) + 1)
 
 
 def _mean(values: list[float]) -> float:
@@ -178,7 +179,7 @@ def _mean(values: list[float]) -> float:
 def _matchings(
     truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str], ious: Sequence[float]
 ) -> list[Matches]:
-    """One matching per IoU threshold; ordering and overlaps are computed once for all of them."""
+    """A matching per IoU threshold; the order and the overlaps are computed once for all of them."""
     images = pd.Index(sorted(set(image_ids)))
     labels = pd.Index(sorted({*truth["label"].unique(), *detections["label"].unique()}))
     true_keys = _keys(truth, images, labels, "truth")
@@ -215,7 +216,7 @@ def _matchings(
 
 @dataclass(frozen=True)
 class _Pairs:
-    """A detection and a true box of one image and class; by detection, then best first, the later on ties."""
+    """Pairs of a detection and a true box of its image and class, by detection, then by falling IoU, later first."""
 
     detection: Int64[np.ndarray, " p"]
     truth: Int64[np.ndarray, " p"]
@@ -232,34 +233,36 @@ def _overlaps(
     order = np.argsort(true_keys, kind="stable")
     start, stop = (np.searchsorted(true_keys[order], keys, side=side) for side in ("left", "right"))
     detection = np.repeat(np.arange(len(keys)), stop - start)
-    found = order[start[detection] + _rank_in_run(detection)]
-    iou = iou_pairs(boxes[detection], true_boxes[found])
-    near = np.flatnonzero(iou >= min(lowest, _HIGHEST_IOU))
-    near = near[np.lexsort((-found[near], -iou[near], detection[near]))]
-    return _Pairs(detection[near], found[near], iou[near])
+    true_row = order[start[detection] + _rank_in_run(detection)]
+    iou = iou_pairs(boxes[detection], true_boxes[true_row])
+    kept = np.flatnonzero(iou >= min(lowest, _HIGHEST_IOU))
+    kept = kept[np.lexsort((-true_row[kept], -iou[kept], detection[kept]))]
+    return _Pairs(detection[kept], true_row[kept], iou[kept])
 
 
 def _greedily_taken(pairs: _Pairs, keys: Int64[np.ndarray, " n"], iou: float) -> Int64[np.ndarray, " n"]:
-    """All images and classes at once: in each, the first pair left is a match and removes its rivals.
+    """The row of the true box that each detection takes, -1 if none.
 
-    As many rounds as an image has true boxes of one class, at most. -1 for a detection that takes none.
+    All images and classes advance together: in each, the first remaining pair is a match and removes the pairs
+    of its detection and of its true box. The rounds are at most the true boxes of one class on one image.
     """
     taken = np.full(len(keys), -1)
-    left = np.flatnonzero(pairs.iou >= iou)
-    while len(left):
-        leader = _first_of_run(keys[pairs.detection[left]])
-        taken[pairs.detection[left[leader]]] = pairs.truth[left[leader]]
-        won = left[leader][np.cumsum(leader) - 1]
-        rival = (pairs.detection[left] == pairs.detection[won]) | (pairs.truth[left] == pairs.truth[won])
-        left = left[~rival]
+    remaining = np.flatnonzero(pairs.iou >= iou)
+    while len(remaining):
+        leads = _first_of_run(keys[pairs.detection[remaining]])
+        taken[pairs.detection[remaining[leads]]] = pairs.truth[remaining[leads]]
+        match = remaining[leads][np.cumsum(leads) - 1]
+        same_detection = pairs.detection[remaining] == pairs.detection[match]
+        same_truth = pairs.truth[remaining] == pairs.truth[match]
+        remaining = remaining[~(same_detection | same_truth)]
     return taken
 
 
 def _keys(table: pd.DataFrame, images: pd.Index, labels: pd.Index, name: str) -> Int64[np.ndarray, " n"]:
-    """One number per image and class, ordered by class, then by image."""
+    """Each row's number of its image and class, ordered by class, then by image."""
     image = images.get_indexer(pd.Index(table["image_id"])).astype(np.int64)
     if (image < 0).any():
-        strangers = sorted(table["image_id"][image < 0].unique())
+        unknown = sorted(table["image_id"][image < 0].unique())
         raise ValueError(f"{name} on images that are not evaluated: {first_few(strangers)}")
     return labels.get_indexer(pd.Index(table["label"])).astype(np.int64) * len(images) + image
 
