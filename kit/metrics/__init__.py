@@ -1,1 +1,1 @@
-"""Average precision and how far it can be trusted. Pure."""
+"""Average precision, its uncertainty, and the causes of errors: functions of tables, without files or networks."""

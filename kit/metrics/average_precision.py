@@ -204,10 +204,8 @@ def _matchings(
         taken = _greedily_taken(pairs, keys, min(iou, _HIGHEST_IOU))
         hits = taken >= 0
         classes = {
-            label: ClassMatches(
-                scores[part], hits[part], of_image[part], rows[part], taken[part], positives[number]
-            )
-            for number, (label, part) in enumerate(zip(labels, slices, strict=True))
+            label: ClassMatches(scores[its], hits[its], of_image[its], rows[its], taken[its], positives[number])
+            for number, (label, its) in enumerate(zip(labels, slices, strict=True))
         }
         return Matches(tuple(images), classes)
 
@@ -263,7 +261,7 @@ def _keys(table: pd.DataFrame, images: pd.Index, labels: pd.Index, name: str) ->
     image = images.get_indexer(pd.Index(table["image_id"])).astype(np.int64)
     if (image < 0).any():
         unknown = sorted(table["image_id"][image < 0].unique())
-        raise ValueError(f"{name} on images that are not evaluated: {first_few(strangers)}")
+        raise ValueError(f"{name} on images that are not evaluated: {first_few(unknown)}")
     return labels.get_indexer(pd.Index(table["label"])).astype(np.int64) * len(images) + image
 
 

@@ -1,7 +1,7 @@
-"""How far a mAP can be trusted: percentile bootstrap by patient, and the range of scores on fewer images.
+"""The uncertainty of a mAP: percentile bootstrap by patient, and the range of scores on fewer images.
 
-The matching is done once; a resample only counts how often each patient stands in it, so that a thousand of
-them are a few matrix products. Two runs compared on the same images see the same resamples.
+The matching is done once; a resample only counts each patient's copies, so that a thousand resamples are a few
+matrix products. Two runs compared on the same images get the same resamples.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float64, Int64
@@ -18,14 +19,14 @@ from kit.metrics.average_precision import RECALL_POINTS, ClassMatches, Matches, 
 RESAMPLES = 1000
 DRAWS = 400
 _QUANTILES = (0.025, 0.975)
-# A pool is drawn from without putting back if it is this many times as large as the draw. From a smaller one
-# every draw would be nearly the whole pool, and their range would say next to nothing.
-_ENOUGH = 2
+# Images are drawn without replacement if the pool is this many times as large as the draw. From a smaller pool
+# every draw would be nearly the whole pool, and their range would be far too narrow.
+_POOL_FACTOR = 2
 
 
 @dataclass(frozen=True)
 class Interval:
-    """A value and the ends of its 95% interval; NaN ends where none can be said (fewer than two patients)."""
+    """A value and the ends of its 95% interval; the ends are NaN with fewer than two patients."""
 
     value: float
     low: float
@@ -34,7 +35,7 @@ class Interval:
 
 @dataclass(frozen=True)
 class Intervals:
-    """The interval of the mean over the classes, and that of each class that has truth."""
+    """The interval of the mean over the classes, and that of each class with true boxes."""
 
     overall: Interval
     per_class: Mapping[str, Interval]
@@ -42,7 +43,7 @@ class Intervals:
 
 @dataclass(frozen=True)
 class Expected:
-    """The score to expect on ``images`` images like these: mean and 95% range over ``draws`` draws."""
+    """The mAP to expect on ``images`` other images of this kind: mean and 95% range of ``draws`` draws."""
 
     mean: float
     low: float
@@ -58,113 +59,127 @@ def map_intervals(
     """The mAP at IoU .5 and each class's AP with their 95% percentile bootstrap intervals, by patient.
 
     ``patients`` names the patient of every image. The values are those of ``score_detections`` on all images.
-    The intervals cover the chance of these patients, not that of the training. Source: Efron and Tibshirani,
+    The intervals cover the choice of patients, not the chance in the training. Source: Efron and Tibshirani,
     An introduction to the bootstrap (1993), chapter 13.
     """
-    person, counts = _resamples(matches, patients, seed, resamples)
-    return _intervals(_values(matches), resampled(matches, person, counts))
+    patient, counts = _resamples(matches, patients, seed, resamples)
+    return _intervals(_values(matches), resampled(matches, patient, counts))
 
 
 def paired_difference(
     first: Matches, second: Matches, patients: Mapping[str, str], seed: int, resamples: int = RESAMPLES
 ) -> Intervals:
-    """``first`` minus ``second``, both on the same resamples: the interval of a paired difference.
+    """The intervals of ``first`` minus ``second``, paired: both are scored on the same resamples.
 
-    Raises ValueError where the images or their true boxes are not the same.
+    Args:
+        first, second: two matchings of the same images and true boxes.
+        patients: the patient of every image.
+        seed: of the resamples.
+        resamples: their number.
+
+    Raises:
+        ValueError: the images or their true boxes differ.
     """
-    truths = [{label: part.positives.tolist() for label, part in _true(each).items()} for each in (first, second)]
+    truths = [
+        {label: matched.positives.tolist() for label, matched in _with_truth(matches).items()}
+        for matches in (first, second)
+    ]
     if first.image_ids != second.image_ids or truths[0] != truths[1]:
         raise ValueError("a paired difference needs the same images with the same true boxes on both sides")
-    person, counts = _resamples(first, patients, seed, resamples)
-    ours, theirs = _values(first), _values(second)
-    a, b = resampled(first, person, counts), resampled(second, person, counts)
-    return _intervals(
-        {label: ours[label] - theirs[label] for label in ours}, {label: a[label] - b[label] for label in a}
-    )
+    patient, counts = _resamples(first, patients, seed, resamples)
+    values = [_values(matches) for matches in (first, second)]
+    drawn = [resampled(matches, patient, counts) for matches in (first, second)]
+    return _intervals(_minus(*values), _minus(*drawn))
 
 
 def expected_score(matches: Matches, images: int, seed: int, draws: int = DRAWS) -> Expected:
-    """The mAP on ``images`` images drawn from these, ``draws`` times.
+    """The mAP to expect on a new set of ``images`` images, from ``draws`` draws of as many of these images.
 
-    Without replacement where there are at least twice as many, else with. The level itself moves with the
-    number of images, so this and not the score on all of them is what another set of that size should show.
-    These images are a sample themselves, and another set shares none with them: n new images next to a pool
-    of N vary by 1/n + 1/N, the draws by 1/n - 1/N (without replacement) or 1/n, so they are spread about
-    their mean by the root of the ratio.
+    The draws are without replacement if there are at least twice as many images, else with. A mAP changes with
+    the number of images, so the score on all of them is not what a set of another size shows.
+    The draws overlap with these images, a new set does not: the variance of n new images next to a pool of N is
+    proportional to 1/n + 1/N, that of the draws to 1/n - 1/N (without replacement) or 1/n. So the draws are
+    spread about their mean by the square root of the ratio.
     """
     pool = len(matches.image_ids)
-    replacement = pool < _ENOUGH * images
+    replacement = pool < _POOL_FACTOR * images
     if not pool or not images:
         return Expected(math.nan, math.nan, math.nan, images, draws, replacement)
     rng = np.random.default_rng(seed)
     counts = np.zeros((draws, pool))
     for row in counts:
         np.add.at(row, rng.choice(pool, images, replace=replacement), 1)
-    found = _class_mean(resampled(matches, np.arange(pool), counts))
-    known = found[~np.isnan(found)]
-    if not len(known):
+    scores = _class_mean(resampled(matches, np.arange(pool), counts))
+    scores = scores[~np.isnan(scores)]
+    if not len(scores):
         return Expected(math.nan, math.nan, math.nan, images, draws, replacement)
-    mean, share = float(known.mean()), images / pool
+    mean, share = float(scores.mean()), images / pool
     spread = math.sqrt((1 + share) / (1 if replacement else 1 - share))
-    low, high = np.quantile(np.clip(mean + (known - mean) * spread, 0, 1), _QUANTILES)
+    low, high = np.quantile(np.clip(mean + (scores - mean) * spread, 0, 1), _QUANTILES)
     return Expected(mean, float(low), float(high), images, draws, replacement)
 
 
 def resampled(
     matches: Matches, group: Int64[np.ndarray, " images"], counts: Float64[np.ndarray, "r groups"]
 ) -> dict[str, Float64[np.ndarray, " r"]]:
-    """Each class's AP (COCO's 101 points) in every resample; NaN where it has no true box there.
+    """Each class's AP (COCO's 101 points) in every resample; NaN in a resample without a true box of it.
 
-    ``group`` numbers each image's group, and ``counts`` says how often each group stands in each resample.
-    Equal to writing the images out that often and scoring them: between two hits the precision only falls,
-    so the envelope is known from the places of the hits alone.
+    ``group`` has each image's group, counted from 0, and ``counts`` the copies of each group in each resample.
+    Equal to scoring a data set with that many copies of the images: between two hits the precision only falls,
+    so the ranks of the hits determine the envelope.
     """
-    return {label: _class_resampled(part, group, counts) for label, part in _true(matches).items()}
+    return {label: _class_resampled(matched, group, counts) for label, matched in _with_truth(matches).items()}
 
 
 def _class_resampled(
-    found: ClassMatches, group: Int64[np.ndarray, " images"], counts: Float64[np.ndarray, "r groups"]
+    matched: ClassMatches, group: Int64[np.ndarray, " images"], counts: Float64[np.ndarray, "r groups"]
 ) -> Float64[np.ndarray, " r"]:
-    groups, hits = counts.shape[1], int(found.hits.sum())
-    positives = counts @ np.bincount(group, weights=found.positives, minlength=groups)
-    person = group[found.images]
-    # How many detections each group adds between the last hit and this one, this one included.
-    stretch = np.cumsum(found.hits) - found.hits
-    useful = stretch < hits
-    cells = person[useful] * hits + stretch[useful]
+    groups, hits = counts.shape[1], int(matched.hits.sum())
+    positives = counts @ np.bincount(group, weights=matched.positives, minlength=groups)
+    group_of = group[matched.images]
+    # The number of detections of each group after the hit before, up to and with this hit.
+    next_hit = np.cumsum(matched.hits) - matched.hits
+    useful = next_hit < hits
+    cells = group_of[useful] * hits + next_hit[useful]
     added = np.bincount(cells, minlength=groups * hits).reshape(groups, hits).astype(np.float64)
-    so_far = np.cumsum(counts @ added, axis=1)
-    right = np.cumsum(counts[:, person[found.hits]], axis=1)
-    precision = np.divide(right, so_far, out=np.zeros_like(right), where=so_far > 0)
+    detections = np.cumsum(counts @ added, axis=1)
+    right = np.cumsum(counts[:, group_of[matched.hits]], axis=1)
+    precision = np.divide(right, detections, out=np.zeros_like(right), where=detections > 0)
     envelope = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
     known = positives > 0
     recall = np.divide(right, positives[:, None], out=np.zeros_like(right), where=known[:, None])
     points = RECALL_POINTS["coco101"]
-    # A recall point is read at the first hit that reaches it; how many are reached grows from hit to hit.
+    # A recall point is read at the first hit that reaches it.
     reached = np.searchsorted(points, recall, side="right")
-    read = np.diff(reached, axis=1, prepend=0)
-    return np.where(known, (envelope * read).sum(axis=1) / len(points), np.nan)
+    newly_reached = np.diff(reached, axis=1, prepend=0)
+    return np.where(known, (envelope * newly_reached).sum(axis=1) / len(points), np.nan)
 
 
 def _resamples(
     matches: Matches, patients: Mapping[str, str], seed: int, resamples: int
 ) -> tuple[Int64[np.ndarray, " images"], Float64[np.ndarray, "r groups"]]:
-    names, person = np.unique([patients[image] for image in matches.image_ids], return_inverse=True)
-    people = len(names)
-    if people < 2:  # one patient says nothing about another
-        return person.astype(np.int64), np.zeros((0, people))
-    counts = np.random.default_rng(seed).multinomial(people, np.full(people, 1 / people), resamples)
-    return person.astype(np.int64), counts.astype(np.float64)
+    """Each image's patient, counted from 0, and the copies of each patient in each resample."""
+    names, patient = np.unique([patients[image] for image in matches.image_ids], return_inverse=True)
+    count = len(names)
+    if count < 2:  # a single patient has no spread
+        return patient.astype(np.int64), np.zeros((0, count))
+    counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    return patient.astype(np.int64), counts.astype(np.float64)
 
 
 def _values(matches: Matches) -> dict[str, float]:
     return {
-        label: average_precision(part.hits, int(part.positives.sum())) for label, part in _true(matches).items()
+        label: average_precision(matched.hits, int(matched.positives.sum()))
+        for label, matched in _with_truth(matches).items()
     }
 
 
-def _true(matches: Matches) -> dict[str, ClassMatches]:
-    return {label: part for label, part in matches.classes.items() if part.positives.any()}
+def _minus(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:
+    return {label: first[label] - second[label] for label in first}
+
+
+def _with_truth(matches: Matches) -> dict[str, ClassMatches]:
+    return {label: matched for label, matched in matches.classes.items() if matched.positives.any()}
 
 
 def _intervals(values: Mapping[str, float], drawn: Mapping[str, Float64[np.ndarray, " r"]]) -> Intervals:
@@ -176,7 +191,7 @@ def _intervals(values: Mapping[str, float], drawn: Mapping[str, Float64[np.ndarr
 
 
 def _class_mean(drawn: Mapping[str, Float64[np.ndarray, " r"]]) -> Float64[np.ndarray, " r"]:
-    """The mean over the classes that have truth in a resample; NaN where none has."""
+    """The mean over the classes with true boxes in a resample; NaN if none has."""
     if not drawn:
         return np.zeros(0)
     table = np.stack(list(drawn.values()))

@@ -1,7 +1,7 @@
-"""What was lost, by its cause: each wrong detection and each missed box has exactly one.
+"""The causes of errors: each wrong detection and each missed box has exactly one cause.
 
-After TIDE (Bolya et al., A general toolbox for identifying object detection errors, 2020): the weight of a
-cause is the mAP that would be gained if it alone were repaired. The gains do not add up to what is missing.
+After TIDE (Bolya et al., A general toolbox for identifying object detection errors, 2020): a cause weighs the mAP
+that its repair alone would gain. The gains do not add up to the missing mAP.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from jaxtyping import Bool, Int64
 from kit.boxes.nearest_truth import nearest_true_boxes
 from kit.metrics.average_precision import MATCH_IOU, Matches, average_precision, match, mean_average_precision
 
-# Below this overlap a box is not a misplaced one but another thing (TIDE's background threshold).
+# A box with less overlap is no misplaced box (TIDE's background threshold).
 NEAR_IOU = 0.1
 CAUSES = ("wrong class", "wrong place", "duplicate", "background", "missed")
 
 
 @dataclass(frozen=True)
 class ErrorCause:
-    """A cause: how many detections (or missed boxes) have it, and the mAP that its repair alone would bring."""
+    """One cause: its number of detections or missed boxes, and the mAP that its repair alone would gain."""
 
     count: int
     gain: float
@@ -31,7 +31,7 @@ class ErrorCause:
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
-    """The score, how many of how many boxes were found, and every cause of ``CAUSES`` in that order."""
+    """The mAP, the numbers of true boxes and of found ones, and every cause in the order of ``CAUSES``."""
 
     map50: float
     boxes: int
@@ -40,50 +40,50 @@ class ErrorAnalysis:
 
 
 def analyse_errors(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]) -> ErrorAnalysis:
-    """Split what ``detections`` (image_id, corners, score, label) lose against ``truth``.
+    """Count the errors of ``detections`` (image_id, corners, score, label) by cause, with the mAP that each costs.
 
-    A detection that is no hit has the first cause that fits:
+    A detection that is no hit has the first of these causes that fits:
 
-    - duplicate: it overlaps a box of its class by .5 or more, which a higher detection took;
+    - duplicate: it overlaps a box of its class by .5 or more, and a detection of higher score takes that box;
     - wrong place: it overlaps a box of its class by .1 or more, but less than .5;
     - wrong class: it overlaps a box of another class by .5 or more;
     - background: none of these.
 
-    A true box is missed if no detection took it and none of the wrong class or place points to it. Repairing:
-    the highest detection of the wrong class (or place) on each box that nobody took becomes a hit, the others
-    of that cause go; duplicates and background go; missed boxes are no longer asked for. NaN scores and gains
-    where there is no truth. TIDE tests the class before the duplicate and sets detections apart that overlap
-    another class by .1 to .5 ("both"): here they are background.
+    A true box is missed if no detection takes it and none of the causes wrong class and wrong place overlaps it.
+    The repairs: of the detections of the wrong class (or place) on a free true box the highest becomes a hit and
+    the others are removed; duplicates and background are removed; missed boxes are removed from the truth.
+    Scores and gains are NaN without true boxes. TIDE tests the class before the duplicate, and has a cause
+    "both" for detections that overlap another class by .1 to .5; here they are background.
     """
     matches = match(truth, detections, image_ids)
-    judged = _judged(matches, truth, detections)
+    errors = _errors(matches, truth, detections)
     free = np.ones(len(truth), dtype=bool)
-    free[judged.points[judged.cause == ""]] = False
-    pointed = np.zeros(len(truth), dtype=bool)
-    pointed[judged.points[np.isin(judged.cause, ("wrong class", "wrong place"))]] = True
-    missed = free & ~pointed
-    score = mean_average_precision(matches)
-    counts = {cause: int((judged.cause == cause).sum()) for cause in CAUSES} | {"missed": int(missed.sum())}
-    gains = {cause: _repaired(judged, truth["label"], free, missed, cause) - score for cause in CAUSES}
+    free[errors.true_box[errors.cause == ""]] = False
+    nearly_found = np.zeros(len(truth), dtype=bool)
+    nearly_found[errors.true_box[np.isin(errors.cause, ("wrong class", "wrong place"))]] = True
+    missed = free & ~nearly_found
+    map50 = mean_average_precision(matches)
+    counts = {cause: int((errors.cause == cause).sum()) for cause in CAUSES} | {"missed": int(missed.sum())}
+    gains = {cause: _repaired_map50(errors, truth["label"], free, missed, cause) - map50 for cause in CAUSES}
     causes = {cause: ErrorCause(counts[cause], gains[cause]) for cause in CAUSES}
-    return ErrorAnalysis(score, len(truth), int((~free).sum()), causes)
+    return ErrorAnalysis(map50, len(truth), int((~free).sum()), causes)
 
 
 @dataclass(frozen=True)
-class _Judged:
-    """Detections by falling score: label, cause ("" for a hit), and the row of the true box they point to."""
+class _Errors:
+    """Detections by falling score: label, cause ("" for a hit), and the row of the true box that it refers to."""
 
     labels: np.ndarray
     cause: np.ndarray
-    points: Int64[np.ndarray, " n"]
+    true_box: Int64[np.ndarray, " n"]
 
 
-def _judged(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> _Judged:
+def _errors(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> _Errors:
     own, other = nearest_true_boxes(truth, detections)
-    parts = list(matches.classes.values())
-    nothing = np.zeros(0, dtype=np.int64)
+    empty = np.zeros(0, dtype=np.int64)
     rows, taken, scores = (
-        np.concatenate([nothing, *(getattr(part, name) for part in parts)]) for name in ("rows", "truths", "scores")
+        np.concatenate([empty, *(getattr(matched, name) for matched in matches.classes.values())])
+        for name in ("rows", "truths", "scores")
     )
     falling = np.argsort(-scores, kind="stable")
     rows, taken = rows[falling].astype(np.int64), taken[falling].astype(np.int64)
@@ -94,30 +94,30 @@ def _judged(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> 
         "wrong class": other.iou[rows] >= MATCH_IOU,
     }
     cause = np.select(list(tests.values()), list(tests), "background")
-    points = np.select([cause == "", cause == "wrong class"], [taken, other.truth[rows]], own.truth[rows])
-    return _Judged(detections["label"].to_numpy(object)[rows], cause, points)
+    true_box = np.select([cause == "", cause == "wrong class"], [taken, other.truth[rows]], own.truth[rows])
+    return _Errors(detections["label"].to_numpy(object)[rows], cause, true_box)
 
 
-def _repaired(
-    judged: _Judged,
+def _repaired_map50(
+    errors: _Errors,
     true_labels: pd.Series,
     free: Bool[np.ndarray, " t"],
     missed: Bool[np.ndarray, " t"],
     cause: str,
 ) -> float:
-    """The mAP if this cause alone did not exist."""
-    asked = true_labels.to_numpy(object)[~missed if cause == "missed" else slice(None)]
-    hit = judged.cause == ""
-    of_cause = np.flatnonzero(judged.cause == cause)
-    labels, kept = judged.labels.copy(), np.ones(len(hit), dtype=bool)
+    """The mAP with this cause alone repaired."""
+    truth = true_labels.to_numpy(object)[~missed if cause == "missed" else slice(None)]
+    hit = errors.cause == ""
+    of_cause = np.flatnonzero(errors.cause == cause)
+    labels, kept = errors.labels.copy(), np.ones(len(hit), dtype=bool)
     kept[of_cause] = False
     if cause in ("wrong class", "wrong place"):
-        _, highest = np.unique(judged.points[of_cause], return_index=True)
-        mended = of_cause[highest]
-        mended = mended[free[judged.points[mended]]]
-        kept[mended] = hit[mended] = True
-        labels[mended] = true_labels.to_numpy(object)[judged.points[mended]]
-    parts = [
-        average_precision(hit[kept & (labels == label)], int((asked == label).sum())) for label in np.unique(asked)
+        _, highest = np.unique(errors.true_box[of_cause], return_index=True)
+        repaired = of_cause[highest]
+        repaired = repaired[free[errors.true_box[repaired]]]
+        kept[repaired] = hit[repaired] = True
+        labels[repaired] = true_labels.to_numpy(object)[errors.true_box[repaired]]
+    values = [
+        average_precision(hit[kept & (labels == label)], int((truth == label).sum())) for label in np.unique(truth)
     ]
-    return float(np.mean(parts)) if parts else np.nan
+    return float(np.mean(values)) if values else np.nan
