@@ -1,7 +1,7 @@
-"""What became of the attempts to upload: each is looked for in the server's list, and what is found is recorded.
+"""Find the attempts to upload in Kaggle's list of submissions, and record their status and score.
 
-An attempt is recorded as open before anything is sent, and the text that Kaggle shows ends with its id: so it
-can be found there whatever happened to the process, the line or the answer.
+An attempt is recorded as open before anything is sent, and the description on Kaggle ends with its id: so it can
+be found there after a kill or a lost answer.
 """
 
 from __future__ import annotations
@@ -24,31 +24,31 @@ from kit.submission.folders import FAILED, OPEN, Attempt, Submission, read_submi
 from kit.submission.preview import mark
 
 NOT_ARRIVED = "the server does not have it"
-DOUBTFUL_SECONDS = 600.0  # an attempt so young that was given up may still arrive: it is looked for once more
+DOUBTFUL_SECONDS = 600.0  # an attempt that failed so lately may still arrive: it is looked for once more
 _GROWTH, _LONGEST_PAUSE_SECONDS = 1.5, 30.0
 log = logging.getLogger("kit")
 
 
 @runtime_checkable
-class Wire(Protocol):
-    """What is asked of Kaggle here; `kit.kaggle.competition_api.connect` gives the real one."""
+class SubmissionApi(Protocol):
+    """The requests to Kaggle that an upload needs; `kit.kaggle.competition_api.Kaggle` makes them."""
 
     def limits(self, slug: str) -> Limits:
-        """How many submissions are left."""
+        """How many submissions were made and are left."""
 
     def submit(self, slug: str, path: Path, text: str) -> int:
-        """Upload a file; its ref.
+        """Upload a file with a description; its ref.
 
-        Raises Refused where the server certainly did not take it, Unanswered where nobody knows.
+        Raises Refused if the server did not take it, Unanswered if that is unknown.
         """
 
     def submissions(self, slug: str) -> Sequence[RemoteSubmission]:
-        """The server's whole list."""
+        """All submissions of the team to a competition."""
 
 
 @dataclass(frozen=True)
 class Clock:
-    """Unix seconds, and how to let some pass."""
+    """The time in Unix seconds, and a function that waits some seconds."""
 
     now: Callable[[], float]
     sleep: Callable[[float], None]
@@ -60,70 +60,87 @@ def uploading(workspace: Path) -> contextlib.AbstractContextManager[None]:
     return exclusive(folder / ".upload.lock", f"one `invoke submit` at a time in {folder}")
 
 
-def settle(wire: Wire, submission: Submission, attempt: Attempt, knobs: KaggleConfig, clock: Clock) -> Attempt:
-    """Find out what became of an attempt without a ref and record it: the server has it, or it failed.
+def settle(
+    kaggle: SubmissionApi, submission: Submission, attempt: Attempt, knobs: KaggleConfig, clock: Clock
+) -> Attempt:
+    """Find out whether an attempt without a ref arrived, and record it: under its ref, or as failed.
 
-    An open one is looked for until ``deadline_seconds`` + ``settle_seconds`` after its start, since a request that
-    was given up at the deadline may still be under way; one that was given up before, as long again from now.
-    Raises KitError where the server's list cannot be read: the attempt then stays as it was.
+    A request may be under way for ``deadline_seconds`` + ``settle_seconds``: so long an open attempt is looked for
+    after its start, and a failed one from now on. Raises KitError if the server's list cannot be read; the attempt
+    then stays as it was.
+
+    Args:
+        kaggle: Reads the server's list.
+        submission: The submission of the attempt.
+        attempt: An attempt that is open or has failed.
+        knobs: The section kaggle.
+        clock: The time, and how to wait.
+
+    Returns:
+        The attempt as recorded.
     """
     window = knobs.deadline_seconds + knobs.settle_seconds
-    left = window - age_seconds(attempt, clock) if attempt.status == OPEN else window
+    left = window - _age_seconds(attempt, clock) if attempt.status == OPEN else window
     deadline = clock.now() + max(0.0, left)
     for pause in pauses(knobs.score_pause_seconds):
-        attempt = look(wire, submission, attempt)
+        attempt = poll(kaggle, submission, attempt)
         left = deadline - clock.now()
         if attempt.ref is not None:
             break
         if left <= 0:
-            return recorded(submission, replace(attempt, status=FAILED, reason=NOT_ARRIVED))
+            return record(submission, replace(attempt, status=FAILED, reason=NOT_ARRIVED))
         clock.sleep(min(pause, left))
     return attempt
 
 
 def is_doubtful(attempt: Attempt, clock: Clock) -> bool:
-    """Whether an attempt was given up, and so lately that its request may still arrive."""
-    given_up = attempt.status == FAILED and attempt.reason == NOT_ARRIVED
-    return given_up and age_seconds(attempt, clock) < DOUBTFUL_SECONDS
+    """Whether an attempt failed because the server did not have it, so lately that it may still arrive."""
+    is_missing = attempt.status == FAILED and attempt.reason == NOT_ARRIVED
+    return is_missing and _age_seconds(attempt, clock) < DOUBTFUL_SECONDS
 
 
-def age_seconds(attempt: Attempt, clock: Clock) -> float:
-    """How long ago an attempt began; 0 where the clock was set back."""
+def _age_seconds(attempt: Attempt, clock: Clock) -> float:
+    """How long ago an attempt began; 0 if the clock was set back."""
     return max(0.0, clock.now() - datetime.datetime.fromisoformat(attempt.at).timestamp())
 
 
-def refresh(wire: Wire, folder: Path) -> int:
-    """Bring every attempt up to the server's list; how many changed.
+def refresh_scores(kaggle: SubmissionApi, folder: Path) -> int:
+    """Update every attempt in a folder of submissions from the server's lists; how many changed.
 
-    Never decides that an attempt failed: another process may just be sending it. One that was given up and
-    turns up late is taken back. A competition whose list Kaggle refuses is warned of, and the others go on;
-    raises the refusal where none could be read.
+    Never records that an attempt failed: another process may be sending it. A failed attempt that the server has
+    is corrected. If Kaggle refuses a competition's list, it is logged and the others are updated; raises Refused
+    if no list could be read.
     """
     tidy(folder)
-    attempts = [(one, attempt) for one in read_submissions(folder) for attempt in one.attempts]
+    attempts = [(submission, attempt) for submission in read_submissions(folder) for attempt in submission.attempts]
     lists: dict[str, Sequence[RemoteSubmission]] = {}
     refused: dict[str, Refused] = {}
     for slug in sorted({attempt.competition for _, attempt in attempts}):
         try:
-            lists[slug] = wire.submissions(slug)
+            lists[slug] = kaggle.submissions(slug)
         except Refused as error:
             refused[slug] = error
     if refused and not lists:
         raise next(iter(refused.values()))
     for slug, refusal in refused.items():
-        log.warning("the scores of %s could not be asked for (%s); %s", slug, refusal.found, refusal.do)
-    news = [(one, attempt, seen(one, attempt, lists.get(attempt.competition, ()))) for one, attempt in attempts]
-    for submission, attempt, now in news:
-        if now != attempt:
-            recorded(submission, now)
-    return sum(now != attempt for _, attempt, now in news)
+        log.warning("the scores of %s could not be read (%s); %s", slug, refusal.found, refusal.do)
+    changed = 0
+    for submission, attempt in attempts:
+        current = as_listed(submission, attempt, lists.get(attempt.competition, ()))
+        if current != attempt:
+            record(submission, current)
+            changed += 1
+    return changed
 
 
-def seen(submission: Submission, attempt: Attempt, listed: Sequence[RemoteSubmission]) -> Attempt:
-    """The attempt as the server's list has it, by ref or by the mark in the text; as it was if it is not there."""
-    words = mark(submission, attempt.id)
+def as_listed(submission: Submission, attempt: Attempt, listed: Sequence[RemoteSubmission]) -> Attempt:
+    """The attempt with the server's ref, status and score; unchanged if the list does not have it.
+
+    An attempt is found by its ref, one without a ref by the mark in its description.
+    """
+    text = mark(submission, attempt.id)
     for remote in listed:
-        if remote.ref == attempt.ref or (attempt.ref is None and words in remote.description):
+        if remote.ref == attempt.ref or (attempt.ref is None and text in remote.description):
             return replace(
                 attempt,
                 ref=remote.ref,
@@ -135,29 +152,29 @@ def seen(submission: Submission, attempt: Attempt, listed: Sequence[RemoteSubmis
 
 
 def pauses(first: float) -> Iterator[float]:
-    """Seconds between two looks: each half as long again as the one before, up to half a minute."""
+    """Seconds between two polls: each pause is 1.5 times the last one, up to half a minute (or ``first``)."""
     pause, longest = first, max(first, _LONGEST_PAUSE_SECONDS)
     while True:
         yield pause
         pause = min(pause * _GROWTH, longest)
 
 
-def look(wire: Wire, submission: Submission, attempt: Attempt) -> Attempt:
-    """The attempt as the server has it now, recorded if that is news."""
-    now = seen(submission, attempt, wire.submissions(attempt.competition))
-    return attempt if now == attempt else recorded(submission, now)
+def poll(kaggle: SubmissionApi, submission: Submission, attempt: Attempt) -> Attempt:
+    """The attempt as the server lists it now, recorded if it changed."""
+    current = as_listed(submission, attempt, kaggle.submissions(attempt.competition))
+    return attempt if current == attempt else record(submission, current)
 
 
-def recorded(submission: Submission, attempt: Attempt) -> Attempt:
-    """Write an attempt's state. Raises KitError where the disk refuses, with what is known by then."""
+def record(submission: Submission, attempt: Attempt) -> Attempt:
+    """Write an attempt to its manifest; the same attempt. Raises KitError with its status if the disk refuses."""
     try:
         record_attempt(submission, attempt)
     except KitError as error:
-        known = f"ref {attempt.ref}, {ending(attempt)}" if attempt.ref is not None else attempt.status
+        known = f"ref {attempt.ref}, {status_text(attempt)}" if attempt.ref is not None else attempt.status
         raise KitError(error.expected, f"{error.found}; known so far: {known}", error.do) from error
     return attempt
 
 
-def ending(attempt: Attempt) -> str:
-    """How an attempt stands, in two or three words."""
+def status_text(attempt: Attempt) -> str:
+    """The status of an attempt, or its public score."""
     return attempt.status if attempt.public_score is None else f"public score {attempt.public_score:.3f}"

@@ -1,7 +1,7 @@
 """Numbered submission folders: ``submissions/0007-slug/`` with a CSV and its manifest.
 
-A folder appears under its name in one rename, whole; its CSV and origin never change afterwards, the fields of
-its upload are replaced. Numbers are never reused: the index remembers those of folders that somebody deleted.
+A folder is written whole and then renamed; its CSV and origin never change afterwards, the fields of its uploads
+do. Numbers are never reused: the index keeps those of deleted folders.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ CSV_NAME, MANIFEST_NAME, INDEX_NAME, LOCK_NAME = "submission.csv", "manifest.jso
 INDEX_COLUMNS = (
     "number", "folder", "created_at", "message", "run", "local_score", "public_score", "status", "ref", "reason",
 )  # fmt: skip
-NEWER_COLUMNS = {"ref", "reason"}  # an index from before there were uploads lacks them
+NEWER_COLUMNS = {"ref", "reason"}  # an index of an older version lacks them
 OPEN, FAILED, PENDING, COMPLETE, ERROR = "open", "failed", "pending", "complete", "error"
-ENDS = (COMPLETE, ERROR)  # nothing comes after them
-_WITHOUT_REF, _WITH_REF = (OPEN, FAILED), (PENDING, *ENDS)
+FINAL = (COMPLETE, ERROR)
+_WITHOUT_REF, _WITH_REF = (OPEN, FAILED), (PENDING, *FINAL)
 _FOLDER = re.compile(r"(\d{4,})-[a-z0-9-]+")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
 _SLUG_LETTERS = 40
@@ -38,10 +38,10 @@ _SLUG_LETTERS = 40
 
 @dataclass(frozen=True)
 class Origin:
-    """Where a submission comes from; never changes once it is written.
+    """What a submission was made from; never changes once it is written.
 
-    ``local_interval`` holds 95% of the resampled ``local_score``; ``expected`` is the score to expect on the
-    leaderboard under ``mean``, ``low`` and ``high``. None and empty where nobody measured them.
+    ``local_interval`` holds 95% of the resampled ``local_score``; ``expected`` has the expected score on the
+    leaderboard under ``mean``, ``low`` and ``high``. None or empty if unknown.
     """
 
     message: str
@@ -61,11 +61,12 @@ class Origin:
 
 @dataclass(frozen=True)
 class Attempt:
-    """One upload, recorded before it begins: by its id the server's list can be searched, whatever happens.
+    """An upload, recorded before it begins; its id identifies it in Kaggle's list.
 
-    ``status``: open (nobody knows whether the server has it), pending, complete or error (it has, under
-    ``ref``; the word is the server's), failed (it has not). ``again`` is whether it was a wanted repetition,
-    ``told`` whether a `submit` has said how it ended: until then the same command is no new wish.
+    ``status``: open (it is unknown whether Kaggle has it), failed (Kaggle does not have it), or Kaggle's own
+    pending, complete or error, under ``ref``. ``again`` is whether it was sent with ``--again``. ``told`` is
+    whether `submit` has shown the final status; until then, repeating the command shows it instead of uploading
+    again.
     """
 
     id: str
@@ -87,10 +88,10 @@ class Attempt:
 
 @dataclass(frozen=True)
 class Submission:
-    """One filed submission. What follows ``csv_sha256`` is of its uploads, empty until there is one.
+    """A filed submission. The fields after ``csv_sha256`` describe its uploads and are empty before the first.
 
-    ``status``, ``ref``, ``public_score`` and the server's ``reason`` are those of the newest attempt that reached
-    the server, or of the newest if none did.
+    ``status``, ``ref``, ``public_score`` and ``reason`` are those of the newest attempt that reached Kaggle, or of
+    the newest if none did.
     """
 
     folder: Path
@@ -106,16 +107,15 @@ class Submission:
 
     @property
     def csv(self) -> Path:
-        """The file that is uploaded."""
+        """The path of the CSV file, which is uploaded."""
         return self.folder / CSV_NAME
 
 
 def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[Path], object]) -> Submission:
     """File a CSV text under the next number of ``folder`` and add it to the index.
 
-    ``check`` gets the file while it is still hidden, and raises where it is not a valid submission: then
-    nothing is filed. Two processes at once get two numbers. A kill in between leaves at most a hidden folder,
-    which the next call removes.
+    ``check`` is called with the path of the file before it is filed; if it raises, nothing is filed. Two processes
+    at the same time get two numbers. A kill leaves at most a hidden folder, which the next call removes.
     """
     make_folder(folder)
     with locked(folder / LOCK_NAME):
@@ -139,19 +139,18 @@ def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[P
 
 
 def slug(message: str) -> str:
-    """A message as the end of a folder's name: lower-case ASCII letters, digits and dashes; never empty."""
+    """A message as part of a folder's name: lower-case ASCII letters, digits and dashes; never empty."""
     ascii_text = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
     return re.sub(r"[^a-z0-9]+", "-", ascii_text)[:_SLUG_LETTERS].strip("-") or "submission"
 
 
 def read_submissions(folder: Path) -> list[Submission]:
-    """All whole submissions, by number. Raises KitError where a manifest is broken, naming it."""
-    found = [_read(path) for path in _folders(folder)]
-    return sorted(found, key=lambda submission: submission.number)
+    """All filed submissions by number. Raises KitError with the path of a manifest that is broken."""
+    return sorted((_read(path) for path in _folders(folder)), key=lambda submission: submission.number)
 
 
 def newest(folder: Path) -> Submission:
-    """The submission with the highest number. Raises KitError where there is none."""
+    """The submission with the highest number. Raises KitError if there is none."""
     submissions = read_submissions(folder)
     if not submissions:
         raise KitError(f"a submission in {folder}", "none", "`invoke predict` files one, or name one with --file")
@@ -159,51 +158,51 @@ def newest(folder: Path) -> Submission:
 
 
 def record_attempt(submission: Submission, attempt: Attempt) -> Submission:
-    """Write the state of an attempt (told by its id; a new one is added) to the manifest, then to the index.
+    """Write an attempt, new or known by its id, to the manifest, then to the index; the submission as written.
 
-    Another process may know more by now: an end stays, and so does that it was told. Raises KitError where the
-    disk refuses: the manifest is then as it was.
+    Another process may have written meanwhile: a final status stays, and so does ``told``. Raises KitError if the
+    disk refuses; the manifest is then unchanged.
     """
     with locked(submission.folder.parent / LOCK_NAME):
-        now = _read(submission.folder)
-        before = next((one for one in now.attempts if one.id == attempt.id), attempt)
-        changed = with_attempt(now, _furthest(before, attempt))
+        stored = _read(submission.folder)
+        earlier = next((other for other in stored.attempts if other.id == attempt.id), attempt)
+        changed = with_attempt(stored, _merged(earlier, attempt))
         write_json(submission.folder / MANIFEST_NAME, _manifest(changed))
         write_index(submission.folder.parent)
     return changed
 
 
 def with_attempt(submission: Submission, attempt: Attempt) -> Submission:
-    """The submission with this attempt in place of the one with its id, or after all others."""
-    attempts = {one.id: one for one in submission.attempts} | {attempt.id: attempt}
-    arrived = [one for one in attempts.values() if one.ref is not None]
-    shown = (arrived or list(attempts.values()))[-1]
+    """The submission with this attempt, which replaces the attempt with its id or is added at the end."""
+    attempts = {other.id: other for other in submission.attempts} | {attempt.id: attempt}
+    arrived = [other for other in attempts.values() if other.ref is not None]
+    current = (arrived or list(attempts.values()))[-1]
     return replace(
         submission,
         attempts=tuple(attempts.values()),
-        status=shown.status,
-        ref=shown.ref,
-        public_score=shown.public_score,
-        reason=shown.reason,
+        status=current.status,
+        ref=current.ref,
+        public_score=current.public_score,
+        reason=current.reason,
     )
 
 
-def _furthest(before: Attempt, now: Attempt) -> Attempt:
-    ended = before.status in ENDS and now.status not in ENDS
-    return replace(before if ended else now, told=before.told or now.told)
+def _merged(stored: Attempt, attempt: Attempt) -> Attempt:
+    is_older = stored.status in FINAL and attempt.status not in FINAL
+    return replace(stored if is_older else attempt, told=stored.told or attempt.told)
 
 
 def tidy(folder: Path) -> None:
-    """Finish what a kill has cut: half-written files go, the index has what the manifests have."""
+    """Clear up after a kill: delete half-written files and bring the index up to date with the manifests."""
     make_folder(folder)
     with locked(folder / LOCK_NAME):
-        for place in (folder, *_folders(folder)):
-            remove_partials(place)
+        for parent in (folder, *_folders(folder)):
+            remove_partials(parent)
         write_index(folder)
 
 
 def write_index(folder: Path) -> None:
-    """Bring ``index.csv`` up to date: a line per submission, those of deleted folders kept as they were."""
+    """Write ``index.csv``: a line for each submission; the lines of deleted folders stay."""
     lines = {row["number"]: row for row in _index_rows(folder)}
     for submission in read_submissions(folder):
         lines[str(submission.number)] = {
@@ -233,7 +232,7 @@ def _read(folder: Path) -> Submission:
     submission = read_record(path, Submission, do, {"folder": folder})
     number = _FOLDER.fullmatch(folder.name)
     if number is None or submission.number != int(number[1]):
-        raise KitError(f"{path} to carry its folder's number", str(submission.number), do)
+        raise KitError(f"{path} to have its folder's number", str(submission.number), do)
     return submission
 
 
@@ -265,11 +264,11 @@ def _index_rows(folder: Path) -> list[dict[str, str]]:
     older = [name for name in INDEX_COLUMNS if name not in NEWER_COLUMNS]
     if sorted(header) not in (sorted(INDEX_COLUMNS), sorted(older)):
         raise _bad_index(path, f"line 1: {','.join(header)}")
-    seen: set[str] = set()
+    numbers: set[str] = set()
     for line, row in enumerate(rows, start=2):
-        if None in row or None in row.values() or not _NUMBER.fullmatch(row["number"]) or row["number"] in seen:
+        if None in row or None in row.values() or not _NUMBER.fullmatch(row["number"]) or row["number"] in numbers:
             raise _bad_index(path, f"line {line}: {list(row.values())}")
-        seen.add(row["number"])
+        numbers.add(row["number"])
     return rows
 
 

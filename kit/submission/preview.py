@@ -1,6 +1,6 @@
-"""What would be sent to Kaggle: the submission, its checks, the text; all of it known without a network.
+"""Choose and check the submission to upload, and show what would be sent. Needs no network.
 
-`submit --dry-run` shows this and ends; `submit` shows the same and asks.
+`submit --dry-run` shows the preview and ends; `submit` shows it and asks for confirmation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from kit.runs.folder import Run, names, newest_finished, read_finished
 from kit.schemas.tables import validate_submission
 from kit.submission.folders import Submission, read_submissions
 
-MESSAGE_LETTERS = 200  # Kaggle names no limit; the mark at the end of the text must survive whatever it is
+MESSAGE_LETTERS = 200  # Kaggle documents no limit; the mark at the end of the description must not be cut
 _EARLIER_SHOWN = 3
 
 log = logging.getLogger("kit")
@@ -26,7 +26,7 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class Outgoing:
-    """A submission that was examined and may be sent: where to, with which words, and what came before it."""
+    """A valid submission with its competition, message and number of rows, and earlier ones with a public score."""
 
     submission: Submission
     competition: str
@@ -35,86 +35,94 @@ class Outgoing:
     earlier: tuple[Submission, ...]
 
     def text(self, attempt_id: str) -> str:
-        """What Kaggle shows beside the submission; the mark at its end is how it is found again."""
+        """The description on Kaggle; the mark at its end identifies the attempt."""
         return f"{self.message} {mark(self.submission, attempt_id)}"
 
 
 def mark(submission: Submission, attempt_id: str) -> str:
-    """``[kit 0007 <id>]``."""
+    """The mark of an attempt in a description on Kaggle: ``[kit 0007 <id>]``."""
     return f"[kit {submission.number:04d} {attempt_id}]"
 
 
-def outgoing(
+def choose_outgoing(
     workspace: Path,
     number: int | None,
     message: str | None,
     predict: Callable[[Run], Submission],
 ) -> Outgoing:
-    """Choose and examine what would be sent; the message defaults to the submission's own.
+    """Choose and check the submission to upload.
 
-    The submission is that ``number`` or the newest valid one; where the newest finished run has none yet,
-    ``predict`` makes it. It goes to the competition that the data was downloaded from, else to its run's.
-    Raises KitError where there is nothing valid to send.
+    Args:
+        workspace: The folder that holds data/, runs/ and submissions/.
+        number: The number of the submission; by default the newest valid one.
+        message: The message; by default the submission's own.
+        predict: Makes a submission of the newest finished run if that has none yet.
+
+    Returns:
+        The submission, for the competition in data/, else for that of its run.
+
+    Raises:
+        KitError: There is no such submission, it is not valid, or the message is not one short line.
     """
     if message is not None:
         _require_message(message)
     submission = _chosen(workspace, number, predict)
-    words = message or submission.origin.message
-    _require_message(words)
-    rows = examine(workspace, submission)
-    scored = [one for one in read_submissions(workspace / "submissions") if one.public_score is not None]
-    earlier = tuple(one for one in scored if one.number != submission.number)[-_EARLIER_SHOWN:]
+    text = message or submission.origin.message
+    _require_message(text)
+    rows = count_valid_rows(workspace, submission)
+    others = [other for other in read_submissions(workspace / "submissions") if other.number != submission.number]
+    earlier = tuple(other for other in others if other.public_score is not None)[-_EARLIER_SHOWN:]
     competition = downloaded_slug(workspace) or _competition(workspace, submission).slug
-    return Outgoing(submission, competition, words, rows, earlier)
+    return Outgoing(submission, competition, text, rows, earlier)
 
 
-def examine(workspace: Path, submission: Submission) -> int:
-    """The rows of a submission that is valid and as it was filed. Raises KitError with every fault."""
+def count_valid_rows(workspace: Path, submission: Submission) -> int:
+    """The number of rows of a submission. Raises KitError with every fault, or if its CSV was changed."""
     require_unchanged(submission)
     expected = _competition(workspace, submission).expected_ids
     return len(validate_submission(submission.csv, workspace / "data", expected))
 
 
 def require_unchanged(submission: Submission) -> None:
-    """Raise KitError where the CSV is not the one that was filed."""
-    found = sha256(submission.csv) if submission.csv.is_file() else None
-    if found != submission.csv_sha256:
+    """Raise KitError if the CSV is not the one that was filed."""
+    digest = sha256(submission.csv) if submission.csv.is_file() else None
+    if digest != submission.csv_sha256:
         raise KitError(
             f"{submission.csv} as it was filed (SHA-256 {submission.csv_sha256[:12]}...)",
-            f"SHA-256 {found[:12]}..." if found else "no such file",
+            f"SHA-256 {digest[:12]}..." if digest else "no such file",
             "restore it from a copy, or `invoke predict` files a new one; --submission N sends another",
         )
 
 
-def lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>") -> list[str]:
-    """What is shown before anything is sent; ``limit`` says what is known of today's."""
-    one = outgoing.submission
+def preview_lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>") -> list[str]:
+    """The preview as text; ``limit`` is today's limit as text."""
+    submission = outgoing.submission
     rows = [
-        ("submission", f"{one.number:04d}, {outgoing.rows} rows, SHA-256 {one.csv_sha256[:12]}"),
-        ("file", str(one.csv)),
+        ("submission", f"{submission.number:04d}, {outgoing.rows} rows, SHA-256 {submission.csv_sha256[:12]}"),
+        ("file", str(submission.csv)),
         ("to", f"https://www.kaggle.com/competitions/{outgoing.competition}"),
         ("message", outgoing.text(attempt_id)),
-        ("run", one.origin.run),
-        ("local score", local_score(one)),
-        ("expected", expected_score(one)),
+        ("run", submission.origin.run),
+        ("local score", local_score_text(submission)),
+        ("expected", expected_score_text(submission)),
         ("earlier", "; ".join(map(_earlier, outgoing.earlier)) or "none has a public score"),
-        ("uploads", _uploads(one)),
+        ("uploads", _uploads(submission)),
         ("left today", limit),
     ]
     width = max(len(name) for name, _ in rows) + 2
     return [f"{name + ':':<{width}}{value}" for name, value in rows]
 
 
-def local_score(submission: Submission) -> str:
-    """The local score with its 95% interval, as far as they are known."""
+def local_score_text(submission: Submission) -> str:
+    """The local score with its 95% interval, or "unknown"."""
     score, interval = submission.origin.local_score, submission.origin.local_interval
     if score is None:
         return "unknown"
     return f"{score:.3f}" + (f" (95%: {interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
 
 
-def expected_score(submission: Submission) -> str:
-    """The score to expect on the leaderboard, with its range."""
+def expected_score_text(submission: Submission) -> str:
+    """The expected score on the leaderboard with its range, or "unknown"."""
     expected = submission.origin.expected
     if not expected:
         return "unknown"
@@ -122,7 +130,7 @@ def expected_score(submission: Submission) -> str:
 
 
 def _competition(workspace: Path, submission: Submission) -> CompetitionConfig:
-    """The competition's knobs of the submission's run as they are now, or as they were where the run is gone."""
+    """The section competition of the submission's run, or as it was recorded if the run is gone."""
     origin = submission.origin
     if origin.run in names(workspace):
         return load(Run(workspace, origin.run).config).competition
@@ -143,25 +151,25 @@ def _chosen(workspace: Path, number: int | None, predict: Callable[[Run], Submis
         return _numbered(filed, number)
     run = _run_without_submission(workspace, filed)
     if run is not None:
-        log.info("run %s has no submission yet: it is made first", run.name)
+        log.info("run %s has no submission yet; predicting first", run.name)
         return predict(run)
     for submission in reversed(filed):
         try:
-            examine(workspace, submission)
+            count_valid_rows(workspace, submission)
         except KitError:
             if submission is filed[0]:
                 raise
-            log.warning("submission %04d is not valid and passed over; --submission shows why", submission.number)
+            log.warning("submission %04d is not valid and skipped; --submission shows why", submission.number)
         else:
             return submission
-    raise AssertionError("there is a submission, or the lack of a run has raised")
+    raise AssertionError("without a submission there is a run, or _run_without_submission has raised")
 
 
 def _numbered(filed: Sequence[Submission], number: int) -> Submission:
     for submission in filed:
         if submission.number == number:
             return submission
-    numbers = ", ".join(f"{one.number:04d}" for one in filed[-8:])
+    numbers = ", ".join(f"{submission.number:04d}" for submission in filed[-8:])
     raise KitError("the number of a submission", f"{number}", f"the newest are: {numbers or 'none'}")
 
 
@@ -170,12 +178,12 @@ def _run_without_submission(workspace: Path, filed: Sequence[Submission]) -> Run
         return None
     run = newest_finished(workspace)
     weights = read_finished(run).weights  # a run that was trained anew under its name has none yet
-    made = any(one.origin.run == run.name and one.origin.weights == weights for one in filed)
-    return None if made else run
+    origins = [submission.origin for submission in filed]
+    return None if any((origin.run, origin.weights) == (run.name, weights) for origin in origins) else run
 
 
 def _earlier(submission: Submission) -> str:
-    return f"{submission.number:04d} public {submission.public_score:.3f}, local {local_score(submission)}"
+    return f"{submission.number:04d} public {submission.public_score:.3f}, local {local_score_text(submission)}"
 
 
 def _uploads(submission: Submission) -> str:

@@ -1,6 +1,6 @@
-"""The submissions side by side: a table, and a plot of what was expected against what the leaderboard said.
+"""All submissions in a table, and a plot of their expected scores against their public scores.
 
-Negative results stay, with their reason. Reading is light; only drawing loads matplotlib.
+Failed submissions are listed too, with their reason. Only drawing loads matplotlib.
 """
 
 from __future__ import annotations
@@ -18,33 +18,33 @@ Row = tuple[str, ...]
 
 
 def best(submissions: Sequence[Submission]) -> Submission | None:
-    """The submission with the highest public score, the first of equals; None where none has one."""
-    scored = [one for one in submissions if one.public_score is not None]
-    return max(scored, key=lambda one: one.public_score or 0.0, default=None)
+    """The submission with the highest public score, the first of equals; None if no submission has one."""
+    scored = [submission for submission in submissions if submission.public_score is not None]
+    return max(scored, key=lambda submission: submission.public_score or 0.0, default=None)
 
 
 def rows(submissions: Sequence[Submission]) -> list[Row]:
-    """One row of texts per submission, under ``COLUMNS``; the best public score carries a star."""
+    """A row of texts for each submission, under ``COLUMNS``; the best public score has a star."""
     winner = best(submissions)
     return [
         (
-            f"{one.number:04d}",
-            one.origin.message,
-            one.origin.run,
-            _decimal(one.origin.local_score),
-            _expected(one),
-            _decimal(one.public_score) + (" *" if one is winner else ""),
-            f"{one.status}: {one.reason}" if one.reason else one.status,
+            f"{submission.number:04d}",
+            submission.origin.message,
+            submission.origin.run,
+            _decimal(submission.origin.local_score),
+            _expected(submission),
+            _decimal(submission.public_score) + (" *" if submission is winner else ""),
+            f"{submission.status}: {submission.reason}" if submission.reason else submission.status,
         )
-        for one in submissions
+        for submission in submissions
     ]
 
 
 def plot_is_stale(folder: Path) -> bool:
-    """Whether a public score may be missing in the plot: it is older than a manifest that has one."""
+    """Whether a public score may be missing in the plot: it is older than a manifest with a public score."""
     plot = folder / PLOT_NAME
-    scored = [one for one in read_submissions(folder) if one.public_score is not None]
-    newest = max(((one.folder / MANIFEST_NAME).stat().st_mtime_ns for one in scored), default=0)
+    scored = [submission for submission in read_submissions(folder) if submission.public_score is not None]
+    newest = max(((submission.folder / MANIFEST_NAME).stat().st_mtime_ns for submission in scored), default=0)
     return bool(scored) and (not plot.exists() or plot.stat().st_mtime_ns < newest)
 
 
@@ -54,19 +54,20 @@ def draw(folder: Path) -> Path:
 
     submissions = read_submissions(folder)
     points = [
-        comparison_charts.ScorePoint(one.number, *_across(one), one.public_score)
-        for one in submissions
-        if one.public_score is not None and (one.origin.expected or one.origin.local_score is not None)
+        comparison_charts.ScorePoint(submission.number, *_expected_range(submission), submission.public_score)
+        for submission in submissions
+        if submission.public_score is not None
+        and (submission.origin.expected or submission.origin.local_score is not None)
     ]
     winner = best(submissions)
     figure = comparison_charts.local_against_public(points, winner.number if winner else None)
-    with locked(make_folder(folder) / LOCK_NAME):  # who files a submission clears away what looks half written
+    with locked(make_folder(folder) / LOCK_NAME):  # filing a submission removes half-written files
         figures.save(figure, folder / PLOT_NAME)
     return folder / PLOT_NAME
 
 
-def _across(submission: Submission) -> tuple[float, float, float]:
-    """What was expected on the leaderboard, else the local score; with its range (its own value if unknown)."""
+def _expected_range(submission: Submission) -> tuple[float, float, float]:
+    """The expected score on the leaderboard, else the local score; with its low and high (itself if unknown)."""
     origin = submission.origin
     if origin.expected:
         return origin.expected["mean"], origin.expected["low"], origin.expected["high"]

@@ -1,8 +1,8 @@
-"""A submission goes to Kaggle exactly once, whatever happens on the way.
+"""Upload a submission to Kaggle exactly once, even after a kill or a lost answer.
 
-Before anything is sent, an attempt with an id of its own is recorded; the text that Kaggle shows ends with it.
-An attempt whose end nobody saw is first looked for in the server's list, and only then made anew. Every state
-is on disk before the next step begins: a kill at any moment leaves something that the same command goes on from.
+An attempt with an id of its own is recorded before anything is sent, and its description on Kaggle ends with the
+id. An attempt without an answer is first looked for in Kaggle's list, and sent again only if it is not there.
+Each state is on disk before the next step begins, so that the same command continues after a kill.
 """
 
 from __future__ import annotations
@@ -17,12 +17,22 @@ from kit.config import KaggleConfig
 from kit.core.errors import KitError
 from kit.kaggle.competition_api import Limits
 from kit.kaggle.errors import Refused, Unanswered
-from kit.submission.attempts import NOT_ARRIVED, Clock, Wire, ending, is_doubtful, look, pauses, recorded, settle
+from kit.submission.attempts import (
+    NOT_ARRIVED,
+    Clock,
+    SubmissionApi,
+    is_doubtful,
+    pauses,
+    poll,
+    record,
+    settle,
+    status_text,
+)
 from kit.submission.folders import (
     COMPLETE,
-    ENDS,
     ERROR,
     FAILED,
+    FINAL,
     OPEN,
     PENDING,
     Attempt,
@@ -31,14 +41,14 @@ from kit.submission.folders import (
     record_attempt,
     tidy,
 )
-from kit.submission.preview import Outgoing, expected_score, local_score, require_unchanged
+from kit.submission.preview import Outgoing, expected_score_text, local_score_text, require_unchanged
 
 log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What is to be done: send anew, or wait for (or just show) an attempt that the server already has."""
+class UploadPlan:
+    """The next step: send the submission, wait for an attempt that Kaggle has, or only show its result."""
 
     step: Literal["send", "wait", "done"]
     outgoing: Outgoing
@@ -47,38 +57,68 @@ class Plan:
     attempt: Attempt | None = None
 
 
-def prepare(wire: Wire, outgoing: Outgoing, again: bool, knobs: KaggleConfig, clock: Clock) -> Plan:
-    """Settle what is open, then decide. Only reads from the server. Raises KitError where nothing may be sent.
+def prepare(
+    kaggle: SubmissionApi, outgoing: Outgoing, again: bool, knobs: KaggleConfig, clock: Clock
+) -> UploadPlan:
+    """Settle open attempts, then decide what to do. Only reads from Kaggle.
 
-    A call with the message (and ``--again``) of an attempt that is not finished, or whose end no call has told, is
-    the same call once more: it goes on with that attempt.
+    A repeated command resumes the attempt with the same message and ``again`` until its result has been shown.
+
+    Args:
+        kaggle: Reads Kaggle's lists and limits.
+        outgoing: The submission, its competition and its message.
+        again: Whether bytes that were uploaded before may be uploaded once more.
+        knobs: The section kaggle.
+        clock: The time, and how to wait.
+
+    Returns:
+        The plan, with the limits if the step is "send", with the attempt otherwise.
+
+    Raises:
+        KitError: The bytes were uploaded before, or no submission is left today.
     """
     tidy(outgoing.submission.folder.parent)
-    _settle_all(wire, outgoing, knobs, clock)
-    arrived = [(one, attempt) for one, attempt in _same_bytes(outgoing) if attempt.ref is not None]
-    mine = [attempt for one, attempt in arrived if one.number == outgoing.submission.number]
-    repeated = [attempt for attempt in mine if (attempt.message, attempt.again) == (outgoing.message, again)]
+    _settle_all(kaggle, outgoing, knobs, clock)
+    arrived = [(owner, attempt) for owner, attempt in _same_bytes(outgoing) if attempt.ref is not None]
+    own = [attempt for owner, attempt in arrived if owner.number == outgoing.submission.number]
+    repeated = [attempt for attempt in own if (attempt.message, attempt.again) == (outgoing.message, again)]
     if repeated and (repeated[-1].status == PENDING or not repeated[-1].told):
-        return Plan("wait", outgoing, again, attempt=repeated[-1])
+        return UploadPlan("wait", outgoing, again, attempt=repeated[-1])
     if repeated and not again:
-        return Plan("done", outgoing, again, attempt=repeated[-1])
+        return UploadPlan("done", outgoing, again, attempt=repeated[-1])
     if arrived and not again:
         submission, attempt = arrived[-1]
         raise KitError(
             "bytes that were not uploaded before",
             f"submission {submission.number:04d} has the same and was uploaded as ref {attempt.ref} "
-            f"({ending(attempt)})",
-            "--again uploads them once more; `invoke predict` files other answers",
+            f"({status_text(attempt)})",
+            "--again uploads them once more; `invoke predict` files a new submission",
         )
-    limits = wire.limits(outgoing.competition)
+    limits = kaggle.limits(outgoing.competition)
     _require_limit(limits, clock.now())
-    return Plan("send", outgoing, again, limits)
+    return UploadPlan("send", outgoing, again, limits)
 
 
-def send(wire: Wire, plan: Plan, knobs: KaggleConfig, new_id: Callable[[], str], clock: Clock) -> Attempt:
-    """Record an attempt, upload once, record what came of it. Raises KitError where the server has nothing."""
+def send(
+    kaggle: SubmissionApi, plan: UploadPlan, knobs: KaggleConfig, new_id: Callable[[], str], clock: Clock
+) -> Attempt:
+    """Record an attempt, upload once, record the result.
+
+    Args:
+        kaggle: Uploads the file.
+        plan: A plan with the step "send".
+        knobs: The section kaggle.
+        new_id: Makes an id that no attempt had before.
+        clock: The time, and how to wait.
+
+    Returns:
+        The attempt as recorded; Kaggle has it.
+
+    Raises:
+        KitError: The CSV was changed, Kaggle does not have the submission, or that is unknown.
+    """
     outgoing = plan.outgoing
-    require_unchanged(outgoing.submission)  # the question may have stood for hours
+    require_unchanged(outgoing.submission)  # the user may have taken hours to confirm
     attempt = Attempt(
         id=new_id(),
         competition=outgoing.competition,
@@ -89,50 +129,58 @@ def send(wire: Wire, plan: Plan, knobs: KaggleConfig, new_id: Callable[[], str],
     )
     submission = record_attempt(outgoing.submission, attempt)
     try:
-        ref = wire.submit(outgoing.competition, outgoing.submission.csv, outgoing.text(attempt.id))
+        ref = kaggle.submit(outgoing.competition, outgoing.submission.csv, outgoing.text(attempt.id))
     except Refused as error:
-        recorded(submission, replace(attempt, status=FAILED, reason=error.found))
+        record(submission, replace(attempt, status=FAILED, reason=error.found))
         raise
     except Unanswered as error:
-        return _found_after_loss(wire, submission, attempt, error, knobs, clock)
-    return recorded(submission, replace(attempt, ref=ref, status=PENDING))
+        return _settle_unanswered(kaggle, submission, attempt, error, knobs, clock)
+    return record(submission, replace(attempt, ref=ref, status=PENDING))
 
 
-def wait(wire: Wire, plan: Plan, attempt: Attempt, knobs: KaggleConfig, clock: Clock) -> Attempt:
-    """Look for the score with growing pauses and record each news; pending at the deadline is no failure.
+def wait(kaggle: SubmissionApi, plan: UploadPlan, attempt: Attempt, knobs: KaggleConfig, clock: Clock) -> Attempt:
+    """Poll the score with growing pauses and record each change; it may still be pending at the deadline.
 
-    A look that fails is said and repeated: the upload itself is safe.
+    Args:
+        kaggle: Reads Kaggle's list; a failed read is logged and repeated.
+        plan: The plan of the upload.
+        attempt: The attempt that Kaggle has.
+        knobs: The section kaggle; ``score_wait_seconds`` is the deadline.
+        clock: The time, and how to wait.
+
+    Returns:
+        The attempt as recorded.
     """
     submission = plan.outgoing.submission
     deadline = clock.now() + knobs.score_wait_seconds
     for pause in pauses(knobs.score_pause_seconds):
         try:
-            attempt = look(wire, submission, attempt)
+            attempt = poll(kaggle, submission, attempt)
         except (Refused, Unanswered) as error:
-            log.warning("the score could not be asked for (%s)", error.found)
+            log.warning("the score could not be read (%s)", error.found)
         if attempt.status not in (OPEN, PENDING) or clock.now() + pause > deadline:
             break
         clock.sleep(pause)
     return attempt
 
 
-def tell(outgoing: Outgoing, attempt: Attempt, say: Callable[[str], object]) -> None:
-    """Say how an attempt stands (see `outcome`), and record that its end was told. Raises KitError as that does."""
+def show_outcome(outgoing: Outgoing, attempt: Attempt, show: Callable[[str], object]) -> None:
+    """Show an attempt's `outcome` and record that its final status was shown. Raises the KitError of `outcome`."""
     try:
-        say("\n".join(outcome(outgoing, attempt)))
+        show("\n".join(outcome(outgoing, attempt)))
     except KitError:
-        _recorded_as_told(outgoing, attempt)
+        _record_shown(outgoing, attempt)
         raise
-    _recorded_as_told(outgoing, attempt)
+    _record_shown(outgoing, attempt)
 
 
 def left_today(limits: Limits) -> int | None:
-    """Submissions left; None where that is not known: all zero means that the user is on no team yet."""
+    """Submissions left; None if unknown: all numbers are 0 if the user has no team yet."""
     return None if limits.today == limits.total == limits.allowed_now == 0 else limits.allowed_now
 
 
 def limit_text(limits: Limits | None) -> str:
-    """What is known of today's limit, for the preview."""
+    """Today's limit as text, for the preview; None is unknown."""
     left = None if limits is None else left_today(limits)
     return (
         "unknown (no submission yet)" if limits is None or left is None else f"{left} (made today: {limits.today})"
@@ -140,17 +188,17 @@ def limit_text(limits: Limits | None) -> str:
 
 
 def outcome(outgoing: Outgoing, attempt: Attempt) -> list[str]:
-    """Local against public, or what to do next. Raises KitError where the server could not score it."""
+    """The public score beside the local one, or the next step. Raises KitError if Kaggle could not score it."""
     submission = outgoing.submission
     name = f"submission {submission.number:04d}, ref {attempt.ref}"
     if attempt.status == ERROR:
         raise KitError(
             f"{name} to be scored",
             attempt.reason or "an error without a reason",
-            "`invoke validate` checks the file; the competition's page says what it wants",
+            "check the file with `invoke validate`, and against the rules on the competition's page",
         )
     if attempt.status != COMPLETE:
-        return [f"{name}: uploaded, its score is pending; `invoke submissions --refresh` picks it up"]
+        return [f"{name}: uploaded, its score is pending; `invoke submissions --refresh` updates it"]
     if attempt.public_score is None:
         return [f"{name}: complete, without a public score"]
     expected = submission.origin.expected
@@ -158,30 +206,36 @@ def outcome(outgoing: Outgoing, attempt: Attempt) -> list[str]:
     verdict = (" (inside)" if inside else " (outside)") if expected else ""
     return [
         f"{name}: public score {attempt.public_score:.3f}",
-        f"local score {local_score(submission)}; expected {expected_score(submission)}{verdict}",
+        f"local score {local_score_text(submission)}; expected {expected_score_text(submission)}{verdict}",
     ]
 
 
-def _recorded_as_told(outgoing: Outgoing, attempt: Attempt) -> None:
-    if attempt.status in ENDS and not attempt.told:  # pending is no end
-        recorded(outgoing.submission, replace(attempt, told=True))
+def _record_shown(outgoing: Outgoing, attempt: Attempt) -> None:
+    if attempt.status in FINAL and not attempt.told:  # pending is not final
+        record(outgoing.submission, replace(attempt, told=True))
 
 
-def _settle_all(wire: Wire, outgoing: Outgoing, knobs: KaggleConfig, clock: Clock) -> None:
-    """Settle the attempts of these bytes that the server is not known to have."""
+def _settle_all(kaggle: SubmissionApi, outgoing: Outgoing, knobs: KaggleConfig, clock: Clock) -> None:
+    """Settle the attempts with these bytes that have no ref."""
     for submission, attempt in _same_bytes(outgoing):
         if attempt.status == OPEN or is_doubtful(attempt, clock):
-            settle(wire, submission, attempt, knobs, clock)
-        elif attempt.ref is None:  # given up once, and perhaps there by now
-            look(wire, submission, attempt)
+            settle(kaggle, submission, attempt, knobs, clock)
+        elif attempt.ref is None:  # failed before, and perhaps listed by now
+            poll(kaggle, submission, attempt)
 
 
-def _found_after_loss(
-    wire: Wire, submission: Submission, attempt: Attempt, lost: Unanswered, knobs: KaggleConfig, clock: Clock
+def _settle_unanswered(
+    kaggle: SubmissionApi,
+    submission: Submission,
+    attempt: Attempt,
+    lost: Unanswered,
+    knobs: KaggleConfig,
+    clock: Clock,
 ) -> Attempt:
+    """Settle an attempt whose answer was lost. Raises KitError if it did not arrive or that is unknown."""
     log.warning("the upload's answer was lost (%s); looking for it in the server's list", lost.found)
     try:
-        settled = settle(wire, submission, attempt, knobs, clock)
+        settled = settle(kaggle, submission, attempt, knobs, clock)
     except KitError as error:
         raise KitError(
             lost.expected,
@@ -202,18 +256,18 @@ def _require_limit(limits: Limits, now: float) -> None:
         moment = datetime.datetime.fromtimestamp(now, datetime.UTC)
         midnight = (moment + datetime.timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
         hours = (midnight - moment).total_seconds() / 3600
-        again = (
+        do = (
             "the competition takes no more"
             if limits.limited_by_total
             else f"the next day begins in {hours:.1f} hours, at 00:00 UTC"
         )
         raise KitError(
-            "a submission left today", f"none: {limits.today} were made today, {limits.total} in all", again
+            "a submission left today", f"none: {limits.today} were made today, {limits.total} in all", do
         )
 
 
 def _same_bytes(outgoing: Outgoing) -> list[tuple[Submission, Attempt]]:
-    """Every attempt to send these bytes to this competition, also from other folders."""
+    """Every attempt to upload these bytes to this competition, those of other submissions included."""
     return [
         (submission, attempt)
         for submission in read_submissions(outgoing.submission.folder.parent)

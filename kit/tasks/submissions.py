@@ -27,9 +27,9 @@ from kit.tasks.console import confirm, progress_bar, show_table
 if TYPE_CHECKING:
     from kit.config import KaggleConfig
     from kit.runs.folder import Run
-    from kit.submission.attempts import Clock, Wire
+    from kit.submission.attempts import Clock, SubmissionApi
     from kit.submission.folders import Attempt, Submission
-    from kit.submission.upload import Plan
+    from kit.submission.upload import UploadPlan
 
 
 @command(
@@ -101,12 +101,12 @@ def submit(
 
     kaggle, clock = connect(knobs), _clock()
     with uploading(folder):
-        outgoing = preview.outgoing(folder, number, message, lambda run: _predict(run, message))
+        outgoing = preview.choose_outgoing(folder, number, message, lambda run: _predict(run, message))
         plan = upload.prepare(kaggle, outgoing, again, knobs, clock)
         attempt = plan.attempt or _confirm_and_send(kaggle, plan, knobs, yes)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
         attempt = attempt if plan.step == "done" else upload.wait(kaggle, plan, attempt, knobs, clock)
-        upload.tell(outgoing, attempt, print)
+        upload.show_outcome(outgoing, attempt, print)
 
 
 @command(help=WORKSPACE | {"refresh": "ask Kaggle for pending scores"})
@@ -118,7 +118,7 @@ def submissions(context: Context, refresh: bool = False, workspace: str = ".") -
     folder = Path(workspace) / "submissions"
     if refresh:
         from kit.kaggle.competition_api import connect
-        from kit.submission.attempts import refresh as refresh_scores
+        from kit.submission.attempts import refresh_scores
 
         changed = refresh_scores(connect(kaggle_knobs(Path(workspace), ())), folder)
         print(f"{changed} of the uploads changed")
@@ -133,15 +133,15 @@ def show_dry_run(workspace: Path, number: int | None, message: str | None) -> No
     """Print what `invoke submit` would send. Raises KitError if there is nothing valid to send."""
     from kit.submission import preview
 
-    outgoing = preview.outgoing(workspace, number, message, lambda run: _predict(run, message))
-    print("\n".join(preview.lines(outgoing, "unknown (a dry run asks nobody)")))
+    outgoing = preview.choose_outgoing(workspace, number, message, lambda run: _predict(run, message))
+    print("\n".join(preview.preview_lines(outgoing, "unknown in a dry run")))
     print("dry run: nothing was sent")
 
 
-def _confirm_and_send(kaggle: Wire, plan: Plan, knobs: KaggleConfig, yes: bool) -> Attempt:
+def _confirm_and_send(kaggle: SubmissionApi, plan: UploadPlan, knobs: KaggleConfig, yes: bool) -> Attempt:
     from kit.submission import preview, upload
 
-    print("\n".join(preview.lines(plan.outgoing, upload.limit_text(plan.limits))))
+    print("\n".join(preview.preview_lines(plan.outgoing, upload.limit_text(plan.limits))))
     confirm("send it?", yes)
     return upload.send(kaggle, plan, knobs, new_id, _clock())
 

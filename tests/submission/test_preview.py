@@ -10,7 +10,7 @@ from kit.data.provenance import record_download
 from kit.runs.folder import Run, mark_finished
 from kit.schemas.tables import SUBMISSION_COLUMNS
 from kit.submission.folders import Attempt, Origin, record_attempt, write_submission
-from kit.submission.preview import lines, outgoing
+from kit.submission.preview import choose_outgoing, preview_lines
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +46,7 @@ def never(run):
 
 
 def chosen(workspace, number=None, message=None, predict=never):
-    return outgoing(workspace, number, message, predict)
+    return choose_outgoing(workspace, number, message, predict)
 
 
 def test_without_a_run_or_a_submission_the_next_step_is_to_train(tmp_path):
@@ -56,7 +56,7 @@ def test_without_a_run_or_a_submission_the_next_step_is_to_train(tmp_path):
 
 def test_what_is_not_known_is_called_unknown_and_what_is_known_is_shown(workspace):
     filed(workspace)
-    shown = lines(chosen(workspace, message="first try"), "unknown")
+    shown = preview_lines(chosen(workspace, message="first try"), "unknown")
     assert shown == [
         f"submission:  0001, 8 rows, SHA-256 {chosen(workspace).submission.csv_sha256[:12]}",
         f"file:        {workspace}/submissions/0001-what-it-is/submission.csv",
@@ -78,12 +78,12 @@ def test_scores_ranges_earlier_scores_and_uploads_are_shown(workspace):
         done = Attempt("beef", "s", "m", False, "h", "2027-01-15T08:00:00+00:00", "complete", number, number / 20)
         if number != 4:
             record_attempt(one, done)
-    shown = "\n".join(lines(chosen(workspace, 4), "2"))
+    shown = "\n".join(preview_lines(chosen(workspace, 4), "2"))
     assert "0.300 (95%: 0.200 to 0.400)" in shown
     assert "0.250 on the leaderboard (0.200 to 0.300)" in shown
     assert "earlier:     0002 public 0.100" in shown  # the last three of 1, 2, 3 and 5
     assert "0005 public 0.250" in shown
-    assert "1, the last complete (ref 5, 2027" in "\n".join(lines(chosen(workspace, 5), "2"))
+    assert "1, the last complete (ref 5, 2027" in "\n".join(preview_lines(chosen(workspace, 5), "2"))
 
 
 def test_the_downloaded_competition_goes_before_the_runs(workspace):

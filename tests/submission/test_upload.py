@@ -14,7 +14,7 @@ from kit.config import KaggleConfig
 from kit.core.errors import KitError
 from kit.kaggle.competition_api import Limits, RemoteSubmission
 from kit.kaggle.errors import Refused, Unanswered
-from kit.submission.attempts import Clock, pauses, refresh, seen, uploading
+from kit.submission.attempts import Clock, as_listed, pauses, refresh_scores, uploading
 from kit.submission.folders import (
     Attempt,
     Origin,
@@ -25,7 +25,7 @@ from kit.submission.folders import (
     write_submission,
 )
 from kit.submission.preview import Outgoing
-from kit.submission.upload import Plan, limit_text, outcome, prepare, send, tell, wait
+from kit.submission.upload import UploadPlan, limit_text, outcome, prepare, send, show_outcome, wait
 
 SLUG = "a-slug"
 KNOBS = KaggleConfig()
@@ -133,7 +133,7 @@ def submit(kaggle, submission, message="first try", again=False, knobs=KNOBS):
     attempt = plan.attempt or send(kaggle, plan, knobs, kaggle.new_id, kaggle.clock)
     attempt = attempt if plan.step == "done" else wait(kaggle, plan, attempt, knobs, kaggle.clock)
     with contextlib.suppress(KitError):  # it ended in an error: that is told as well
-        tell(outgoing, attempt, kaggle.said)
+        show_outcome(outgoing, attempt, kaggle.said)
     return next(one for one in on_disk(submission).attempts if one.id == attempt.id)
 
 
@@ -148,7 +148,7 @@ def kaggle():
 
 def test_nothing_was_uploaded_and_nothing_is_refreshed(kaggle, tmp_path):
     filed(tmp_path)
-    assert refresh(kaggle, tmp_path / "submissions") == 0
+    assert refresh_scores(kaggle, tmp_path / "submissions") == 0
     assert kaggle.steps == 0  # without an attempt nobody is asked
 
 
@@ -272,7 +272,7 @@ def test_an_open_attempt_is_settled_first_also_under_again(kaggle, again, tmp_pa
     assert on_disk(submission).status == "open"
     assert submit(kaggle, submission, again=again).status == "complete"
     assert len(kaggle.uploads) == 1 + again  # with --again it is settled, and then sent once more
-    refresh(kaggle, tmp_path / "submissions")
+    refresh_scores(kaggle, tmp_path / "submissions")
     assert [one.status for one in on_disk(submission).attempts] == ["complete"] * (1 + again)
 
 
@@ -294,7 +294,7 @@ def test_an_again_that_was_cut_and_then_refreshed_is_not_sent_a_second_time_by_t
     with pytest.raises(KitError, match="not known"):
         submit(kaggle, submission, again=True)
     kaggle.seconds += 60
-    assert refresh(kaggle, tmp_path / "submissions") == 1  # complete, but nobody was told
+    assert refresh_scores(kaggle, tmp_path / "submissions") == 1  # complete, but nobody was told
     assert submit(kaggle, submission, again=True).ref == 101
     assert len(kaggle.uploads) == 2
     submit(kaggle, submission, again=True)  # told by now: a wish of its own
@@ -348,9 +348,9 @@ def test_pending_at_the_deadline_is_no_failure_and_a_refresh_picks_it_up(kaggle,
     assert "submissions --refresh" in outcome(outgoing, attempt)[0]
     assert on_disk(submission).status == "pending"
     kaggle.seconds = START + 1000
-    assert refresh(kaggle, tmp_path / "submissions") == 1
+    assert refresh_scores(kaggle, tmp_path / "submissions") == 1
     assert on_disk(submission).public_score == 0.25
-    assert refresh(kaggle, tmp_path / "submissions") == 0
+    assert refresh_scores(kaggle, tmp_path / "submissions") == 0
 
 
 def test_a_competition_whose_list_is_refused_does_not_hide_the_scores_of_others(kaggle, tmp_path, caplog):
@@ -360,9 +360,9 @@ def test_a_competition_whose_list_is_refused_does_not_hide_the_scores_of_others(
     kaggle.scored_after = 1000.0
     submit(kaggle, submission)
     kaggle.seconds, kaggle.refused_slugs = START + 1000, {"a-gone-slug"}
-    assert refresh(kaggle, tmp_path / "submissions") == 1
+    assert refresh_scores(kaggle, tmp_path / "submissions") == 1
     assert on_disk(submission).public_score == 0.25
-    assert "a-gone-slug could not be asked for (Kaggle answered 404" in caplog.text
+    assert "a-gone-slug could not be read (Kaggle answered 404" in caplog.text
 
 
 def test_an_again_that_was_pending_at_the_deadline_and_then_refreshed_is_the_same_wish(kaggle, tmp_path):
@@ -372,7 +372,7 @@ def test_an_again_that_was_pending_at_the_deadline_and_then_refreshed_is_the_sam
     assert submit(kaggle, submission, again=True).status == "pending"
     assert submit(kaggle, submission, again=True).status == "pending"
     kaggle.seconds += 6000
-    refresh(kaggle, tmp_path / "submissions")
+    refresh_scores(kaggle, tmp_path / "submissions")
     assert submit(kaggle, submission, again=True).public_score == 0.25
     assert len(kaggle.uploads) == 2
 
@@ -382,7 +382,7 @@ def test_what_another_process_has_learned_meanwhile_is_not_written_over(kaggle, 
     kaggle.scored_after = 5000.0
     pending = submit(kaggle, submission)
     kaggle.seconds += 6000
-    refresh(kaggle, tmp_path / "submissions")
+    refresh_scores(kaggle, tmp_path / "submissions")
     record_attempt(submission, replace(pending, told=True))
     record_attempt(submission, on_disk(submission).attempts[0])
     record_attempt(submission, pending)
@@ -403,7 +403,7 @@ def test_a_refresh_that_no_list_answers_is_an_error(kaggle, tmp_path):
     submit(kaggle, submission)
     kaggle.refused_slugs = {SLUG}
     with pytest.raises(Refused, match="404: gone"):
-        refresh(kaggle, tmp_path / "submissions")
+        refresh_scores(kaggle, tmp_path / "submissions")
     assert on_disk(submission).status == "complete"
 
 
@@ -436,7 +436,7 @@ def test_the_outcome_puts_the_public_score_beside_the_local_and_the_expected(kag
 
 def test_a_csv_that_was_changed_is_not_sent(kaggle, tmp_path):
     submission = filed(tmp_path)
-    plan = Plan("send", Outgoing(submission, SLUG, "m", 1, ()), False)
+    plan = UploadPlan("send", Outgoing(submission, SLUG, "m", 1, ()), False)
     submission.csv.write_text("other\n")
     with pytest.raises(KitError, match="as it was filed"):
         send(kaggle, plan, KNOBS, kaggle.new_id, kaggle.clock)
@@ -445,7 +445,7 @@ def test_a_csv_that_was_changed_is_not_sent(kaggle, tmp_path):
 
 def test_a_disk_that_refuses_lets_nothing_be_sent(kaggle, tmp_path):
     submission = filed(tmp_path)
-    plan = Plan("send", Outgoing(submission, SLUG, "m", 1, ()), False)
+    plan = UploadPlan("send", Outgoing(submission, SLUG, "m", 1, ()), False)
     submission.folder.joinpath("manifest.json").unlink()
     submission.folder.joinpath("manifest.json").mkdir()  # root may write anywhere, but not over a folder
     with pytest.raises(KitError):
@@ -473,8 +473,8 @@ def test_an_id_in_somebodys_message_is_not_mistaken_for_the_mark():
     def remote(text):
         return RemoteSubmission(5, when, text, "pending", None, "")
 
-    assert seen(submission, attempt, [remote("m deadbeef"), remote("m [kit 0008 deadbeef]")]) == attempt
-    assert seen(submission, attempt, [remote("m [kit 0007 deadbeef]")]).ref == 5
+    assert as_listed(submission, attempt, [remote("m deadbeef"), remote("m [kit 0008 deadbeef]")]) == attempt
+    assert as_listed(submission, attempt, [remote("m [kit 0007 deadbeef]")]).ref == 5
 
 
 def test_the_newest_attempt_is_shown_until_one_has_arrived(tmp_path):
@@ -521,10 +521,10 @@ def test_killed_anywhere_and_called_again_until_it_ends_there_is_one_upload(
         if refreshed:
             kaggle.seconds += 30
             with contextlib.suppress(KitError):
-                refresh(kaggle, submission.folder.parent)
+                refresh_scores(kaggle, submission.folder.parent)
     if on_disk(submission).status == "pending":  # at the deadline: picked up later, and the same command told it
         kaggle.seconds += 1000
-        refresh(kaggle, submission.folder.parent)
+        refresh_scores(kaggle, submission.folder.parent)
         submit(kaggle, submission, again=again)
     assert len(kaggle.uploads) == 1 + again
     now = on_disk(submission)

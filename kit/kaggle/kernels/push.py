@@ -1,6 +1,6 @@
-"""Train a run on Kaggle's machines: what would be pushed, and the push, which starts one session.
+"""Push a run to Kaggle, which starts one session that trains it: plan the push, check it, send it once.
 
-What is known of a push is in ``push_log``; what becomes of its session in ``output``.
+``push_log`` records the pushes; ``output`` follows the session and downloads its result.
 """
 
 from __future__ import annotations
@@ -37,16 +37,16 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What a push would send."""
+    """What a push sends: the run, its knobs, its preset, the competition's slug."""
 
     run: Run
     config: Config
     preset: str
     competition: str
-    continues: Path | None  # the checkpoint that it goes on from
+    continues: Path | None  # the checkpoint that the training continues from
 
     def lines(self, hours: float | None) -> list[str]:
-        """What is shown before it is sent; ``hours`` of GPU that are left, None where nobody knows."""
+        """The plan as text; ``hours`` are the GPU hours left this week, None if unknown."""
         start = "from the start" if self.continues is None else f"from {self.continues}"
         return [
             f"run:         {self.run.name}, preset {self.preset}, {self.config.data.folds} fold(s), {start}",
@@ -60,7 +60,21 @@ class PushPlan:
 def plan_push(
     workspace: Path, name: str, preset_name: str | None, assignments: Sequence[str], folds: int | None
 ) -> PushPlan:
-    """What would be pushed for a run: a new one, or the local one that has not finished. Needs no data."""
+    """Plan the push of a new run, or of a local one that has not finished. Needs no data.
+
+    Args:
+        workspace: The folder that holds runs/ and kernels/.
+        name: The name of the run.
+        preset_name: The preset; by default the last push's, and the run's own knobs if it exists.
+        assignments: Knobs as KEY=VALUE.
+        folds: The number of folds; by default that of the preset or of the run.
+
+    Returns:
+        The plan; its competition is the one in data/ unless ``assignments`` names another.
+
+    Raises:
+        KitError: The run has finished, or the knobs differ from those that it was started with.
+    """
     run = Run(workspace, name)
     more = [*assignments, *([] if folds is None else [f"data.folds={folds}"])]
     continues = None
@@ -81,23 +95,18 @@ def plan_push(
     if any(text.strip().startswith("competition.slug") for text in assignments):
         slug = config.competition.slug
     config = config.replace({"competition.slug": slug})
-    before = read_push(run).preset if record_path(run).exists() else DEFAULT_PRESET
-    return PushPlan(run, config, preset_name or before, slug, continues)
+    last_preset = read_push(run).preset if record_path(run).exists() else DEFAULT_PRESET
+    return PushPlan(run, config, preset_name or last_preset, slug, continues)
 
 
 def script(plan: PushPlan, push_id: str) -> str:
-    """The file that would be pushed."""
-    facts = {
-        "id": push_id,
-        "run": plan.run.name,
-        "preset": plan.preset,
-        "continues": _continued(plan),
-    }
+    """The text of the script that the push sends."""
+    facts = {"id": push_id, "run": plan.run.name, "preset": plan.preset, "continues": _continued_state(plan)}
     return kernel_script(plan.config, facts, requirements(), pack_source(), git_state())
 
 
 def require_hours(hours: float | None) -> None:
-    """Raises KitError where no GPU time is left this week."""
+    """Raise KitError if no GPU time is left this week."""
     if hours is not None and hours <= 0:
         raise KitError(
             "GPU hours at Kaggle", "none left this week",
@@ -106,15 +115,15 @@ def require_hours(hours: float | None) -> None:
 
 
 def is_repeated(plan: PushPlan, push: Push) -> bool:
-    """Whether a push was of this very run with these very knobs, patience apart."""
-    asked = json.loads(json.dumps(plan.config.as_dict()))
-    return push.continues_sha256 == _continued(plan) and all(
-        push.config.get(section) == values for section, values in asked.items() if section != "kaggle"
+    """Whether a push sent the same state of the run with the same knobs, those of the section kaggle. aside."""
+    knobs = json.loads(json.dumps(plan.config.as_dict()))
+    return push.continues_sha256 == _continued_state(plan) and all(
+        push.config.get(section) == values for section, values in knobs.items() if section != "kaggle"
     )
 
 
 def require_idle(kernels: Kernels, plan: PushPlan, again: bool) -> None:
-    """Raises KitError where an earlier push of the run still works, or waits to be pulled and not ``again``."""
+    """Raise KitError if the last push's session still runs, or was not pulled and ``again`` is false."""
     run = plan.run
     if not record_path(run).exists():
         return
@@ -127,7 +136,7 @@ def require_idle(kernels: Kernels, plan: PushPlan, again: bool) -> None:
         )  # fmt: skip
     if state == COMPLETE and not is_pulled(run, earlier) and not again:
         raise KitError(
-            f"the output of version {earlier.version} to be here", "it is complete and was not pulled",
+            f"the output of version {earlier.version} in {run.folder}", "it is complete and was not pulled",
             f"`invoke kernel.pull --run {run.name}`; --again pushes a new version without it",
         )  # fmt: skip
     if state == GONE:
@@ -135,9 +144,10 @@ def require_idle(kernels: Kernels, plan: PushPlan, again: bool) -> None:
 
 
 def push(kernels: Kernels, plan: PushPlan, push_id: str) -> Push:
-    """Upload what the run goes on from, then the script, exactly once: recorded before and after.
+    """Upload the state that the run continues from, then the script, exactly once; the push as recorded.
 
-    Raises KitError where Kaggle refused it, and where nobody knows: the same command then looks for it first.
+    Raises Refused if Kaggle did not take it, and KitError if that is unknown: the same command then first looks
+    for it on Kaggle.
     """
     run = plan.run
     slug = f"kit-{slug_of(run.name)}"
@@ -145,54 +155,55 @@ def push(kernels: Kernels, plan: PushPlan, push_id: str) -> Push:
     if plan.continues is not None:
         sources = [f"{kernel}-run"]
         _upload_run(kernels, run, sources[0], slug, push_id)
-    knobs, continues = plan.config.as_dict(), _continued(plan)
+    knobs, continues = plan.config.as_dict(), _continued_state(plan)
     attempt = Push(push_id, kernel, 0, "", plan.preset, knobs, continues, time.time())
-    with tempfile.TemporaryDirectory() as folder:
-        place = Path(folder) / slug
-        write_text(place / "kernel.py", script(plan, push_id))
-        write_json(place / "kernel-metadata.json", _metadata(kernel, slug, plan, sources))
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary) / slug
+        write_text(folder / "kernel.py", script(plan, push_id))
+        write_json(folder / "kernel-metadata.json", _metadata(kernel, slug, plan, sources))
         push_log.record_open(run, attempt)
         try:
-            made = kernels.push(place, kernel)
+            answer = kernels.push(folder, kernel)
         except Refused:
             push_log.close(run, attempt)
             raise
         except Unanswered as error:
-            return _found_after_loss(kernels, run, attempt, error)
-    pushed = dataclasses.replace(attempt, kernel=made.kernel, version=made.version, url=made.url)
+            return _find_unanswered(kernels, run, attempt, error)
+    pushed = dataclasses.replace(attempt, kernel=answer.kernel, version=answer.version, url=answer.url)
     push_log.record_arrived(run, pushed)
-    if made.unmounted:
-        raise not_mounted(made.unmounted, f"version {made.version} runs without it, and will fail")
+    if answer.unmounted:
+        raise not_mounted(answer.unmounted, f"version {answer.version} runs without it, and will fail")
     return pushed
 
 
-def _found_after_loss(kernels: Kernels, run: Run, attempt: Push, lost: Unanswered) -> Push:
-    found = None
-    with contextlib.suppress(KitError):  # then the next command looks
-        found = push_log.find_push(kernels, run, attempt)
-    if found is None:
+def _find_unanswered(kernels: Kernels, run: Run, attempt: Push, error: Unanswered) -> Push:
+    """Look once for a push without an answer. Raises KitError if it is not on Kaggle, or not yet."""
+    pushed = None
+    with contextlib.suppress(KitError):  # the next command looks again
+        pushed = push_log.find_push(kernels, run, attempt)
+    if pushed is None:
         raise KitError(
-            lost.expected, f"{lost.found}; whether it arrived is not known",
+            error.expected, f"{error.found}; whether it arrived is not known",
             "the same command looks for it on Kaggle before it sends anything",
-        ) from lost  # fmt: skip
-    return found
+        ) from error  # fmt: skip
+    return pushed
 
 
-def _continued(plan: PushPlan) -> str:
-    """The state that a push goes on from; "" for a start."""
+def _continued_state(plan: PushPlan) -> str:
+    """The state that the training continues from, as ``state_sha256``; "" if it starts anew."""
     return "" if plan.continues is None else state_sha256(plan.run.folder)
 
 
 def _upload_run(kernels: Kernels, run: Run, dataset: str, slug: str, push_id: str) -> None:
-    with tempfile.TemporaryDirectory() as folder:
-        place = make_folder(Path(folder) / "dataset")
-        with zipfile.ZipFile(place / RUN_ARCHIVE, "w") as archive:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = make_folder(Path(temporary) / "dataset")
+        with zipfile.ZipFile(folder / RUN_ARCHIVE, "w") as archive:
             for path in sorted(run.folder.rglob("*")):
                 if path.is_file() and not path.name.startswith("."):
                     archive.write(path, path.relative_to(run.folder).as_posix())
         meta = {"id": dataset, "title": f"{slug}-run", "licenses": [{"name": "unknown"}]}
-        write_text(place / "dataset-metadata.json", json.dumps(meta))
-        kernels.save_dataset(place, dataset, f"before push {push_id}")
+        write_text(folder / "dataset-metadata.json", json.dumps(meta))
+        kernels.save_dataset(folder, dataset, f"before push {push_id}")
 
 
 def _metadata(kernel: str, slug: str, plan: PushPlan, datasets: list[str]) -> dict[str, object]:

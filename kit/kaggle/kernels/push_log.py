@@ -1,8 +1,8 @@
-"""What is known of the pushes of a run: the last one, and one whose answer nobody has seen.
+"""The recorded pushes of a run: the last one that Kaggle has, and an open one, whose answer was not received.
 
-``kernels/NAME.json`` is the last push that Kaggle has. Before anything is sent, ``kernels/.NAME.open`` says what is
-about to be: after a kill or a lost answer the kernel's versions on Kaggle tell whether it arrived, since a script
-carries its push's id. So the same command never starts a second session.
+``kernels/NAME.json`` is the last push. A push is first recorded in ``kernels/.NAME.open``; after a kill or a lost
+answer it is looked for among the kernel's versions on Kaggle, whose scripts carry their push's id. So the same
+command never starts a second session.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ from kit.kaggle.kernels.api import Kernels, Version
 from kit.runs.folder import Run
 
 _SLUG_LETTERS, _HASH_DIGITS = 40, 6  # Kaggle takes titles of 50 letters
-_VERSIONS_BACK = 10  # others may have pushed, or saved on the site, since
+_VERSIONS_BACK = 10  # newer versions may have been pushed from elsewhere, or saved on the site
 log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
 class Push:
-    """One push: its own id, the kernel OWNER/SLUG, Kaggle's number for it, the hash of what it goes on from.
+    """A push: its own id, the kernel OWNER/SLUG, its version there, and the state that the training continues from.
 
-    ``version`` is 0 and ``url`` empty while the answer has not been seen; ``at`` is when it began, Unix seconds.
+    ``version`` is 0 and ``url`` empty until Kaggle has answered; ``at`` is the start in Unix seconds.
     """
 
     id: str
@@ -48,15 +48,15 @@ class Push:
 
 
 def record_path(run: Run) -> Path:
-    """Where the last push of a run is recorded."""
+    """The path of the record of a run's last push."""
     return run.workspace / "kernels" / f"{run.name}.json"
 
 
 def require_pushed(run: Run) -> None:
-    """Raises KitError where nothing was ever sent for a run: that is known without asking Kaggle."""
+    """Raise KitError if no push of a run is recorded; does not connect to Kaggle."""
     path = record_path(run)
     if not path.exists() and not _open_path(run).exists():
-        known = [one.stem for one in path.parent.glob("*.json")]
+        known = [record.stem for record in path.parent.glob("*.json")]
         raise KitError(
             f"a run that was pushed from {run.workspace}", repr(run.name),
             f"nearest: {closest_names(run.name, known)}; `invoke kernel.push --run {run.name}` pushes it",
@@ -64,7 +64,7 @@ def require_pushed(run: Run) -> None:
 
 
 def read_push(run: Run) -> Push:
-    """The last push of a run that Kaggle has. Raises KitError where there is none."""
+    """The record of the last push of a run that Kaggle has. Raises KitError if there is none."""
     require_pushed(run)
     path = record_path(run)
     return read_record(path, Push, f"delete {path} and push again")
@@ -77,36 +77,36 @@ def pushing(run: Run) -> contextlib.AbstractContextManager[None]:
 
 
 def record_open(run: Run, push: Push) -> None:
-    """Record what is about to be sent."""
+    """Record a push that is about to be sent."""
     write_json(_open_path(run), asdict(push))
 
 
 def record_arrived(run: Run, push: Push) -> Push:
-    """Record that Kaggle has it, under its number."""
+    """Record that Kaggle has a push, with its version; the same push."""
     write_json(record_path(run), asdict(push))
     close(run, push)
     return push
 
 
 def close(run: Run, push: Push) -> None:
-    """No longer look for a push: Kaggle certainly did not take it, or it is recorded."""
-    pending = _open_push(run)
-    if pending is not None and pending.id == push.id:
+    """Delete the open record of a push, which has arrived or was refused; another push's record stays."""
+    opened = _open_push(run)
+    if opened is not None and opened.id == push.id:
         with explaining_write_errors(_open_path(run)):
             _open_path(run).unlink(missing_ok=True)
 
 
 def find_push(kernels: Kernels, run: Run, push: Push) -> Push | None:
-    """A push without an answer as Kaggle has it, recorded; None where no version of its kernel carries its id.
+    """Look for an open push on Kaggle and record it; None if no version of its kernel carries its id.
 
-    Raises KitError where Kaggle shows nothing of a kernel of which an older version is on record.
+    Raises KitError if Kaggle shows no version of a kernel of which an older version is on record.
     """
-    before = read_push(run) if record_path(run).exists() else None
-    oldest = before.version if before is not None and before.kernel == push.kernel else 0
+    last = read_push(run) if record_path(run).exists() else None
+    oldest = last.version if last is not None and last.kernel == push.kernel else 0
     newest = kernels.version(push.kernel)
     if newest is None and oldest:
         raise KitError(
-            f"the kernel {push.kernel} on Kaggle", f"none that this account sees; version {oldest} is on record",
+            f"the kernel {push.kernel} on Kaggle", f"none that this account may see; version {oldest} is on record",
             f"log in as its owner; if it was deleted there, delete {_open_path(run)}",
         )  # fmt: skip
     for version in _versions(kernels, push.kernel, newest, oldest):
@@ -117,47 +117,48 @@ def find_push(kernels: Kernels, run: Run, push: Push) -> Push | None:
 
 
 def settle(kernels: Kernels, run: Run, knobs: KaggleConfig) -> Push | None:
-    """Find out what became of a push whose answer nobody saw; None where there is none, or it never arrived.
+    """Find out whether the open push of a run arrived; it as recorded, None if there is none or it did not arrive.
 
-    It is looked for until ``deadline_seconds`` + ``settle_seconds`` (its own, if they were longer) after its start:
-    so long it may be under way. Call under `pushing`.
+    A request may be under way for ``deadline_seconds`` + ``settle_seconds`` after its start (the push's own knobs,
+    if these are longer): so long the push is looked for. Call under `pushing`.
     """
     push = _open_push(run)
     if push is None:
         return None
-    if record_path(run).exists() and read_push(run).id == push.id:  # killed in between
+    if record_path(run).exists() and read_push(run).id == push.id:  # a kill between the record and `close`
         close(run, push)
         return read_push(run)
-    log.info("the answer to the last push was not seen; looking for it on Kaggle")
+    log.info("the last push was not answered; looking for it on Kaggle")
     deadline = time.monotonic() + _window(push, knobs) - max(0.0, time.time() - push.at)
-    while (found := find_push(kernels, run, push)) is None:
+    while (arrived := find_push(kernels, run, push)) is None:
         left = deadline - time.monotonic()
         if left <= 0:
             log.warning("the last push of run %s did not arrive", run.name)
             close(run, push)
             return None
         time.sleep(min(left, knobs.score_pause_seconds))
-    return found
+    return arrived
 
 
 def last_push(kernels: Kernels, run: Run) -> Push:
-    """The last push of a run that Kaggle has, one whose answer was not seen included. Raises KitError if none.
+    """The last push of a run that Kaggle has, the open one if it arrived. Raises KitError if there is none.
 
-    Never decides that a push did not arrive: another process may just be sending it.
+    Never closes an open push that is not found: another process may be sending it.
     """
     push = _open_push(run)
     if push is not None:
-        found = find_push(kernels, run, push)
-        if found is not None:
-            return found
+        arrived = find_push(kernels, run, push)
+        if arrived is not None:
+            return arrived
         log.warning(
-            "the last push of run %s is not on Kaggle, or not yet; the same kernel.push settles it", run.name
+            "the last push of run %s is not on Kaggle, or not yet; repeat its `invoke kernel.push` to settle it",
+            run.name,
         )
     return read_push(run)
 
 
 def _versions(kernels: Kernels, kernel: str, newest: Version | None, oldest: int) -> Iterator[Version]:
-    """What Kaggle calls the newest version, any after it, and those before it that are newer than ``oldest``."""
+    """The versions newer than ``oldest``: what Kaggle calls the newest, any after it, then those before it."""
     if newest is None:
         return
     yield newest
@@ -166,12 +167,13 @@ def _versions(kernels: Kernels, kernel: str, newest: Version | None, oldest: int
         yield later
         number += 1
     for earlier in range(newest.number - 1, max(oldest, newest.number - _VERSIONS_BACK), -1):
-        found = kernels.version(kernel, earlier)
-        if found is not None:
-            yield found
+        version = kernels.version(kernel, earlier)
+        if version is not None:
+            yield version
 
 
 def _window(push: Push, knobs: KaggleConfig) -> float:
+    """How many seconds after its start a push may still arrive."""
     own = push.config.get("kaggle", {})
     names = ("deadline_seconds", "settle_seconds")
     return max(sum(getattr(knobs, name) for name in names), sum(float(own.get(name, 0)) for name in names))
@@ -181,11 +183,11 @@ def _open_push(run: Run) -> Push | None:
     path = _open_path(run)
     if not path.exists():
         return None
-    return read_record(path, Push, f"look at https://www.kaggle.com/code for it, then delete {path}")
+    return read_record(path, Push, f"look for it at https://www.kaggle.com/code, then delete {path}")
 
 
 def slug_of(name: str) -> str:
-    """A run's name as Kaggle takes it; where letters are lost, digits of its hash keep it apart from others."""
+    """A run's name as a Kaggle slug; if characters are lost, digits of its hash keep it distinct."""
     slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
     if slug == name and len(slug) <= _SLUG_LETTERS:
         return slug
