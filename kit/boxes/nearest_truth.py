@@ -43,7 +43,7 @@ def nearest_true_boxes(truth: pd.DataFrame, detections: pd.DataFrame) -> tuple[N
 
 
 def hits_alone(truth: pd.DataFrame, detections: pd.DataFrame, iou: float) -> Bool[np.ndarray, " n"]:
-    """Which detections would be hits as the only box of their image: they overlap a box of their class by ``iou``."""
+    """Which detections would be hits as their image's only box: they overlap a box of their class by ``iou``."""
     own, _ = nearest_true_boxes(truth, detections)
     return own.iou >= iou
 

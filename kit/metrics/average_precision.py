@@ -214,7 +214,7 @@ def _matchings(
 
 @dataclass(frozen=True)
 class _Pairs:
-    """Pairs of a detection and a true box of its image and class, by detection, then by falling IoU, later first."""
+    """Pairs of a detection and a true box of its image and class, by detection, then by falling IoU, last first."""
 
     detection: Int64[np.ndarray, " p"]
     truth: Int64[np.ndarray, " p"]
