@@ -189,6 +189,21 @@ def test_the_docs_have_every_knob_with_its_line():
     assert rows == {key: spec.metadata["doc"] for key, spec in config.knobs().items()}
 
 
+def test_every_function_that_the_docs_name_with_its_module_is_defined_there():
+    pages = [path.read_text(encoding="utf-8") for path in sorted((ROOT / "docs").glob("*.md"))]
+    named = [pair for page in pages for pair in re.findall(r"`(kit/[\w/]+\.py)`: ((?:`\w+`(?:, )?)+)", page)]
+    assert len(named) > 25
+    for path, names in named:
+        assert set(re.findall(r"\w+", names)) <= defined_names(ROOT / path), path
+
+
+def defined_names(path: Path) -> set[str]:
+    """The functions, methods, classes and constants of a module."""
+    nodes = list(ast.walk(ast.parse(path.read_text(encoding="utf-8"))))
+    stored = {node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)}
+    return stored | {node.name for node in nodes if isinstance(node, ast.FunctionDef | ast.ClassDef)}
+
+
 def test_the_readme_has_the_two_commands():
     assert "\n    pip install -e . && invoke demo\n" in readme()
     assert "\n    pip install -e '.[dev]' && invoke test\n" in readme()
