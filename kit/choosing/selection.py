@@ -16,12 +16,11 @@ from jaxtyping import Float64
 from kit.boxes.geometry import CORNERS, Sizes
 from kit.boxes.nearest_truth import hits_alone
 from kit.choosing import calibration
+from kit.choosing.balanced_folds import CROSS_FITS, balanced_folds, count_boxes
 from kit.choosing.calibration import Calibration
 from kit.config import RULE_NAMES
 from kit.metrics.average_precision import MATCH_IOU, Matches, match
 from kit.metrics.bootstrap import Intervals, paired_difference
-
-CROSS_FITS = 5
 
 
 @dataclass(frozen=True)
@@ -105,25 +104,16 @@ def patient_groups(
 ) -> dict[str, int]:
     """Each image's group, 0 to ``count`` - 1: whole patients, classes and images spread evenly.
 
-    The patients with most images come first, equals in an order drawn by the seed, each to the group that adds
-    least to the sum of squared shares. Uneven classes would bias the cross-fit: a group with more of a class
-    would be judged by images that have less of it. Fewer patients than groups leave groups empty.
+    ``truth`` has image_id and label. Uneven classes would bias the cross-fit: a group with more of a class would
+    be judged by images that have less of it. Fewer patients than groups leave groups empty.
     """
-    people: dict[str, list[str]] = {}
+    images_of: dict[str, list[str]] = {}
     for image_id in sorted(image_ids):
-        people.setdefault(patients[image_id], []).append(image_id)
-    boxes = pd.crosstab(truth["image_id"].map(patients), truth["label"]).reindex(sorted(people), fill_value=0)
-    images = np.array([len(people[patient]) for patient in boxes.index])
-    counts = np.hstack([boxes.to_numpy(np.float64), images[:, None]])
-    counts /= np.maximum(counts.sum(axis=0), 1)
-    order = np.random.default_rng(seed).permutation(len(people))
-    filled = np.zeros((count, counts.shape[1]))
-    groups = {}
-    for place in order[np.argsort(-images[order], kind="stable")]:
-        smallest = int((filled @ counts[place]).argmin())
-        filled[smallest] += counts[place]
-        groups.update(dict.fromkeys(people[boxes.index[place]], smallest))
-    return groups
+        images_of.setdefault(patients[image_id], []).append(image_id)
+    people = [images_of[patient] for patient in sorted(images_of)]
+    _, counts = count_boxes(truth, people)
+    group_of, _ = balanced_folds(counts, count, seed)
+    return {image_id: int(group) for images, group in zip(people, group_of, strict=True) for image_id in images}
 
 
 def choose_rule(

@@ -11,12 +11,12 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int64
 
+from kit.choosing.balanced_folds import CROSS_FITS, balanced_folds, count_boxes, random_orders
 from kit.config import DataConfig
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, patients
 
 Folds = tuple[tuple[str, ...], ...]
-_CROSS_FITS = 5
 
 
 def assign_folds(data: TrainingData, config: DataConfig, seed: int) -> Folds:
@@ -41,21 +41,21 @@ def validation_split(
     cannot stand on both sides.
     """
     groups = _groups(image_ids, config, digests or {})
-    labels, counts = _boxes_by_group(annotations, groups)
-    images = np.array([len(group) for group in groups])
+    labels, counts = count_boxes(annotations, groups)
+    boxes, images = counts[:, :-1], counts[:, -1]
     goal = config.validation_share
-    total = counts.sum(axis=0)
+    total = boxes.sum(axis=0)
     best: tuple[float, tuple[str, ...]] | None = None
-    for order in _orders(len(groups), config, seed):
+    for order in random_orders(len(groups), seed, config.split_candidates):
         count = 1 + int(np.abs(images[order].cumsum() / images.sum() - goal).argmin())
-        held = counts[order[:count]].sum(axis=0)
+        held = boxes[order[:count]].sum(axis=0)
         if count == len(groups) or not ((held > 0) & (held < total)).all():
             continue
         imbalance = float(np.square(held / total - goal).sum())
         if best is None or imbalance < best[0]:
             best = imbalance, tuple(sorted(image for i in order[:count] for image in groups[i]))
     if best is None:
-        raise _impossible("on both sides", labels, counts, config, "raise data.validation_share")
+        raise _impossible("on both sides", labels, boxes, config, "raise data.validation_share")
     return best[1]
 
 
@@ -68,17 +68,16 @@ def cross_validation(
 ) -> Folds:
     """The images of each of ``data.folds`` folds, sorted: whole patients, classes and images spread evenly.
 
-    A pure function of its arguments, whatever the order of rows and images. Each of ``split_candidates``
-    candidates takes the patients, those with most images first and equals at random, and puts each into the
-    fold that adds least to the sum of squared shares; the candidate whose shares are nearest to equal wins.
-    Raises KitError where one patient has too many images, or no candidate has every class in every fold.
+    A pure function of its arguments, whatever the order of rows and images; the best of ``split_candidates``
+    candidates (see ``balanced_folds``). Raises KitError if one patient has too many images, or no candidate has
+    every class in every fold.
     """
     groups = _groups(image_ids, config, digests or {})
-    labels, boxes = _boxes_by_group(annotations, groups)
-    folds, filled = _balanced(groups, boxes, config, seed, config.folds)
+    labels, counts = count_boxes(annotations, groups)
+    fold_of, filled = balanced_folds(counts, config.folds, seed, config.split_candidates)
     if (filled == 0).any():
-        raise _impossible(f"in each of {config.folds} folds", labels, boxes, config, "lower data.folds")
-    return folds
+        raise _impossible(f"in each of {config.folds} folds", labels, counts[:, :-1], config, "lower data.folds")
+    return _images_by_fold(groups, fold_of, config.folds)
 
 
 def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
@@ -88,9 +87,10 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     on. Unlike in ``cross_validation`` a class may be missing in a fold.
     """
     groups = _groups(data.image_ids, config, data.pixels.digests)
-    _, boxes = _boxes_by_group(data.annotations, groups)
-    folds, _ = _balanced(groups, boxes, config, seed, min(_CROSS_FITS, len(groups)))
-    return tuple(fold for fold in folds if fold)
+    _, counts = count_boxes(data.annotations, groups)
+    folds = min(CROSS_FITS, len(groups))
+    fold_of, _ = balanced_folds(counts, folds, seed, config.split_candidates)
+    return tuple(fold for fold in _images_by_fold(groups, fold_of, folds) if fold)
 
 
 def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfig) -> dict[str, str]:
@@ -102,46 +102,10 @@ def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfi
     return {image_id: group[0] for group in groups for image_id in group}
 
 
-def _balanced(
-    groups: Sequence[Sequence[str]], boxes: Int64[np.ndarray, "g l"], config: DataConfig, seed: int, folds: int
-) -> tuple[Folds, Int64[np.ndarray, "f l1"]]:
-    """The best candidate's folds, and the boxes of each class and the images that each of them holds.
-
-    One that leaves a class out of a fold is taken only where all do.
-    """
-    images = np.array([len(group) for group in groups])
-    counts = np.hstack([boxes, images[:, None]])  # the images count like one class more
-    orders = [order[np.argsort(-images[order], kind="stable")] for order in _orders(len(groups), config, seed)]
-    chosen, filled = _dealt(counts, np.stack(orders), folds)
-    imbalance = np.square(filled / counts.sum(axis=0) - 1 / folds).sum(axis=(1, 2))
-    lacking = (filled == 0).any(axis=(1, 2))
-    best = int(np.lexsort((imbalance, lacking))[0])
-    parts = [np.flatnonzero(chosen[best] == fold).tolist() for fold in range(folds)]
-    return tuple(tuple(sorted(image for i in part for image in groups[i])) for part in parts), filled[best]
-
-
-def _orders(count: int, config: DataConfig, seed: int) -> list[Int64[np.ndarray, " g"]]:
-    candidates = range(config.split_candidates)
-    return [np.random.default_rng([seed, candidate]).permutation(count) for candidate in candidates]
-
-
-def _dealt(
-    counts: Int64[np.ndarray, "g l"], orders: Int64[np.ndarray, "c g"], folds: int
-) -> tuple[Int64[np.ndarray, "c g"], Int64[np.ndarray, "c f l"]]:
-    """Each candidate's fold of each group, and what its folds then hold; all candidates advance together.
-
-    Adding g to a fold that holds c changes the sum of squared shares by (2 c g + g g) / total², of which only
-    c g differs between the folds.
-    """
-    candidate = np.arange(len(orders))
-    weights = counts / np.square(counts.sum(axis=0))
-    filled = np.zeros((len(orders), folds, counts.shape[1]), dtype=np.int64)
-    chosen = np.zeros(orders.shape, dtype=np.int64)
-    for group in orders.T:
-        fold = np.einsum("cfl,cl->cf", filled, weights[group]).argmin(axis=1)
-        filled[candidate, fold] += counts[group]
-        chosen[candidate, group] = fold
-    return chosen, filled
+def _images_by_fold(groups: Sequence[Sequence[str]], fold_of: Int64[np.ndarray, " g"], folds: int) -> Folds:
+    """The images of each fold, sorted."""
+    of_fold = [np.flatnonzero(fold_of == fold).tolist() for fold in range(folds)]
+    return tuple(tuple(sorted(image for i in indices for image in groups[i])) for indices in of_fold)
 
 
 def _groups(image_ids: Sequence[str], config: DataConfig, digests: Mapping[str, str]) -> list[list[str]]:
@@ -178,18 +142,6 @@ def _check_pattern(patient_ids: Sequence[str], config: DataConfig) -> None:
             f"{found} by data.patient_pattern={config.patient_pattern}",
             "correct the pattern (its first group is the patient), or raise data.largest_patient_share",
         )
-
-
-def _boxes_by_group(
-    annotations: pd.DataFrame, groups: Sequence[Sequence[str]]
-) -> tuple[list[str], Int64[np.ndarray, "g l"]]:
-    labels = sorted(set(annotations["label"]))
-    group_of = {image_id: i for i, group in enumerate(groups) for image_id in group}
-    number = {label: i for i, label in enumerate(labels)}
-    counts = np.zeros((len(groups), len(labels)), dtype=np.int64)
-    rows = annotations["image_id"].map(group_of).to_numpy(), annotations["label"].map(number).to_numpy()
-    np.add.at(counts, rows, 1)
-    return labels, counts
 
 
 def _impossible(where: str, labels: Sequence[str], counts: np.ndarray, config: DataConfig, do: str) -> KitError:

@@ -10,6 +10,7 @@ from toy import toy_config
 
 from kit.config import DataConfig, override
 from kit.core.errors import KitError
+from kit.core.json_files import fingerprint
 from kit.data.competition import load_training, patients
 from kit.data.splits import assign_folds, cross_fits, cross_validation, split_groups, validation_split
 
@@ -145,6 +146,23 @@ class TestFolds:
         for fold in cross_validation(annotations, [*ids, *empty], FIVE, 0):
             assert sum(image_id in empty for image_id in fold) == pytest.approx(10, abs=8)
             assert len(fold) == pytest.approx(30, abs=2)
+
+
+@pytest.mark.parametrize(
+    ("images", "one", "three", "five"),
+    [
+        (60, "e9376cf7b75f2f52", "e5e8aa1ca8991fbd", "e421b2a6e7e141e2"),
+        (200, "1b5148c540bfa39b", "15c429fe753634de", "22b374bf99f65dba"),
+        (700, "64f22ffe08ebdcb5", "9c42d252b2dc704b", "c60352c092d21c22"),
+    ],
+)
+def test_the_same_seed_gives_the_folds_that_it_always_gave(images, one, three, five):
+    annotations, ids = competition(images, images)
+    digests = {ids[0]: "x", ids[10]: "x", ids[20]: "y", ids[40]: "y"}
+    assert fingerprint(validation_split(annotations, ids, DataConfig(), images, digests)).startswith(one)
+    for folds, expected in ((3, three), (5, five)):
+        found = cross_validation(annotations, ids, DataConfig(folds=folds), images, digests)
+        assert fingerprint(found).startswith(expected)
 
 
 class TestEqualPixels:
