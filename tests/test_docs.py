@@ -6,6 +6,7 @@ import unicodedata
 
 import pytest
 from repository import ROOT
+from test_house import PACKAGES
 
 import tasks
 from kit.reports.knobs_page import knobs_page
@@ -89,16 +90,13 @@ def test_the_page_of_the_knobs_is_what_the_configuration_says():
     assert text("docs/knobs.md") == knobs_page(), "`invoke knobs` writes it"
 
 
-def test_the_readme_has_every_package_with_the_first_sentence_of_its_docstring():
-    rows = dict(re.findall(r"^\| `(kit/[a-z_]+/|kit/[a-z_]+\.py|tasks\.py)` \| (.+?) \|$", text("README.md"), re.M))
-    parts = [path for path in (ROOT / "kit").iterdir() if path.name not in ("__init__.py", "__pycache__")]
-    names = {path: f"kit/{path.name}/" if path.is_dir() else f"kit/{path.name}" for path in parts}
-    modules = {
-        names[path]: importlib.import_module(f"kit.{path.stem}")
-        for path in parts
-        if path.is_dir() or path.suffix == ".py"
-    }
-    assert rows == {name: first_sentence(module) for name, module in (modules | {"tasks.py": tasks}).items()}
+def test_the_readme_has_every_package_in_its_order_with_the_first_sentence_of_its_docstring():
+    rows = re.findall(r"^\| `(kit/\w+/|kit/\w+\.py|tasks\.py)` \| (.+?) \|$", text("README.md"), re.M)
+    modules = {name: importlib.import_module(f"kit.{name}") for name in PACKAGES}
+    names = {name: f"kit/{name}/" if hasattr(module, "__path__") else f"kit/{name}.py"
+             for name, module in modules.items()}  # fmt: skip
+    expected = [(names[name], first_sentence(module)) for name, module in modules.items()]
+    assert rows == [*expected, ("tasks.py", first_sentence(tasks))]
 
 
 def first_sentence(module):
