@@ -1,1 +1,1 @@
-"""From candidates to the one box per image: judged, selected, filled in. Pure."""
+"""From candidates to the one box of each ID: calibrated, selected, or the location prior's. Pure functions."""

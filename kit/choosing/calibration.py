@@ -1,7 +1,7 @@
-"""From a candidate to the probability that it is right: a small logistic model and one isotonic curve per class.
+"""The probability that a candidate is right: a small logistic model and one isotonic curve per class.
 
-Fitted with scikit-learn, stored as plain numbers, applied by the few lines of numpy below. What matters most
-beside the score is the best rival: two classes that a detector takes for each other cannot both be right.
+scikit-learn fits it; it is stored as plain numbers and applied with numpy. After the score the best rival matters
+most: of two classes that a detector confuses only one can be right.
 """
 
 from __future__ import annotations
@@ -17,38 +17,38 @@ from jaxtyping import Bool, Float64
 
 from kit.boxes.geometry import CORNERS, Sizes, area
 
-LEAST_HITS = 20  # a class with fewer is read off the curve of all classes together
-# The share of the confidence that is the score itself: only to break what the curve leaves equal.
+LEAST_HITS = 20  # a class with fewer hits uses the curve of all classes together
+# The score's own share of p: it only breaks ties where the curve is flat.
 TIE_SHARE = 1e-3
-# The logistic model's own p counts like this many hits beside a curve: alone, the isotonic steps follow every
-# accident of a hundred hits, and end flat above the last of them, where the best candidates lie.
+# The weight of the logistic model's p beside a curve, in hits. Isotonic steps alone follow every accident of a
+# hundred hits, and are flat above the last step, where the best candidates lie.
 PRIOR_HITS = 150
-# Strength of the logistic model's ridge; on a thousand hits it hardly matters, on fifty it keeps it sober.
+# Strength of the logistic model's ridge: on a thousand hits it hardly matters, on fifty it limits the factors.
 _RIDGE = 1.0
-_LEAST_ODDS = 1e-6  # scores of exactly 0 or 1 have no logarithm
+_LEAST_ODDS = 1e-6  # the log-odds of a score of 0 or 1 are infinite
 _MOST_EVIDENCE = 500.0  # beyond it the exponential overflows, and p is 0 or 1
-_LEAST_RIVAL = 1e-3  # a rival below this score is none
-_USUAL_SIZE = -1.5  # the logarithm of a box's side as a share of the image's, about where most lie
+_LEAST_RIVAL = 1e-3  # a rival below this score counts as no rival
+_USUAL_SIZE = -1.5  # a usual logarithm of a box's side as a share of the image's side
 
 
 @dataclass(frozen=True)
 class Curve:
-    """A rising line through points: p at the evidence ``at``, flat beyond both ends; and how far it is trusted."""
+    """A rising line through points: p at the evidence ``at``, flat beyond both ends; and the curve's weight."""
 
     at: tuple[float, ...]
     p: tuple[float, ...]
-    trust: float  # 0..1, of the curve; the rest is the logistic model's own p
+    trust: float  # weight of the curve, 0..1; the rest is that of the logistic model's p
 
     def __call__(
         self, evidence: Float64[np.ndarray, " n"], modelled: Float64[np.ndarray, " n"]
     ) -> Float64[np.ndarray, " n"]:
-        """The probabilities at these evidences, for which the logistic model says ``modelled``."""
+        """p at each evidence; ``modelled`` is the logistic model's p there."""
         return self.trust * np.interp(evidence, self.at, self.p) + (1 - self.trust) * modelled
 
 
 @dataclass(frozen=True)
 class ClassTerms:
-    """What a class adds to the evidence: an offset, and factors of the box's size and its square."""
+    """A class's terms of the evidence: an offset, and factors of the box's size and of its square."""
 
     offset: float
     size: float
@@ -57,15 +57,15 @@ class ClassTerms:
 
 @dataclass(frozen=True)
 class Calibration:
-    """All numbers that turn a candidate into p(true positive)."""
+    """All numbers that give a candidate's p(true positive)."""
 
-    constant: float  # the logistic model's
+    constant: float  # of the logistic model
     score: float  # factor of the score's log-odds, above 0
     rival: float  # factor of the log-odds of the image's best candidate of another class
     agreement: float  # factor of the share of sources that agree
     terms: Mapping[str, ClassTerms]
     pooled: Curve
-    curves: Mapping[str, Curve]  # of the classes with enough hits
+    curves: Mapping[str, Curve]  # of the classes with LEAST_HITS hits or more
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
@@ -86,42 +86,42 @@ class Calibration:
 
 
 def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -> Calibration | None:
-    """Learn p from candidates (image_id, corners, score, label, agreement) and whether each was right.
+    """Learn p from candidates (image_id, corners, score, label, agreement) and whether each is right.
 
-    A ridge logistic model of the score's log-odds, the best rival's, the agreement, and per class an offset,
-    the box's size and its square gives the evidence; p is the isotonic regression of ``right`` on the evidence,
-    per class, its steps joined at their middles (Oron and Flournoy, Centered isotonic regression, 2017),
-    averaged with the logistic model's own p, which weighs like ``PRIOR_HITS`` hits.
-    ``candidates`` holds every candidate of its images: each is the others' rival. None where all candidates are
-    right or none is: then nothing can be learned.
+    A ridge logistic model gives the evidence: its features are the log-odds of the score and of the best rival,
+    the agreement, and per class an offset, the box's size and its square. p is the isotonic regression of
+    ``right`` on the evidence, per class, its steps joined at their middles (Oron and Flournoy, Centered isotonic
+    regression, 2017), averaged with the logistic model's p, which has the weight of ``PRIOR_HITS`` hits.
+    ``candidates`` holds every candidate of its images, because candidates are each other's rivals. Returns None
+    if all candidates are right, or none: then there is nothing to learn.
     """
     if right.all() or not right.any():
         return None
-    from sklearn.linear_model import LogisticRegression  # half a second, and only here
+    from sklearn.linear_model import LogisticRegression  # half a second, needed only here
 
     labels = candidates["label"].to_numpy(object)
-    known = sorted(set(labels))
+    classes = sorted(set(labels))
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000)
-    model.fit(_design(candidates, sizes, known), right)
+    model.fit(_design(candidates, sizes, classes), right)
     score, rival, agreement, *others = model.coef_[0].tolist()
-    per_class = np.reshape(others, (3, len(known))).T.tolist()
-    terms = {label: ClassTerms(*values) for label, values in zip(known, per_class, strict=True)}
-    blank = Curve((0.0,), (0.0,), 0.0)
+    per_class = np.reshape(others, (3, len(classes))).T.tolist()
+    terms = {label: ClassTerms(*values) for label, values in zip(classes, per_class, strict=True)}
+    no_curve = Curve((0.0,), (0.0,), 0.0)
     prior_hits = PRIOR_HITS
-    bare = Calibration(float(model.intercept_[0]), score, rival, agreement, terms, blank, {})
-    if score <= 0:  # the score misleads in this table; it still orders the candidates, by the curves alone
-        bare, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, blank, {}), 0
-    seen = evidence(bare, candidates, sizes)
+    logistic = Calibration(float(model.intercept_[0]), score, rival, agreement, terms, no_curve, {})
+    if score <= 0:  # higher scores are worse in this table: the evidence is the score, and p the curves alone
+        logistic, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, no_curve, {}), 0
+    x = evidence(logistic, candidates, sizes)
     curves = {
-        label: _isotonic(seen[labels == label], right[labels == label], prior_hits)
-        for label in known
+        label: _isotonic(x[labels == label], right[labels == label], prior_hits)
+        for label in classes
         if right[labels == label].sum() >= LEAST_HITS
     }
-    return replace(bare, pooled=_isotonic(seen, right, prior_hits), curves=curves)
+    return replace(logistic, pooled=_isotonic(x, right, prior_hits), curves=curves)
 
 
 def evidence(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, " n"]:
-    """The logistic model's log-odds without its constant; a class that it never saw adds nothing."""
+    """The logistic model's log-odds without its constant; an unknown class adds nothing."""
     odds, rival, agreement, size = _features(candidates, sizes)
     none = ClassTerms(0.0, 0.0, 0.0)
     terms = [calibration.terms.get(label, none) for label in candidates["label"]]
@@ -131,29 +131,29 @@ def evidence(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -
 
 
 def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, " n"]:
-    """p(true positive) of each candidate, 0..1; among boxes of a class alike but for the score it rises strictly.
+    """p(true positive) of each candidate, 0..1; if boxes differ in the score alone, p rises with it.
 
-    ``candidates`` holds every candidate of its images. Where p is flat the score decides: ``TIE_SHARE`` of the
-    result is the score.
+    ``candidates`` holds every candidate of its images. ``TIE_SHARE`` of p is the score, which breaks ties where the
+    curve is flat.
     """
-    seen = evidence(calibration, candidates, sizes)
-    modelled = 1 / (1 + np.exp(-np.clip(seen + calibration.constant, -_MOST_EVIDENCE, _MOST_EVIDENCE)))
-    p = calibration.pooled(seen, modelled)
+    x = evidence(calibration, candidates, sizes)
+    modelled = 1 / (1 + np.exp(-np.clip(x + calibration.constant, -_MOST_EVIDENCE, _MOST_EVIDENCE)))
+    p = calibration.pooled(x, modelled)
     labels = candidates["label"].to_numpy(object)
     for label, curve in calibration.curves.items():
-        p = np.where(labels == label, curve(seen, modelled), p)
+        p = np.where(labels == label, curve(x, modelled), p)
     return (1 - TIE_SHARE) * p + TIE_SHARE * np.clip(candidates["score"].to_numpy(np.float64), 0, 1)
 
 
 def best_rivals(candidates: pd.DataFrame, odds: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """For each candidate the log-odds of its image's best candidate of another class.
+    """For each candidate the log-odds of the best candidate of another class on its image.
 
-    A rival scored below ``_LEAST_RIVAL``, or none, counts as one of that score.
+    Without a rival, or with one of a score below ``_LEAST_RIVAL``, the log-odds are those of that score.
     """
     none = math.log(_LEAST_RIVAL / (1 - _LEAST_RIVAL))
     image, images = pd.factorize(candidates["image_id"])
     label, labels = pd.factorize(candidates["label"])
-    best = np.full((len(images), len(labels) + 1), none)  # one column more: with a single class nobody is a rival
+    best = np.full((len(images), len(labels) + 1), none)  # one more column, for a single class without rivals
     np.maximum.at(best, (image, label), odds)
     first = best.argmax(axis=1)
     highest = best.max(axis=1)
@@ -162,7 +162,7 @@ def best_rivals(candidates: pd.DataFrame, odds: Float64[np.ndarray, " n"]) -> Fl
 
 
 def _features(candidates: pd.DataFrame, sizes: Sizes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Log-odds of the score, those of the best rival, agreement, and the logarithm of the box's relative side."""
+    """Log-odds of the score and of the best rival, agreement, and logarithm of the box's relative side."""
     score = np.clip(candidates["score"].to_numpy(np.float64), _LEAST_ODDS, 1 - _LEAST_ODDS)
     odds = np.log(score / (1 - score))
     image, images = pd.factorize(candidates["image_id"])
@@ -177,18 +177,18 @@ def _features(candidates: pd.DataFrame, sizes: Sizes) -> tuple[np.ndarray, np.nd
 
 
 def _design(candidates: pd.DataFrame, sizes: Sizes, labels: list[str]) -> Float64[np.ndarray, "n f"]:
-    """Columns: log-odds, the rival's, agreement, then one per class for its offset, its size, its square."""
+    """Columns: log-odds, the rival's log-odds, agreement; then per class its offset, its size, its size squared."""
     *shared, size = _features(candidates, sizes)
-    own = (candidates["label"].to_numpy(object)[:, None] == np.array(labels, dtype=object)).astype(np.float64)
-    return np.hstack([np.stack(shared, axis=1), own, own * size[:, None], own * size[:, None] ** 2])
+    is_class = (candidates["label"].to_numpy(object)[:, None] == np.array(labels, dtype=object)).astype(np.float64)
+    return np.hstack([np.stack(shared, axis=1), is_class, is_class * size[:, None], is_class * size[:, None] ** 2])
 
 
-def _isotonic(seen: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior_hits: int) -> Curve:
+def _isotonic(x: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior_hits: int) -> Curve:
     from sklearn.isotonic import IsotonicRegression
 
-    steps = IsotonicRegression(y_min=0, y_max=1).fit_transform(seen, right.astype(np.float64))
+    steps = IsotonicRegression(y_min=0, y_max=1).fit_transform(x, right.astype(np.float64))
     heights, step = np.unique(steps, return_inverse=True)
-    middle = np.bincount(step, weights=seen) / np.bincount(step)
+    middle = np.bincount(step, weights=x) / np.bincount(step)
     hits = int(right.sum())
     return Curve(tuple(middle.tolist()), tuple(heights.tolist()), hits / (hits + prior_hits))
 

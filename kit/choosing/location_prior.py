@@ -1,4 +1,4 @@
-"""The location prior: where the boxes of each class usually lie, and what answering with that alone would score."""
+"""The location prior: the usual box of each class, and its estimated value as the answer for every image."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from kit.metrics.average_precision import MATCH_IOU
 
 @dataclass(frozen=True)
 class PriorBox:
-    """One class's usual place: its median box, and what answering with it for every image would bring."""
+    """A class's median box, and what it would score as the answer for every image."""
 
     label: str
     box: tuple[float, float, float, float]  # corners as fractions of the image's width and height
-    hit_rate: float  # share of the class's boxes that it overlaps at IoU .5
-    value: float  # its estimated share of the mAP, see fit_prior
+    hit_rate: float  # share of the class's boxes that it overlaps by IoU .5 or more
+    value: float  # estimated share of the mAP, see fit_prior
 
     def __post_init__(self) -> None:
         x_min, y_min, x_max, y_max = self.box
@@ -32,7 +32,7 @@ class PriorBox:
 
 @dataclass(frozen=True)
 class Prior:
-    """The classes' usual boxes, the most valuable first; at least one."""
+    """The median boxes of the classes, at least one, by falling value."""
 
     ranked: tuple[PriorBox, ...]
 
@@ -42,7 +42,7 @@ class Prior:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return {"ranked": [{**asdict(part), "box": list(part.box)} for part in self.ranked]}
+        return {"ranked": [{**asdict(prior_box), "box": list(prior_box.box)} for prior_box in self.ranked]}
 
     @classmethod
     def from_dict(cls, content: Mapping[str, Any]) -> Prior:
@@ -51,29 +51,29 @@ class Prior:
 
 
 def fit_prior(truth: pd.DataFrame, sizes: Sizes) -> Prior:
-    """The location prior of the annotations given: of the training part, never of the images it is judged on.
+    """The location prior of annotations: those of the training images, never of the images that it is scored on.
 
-    Per class the median of each corner, in fractions of the image's sides. Its value is what it would add to
-    the mAP if it answered for all images with one confidence: recall (hits / boxes of the class) times
-    precision (hits / images), divided by the number of classes. A class whose median box has no area is left
-    out. Raises KitError where no class has a box.
+    A class's box is the median of each corner, in fractions of the image's sides. Its value is its part of the
+    mAP as the answer for all images with one confidence: recall (hits / boxes of the class) times precision
+    (hits / images), divided by the number of classes. A class whose median box has no area is left out. Raises
+    KitError if no class has a box with an area.
     """
     fractions = _fractions(truth, sizes)
     images, classes = truth["image_id"].nunique(), truth["label"].nunique()
-    parts = []
+    boxes = []
     for label, rows in sorted(truth.groupby("label").indices.items()):
         median = np.median(fractions[rows], axis=0, keepdims=True)
         if area(median)[0] > 0:
             hits = int((iou_matrix(fractions[rows], median) >= MATCH_IOU).sum())
             x_min, y_min, x_max, y_max = map(float, median[0])
             value = hits / len(rows) * hits / images / classes
-            parts.append(PriorBox(str(label), (x_min, y_min, x_max, y_max), hits / len(rows), value))
-    if not parts:
+            boxes.append(PriorBox(str(label), (x_min, y_min, x_max, y_max), hits / len(rows), value))
+    if not boxes:
         raise KitError(
-            "annotations to fit the location prior on", f"{len(truth)} boxes, none with an area",
-            "check that the training part of the data holds boxes",
+            "boxes with an area, to fit the location prior on", f"{len(truth)} boxes, none with an area",
+            "check that the training images have boxes in train.csv",
         )  # fmt: skip
-    return Prior(tuple(sorted(parts, key=lambda part: -part.value)))
+    return Prior(tuple(sorted(boxes, key=lambda box: -box.value)))
 
 
 def _fractions(truth: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n 4"]:

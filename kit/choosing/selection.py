@@ -1,6 +1,6 @@
-"""The rules by which an image's one box is chosen, how each is judged on images it never saw, and which wins.
+"""The rules that select an image's one box, their cross-fitting, and the choice among them.
 
-A rule gives every candidate a confidence, which is written, and a value, by which the best one is chosen.
+A rule gives each candidate a confidence, which is submitted, and a value, by which the best candidate is selected.
 """
 
 from __future__ import annotations
@@ -25,13 +25,14 @@ from kit.metrics.bootstrap import Intervals, paired_difference
 
 @dataclass(frozen=True)
 class SelectionRule:
-    """``score``: the highest score. ``calibrated``: the highest p(true positive). ``calibrated-frequency``: the
-    highest p over the class's share of the true boxes, since the score is a mean over classes and a hit in a
-    rare one counts more. The confidence is the score, or p.
-    """  # fmt: skip
+    """``score`` selects the highest score, ``calibrated`` the highest p(true positive).
+
+    ``calibrated-frequency`` selects the highest p divided by the class's share of the true boxes: the mAP is a mean
+    over classes, so a hit of a rare class counts more. The confidence is the score, or p.
+    """
 
     name: str
-    calibration: Calibration | None  # None: the score as it is
+    calibration: Calibration | None  # None: the score is the confidence
     frequency: Mapping[str, float]
 
     def __post_init__(self) -> None:
@@ -39,7 +40,7 @@ class SelectionRule:
             raise ValueError(f"a rule is one of {', '.join(RULE_NAMES)}, not {self.name!r}")
 
     def judge(self, candidates: pd.DataFrame, sizes: Sizes) -> pd.DataFrame:
-        """The candidates (image_id, corners, score, label, agreement) with their confidence and value."""
+        """The candidates (image_id, corners, score, label, agreement) with a confidence and a value."""
         if self.calibration is None:
             confidence = np.clip(candidates["score"].to_numpy(np.float64), 0, 1)
         else:
@@ -47,10 +48,10 @@ class SelectionRule:
         return self.valued(candidates.assign(confidence=confidence))
 
     def valued(self, judged: pd.DataFrame) -> pd.DataFrame:
-        """The same candidates with their value made anew from confidence and label."""
+        """The candidates with the value that follows from their confidence and label."""
         value = judged["confidence"].to_numpy(np.float64)
         if self.name == "calibrated-frequency" and self.frequency:
-            rarest = min(self.frequency.values())  # for a class that no true box has
+            rarest = min(self.frequency.values())  # of a class without true boxes
             value = value / np.array([self.frequency.get(label, rarest) for label in judged["label"]])
         return judged.assign(value=value)
 
@@ -69,13 +70,13 @@ SCORE = SelectionRule("score", None, {})
 
 
 def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> dict[str, SelectionRule]:
-    """All rules, learned from the images that ``truth`` (image_id, corners, label) has boxes on.
+    """All rules, learned from the images on which ``truth`` (image_id, corners, label) has boxes.
 
-    A candidate is right if it would be a hit as the only box of its image. Candidates of other images are
-    left out; without a right and a wrong one there is nothing to learn, and all rules are the score's.
+    A candidate is right if it would be a hit as the only box of its image. Candidates of other images are left
+    out. If all candidates are right, or none, there is nothing to learn, and each rule selects by the score.
     """
-    seen = candidates[candidates["image_id"].isin(truth["image_id"])]
-    learned = calibration.fit(seen, hits_alone(truth, seen, MATCH_IOU), sizes)
+    candidates = candidates[candidates["image_id"].isin(truth["image_id"])]
+    learned = calibration.fit(candidates, hits_alone(truth, candidates, MATCH_IOU), sizes)
     shares = truth["label"].value_counts(normalize=True).sort_index()
     frequency = {str(label): float(share) for label, share in shares.items()} if learned else {}
     return {
@@ -88,15 +89,18 @@ def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> di
 def judge_out_of_fold(
     candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes, groups: Mapping[str, int]
 ) -> dict[str, pd.DataFrame]:
-    """By rule, the candidates as rules judge them that never saw their group; ``groups`` numbers every image."""
-    of_candidate = candidates["image_id"].map(groups).to_numpy(np.int64)
-    of_truth = truth["image_id"].map(groups).to_numpy(np.int64)
-    parts = []
+    """By rule, the candidates with confidence and value, each group's from rules fitted on the other groups.
+
+    ``groups`` has the number of every image's group.
+    """
+    candidate_group = candidates["image_id"].map(groups).to_numpy(np.int64)
+    truth_group = truth["image_id"].map(groups).to_numpy(np.int64)
+    tables: dict[str, list[pd.DataFrame]] = {name: [] for name in RULE_NAMES}
     for group in sorted(set(groups.values())) or [0]:
-        rules = fit_rules(candidates[of_candidate != group], truth[of_truth != group], sizes)
-        own = candidates[of_candidate == group]
-        parts.append({name: rule.judge(own, sizes) for name, rule in rules.items()})
-    return {name: pd.concat([part[name] for part in parts]).sort_index() for name in RULE_NAMES}
+        rules = fit_rules(candidates[candidate_group != group], truth[truth_group != group], sizes)
+        for name, rule in rules.items():
+            tables[name].append(rule.judge(candidates[candidate_group == group], sizes))
+    return {name: pd.concat(judged).sort_index() for name, judged in tables.items()}
 
 
 def patient_groups(
@@ -119,40 +123,38 @@ def patient_groups(
 def choose_rule(
     answered: Mapping[str, Matches], patients: Mapping[str, str], seed: int
 ) -> tuple[str, dict[tuple[str, str], Intervals]]:
-    """The rule to use, and the paired differences (first rule minus second) that decided it.
+    """The rule to use, and the paired differences (first rule minus second) that decide it.
 
-    In the order calibrated-frequency, calibrated, score: the first that is not measurably worse than any that
-    comes after it, that is, no paired 95% interval of it against them lies wholly below 0. So dividing by the
-    frequency is the default unless it loses against p alone, and neither is used where it loses against the
-    plain score. Where nothing can be measured (fewer than two patients), the score. ``answered`` holds each
-    rule's matched answers on the same images.
+    In the order calibrated-frequency, calibrated, score it is the first rule that is not measurably worse than a
+    later one: no paired 95% interval of their difference lies below 0. With fewer than two patients nothing can
+    be measured, and it is ``score``. ``answered`` holds each rule's matched answers on the same images.
     """
     differences = {
         (rule, other): paired_difference(answered[rule], answered[other], patients, seed)
-        for place, rule in enumerate(RULE_NAMES)
-        for other in RULE_NAMES[place + 1 :]
+        for index, rule in enumerate(RULE_NAMES)
+        for other in RULE_NAMES[index + 1 :]
     }
-    highs = {pair: found.overall.high for pair, found in differences.items()}
+    highs = {pair: intervals.overall.high for pair, intervals in differences.items()}
     if any(np.isnan(high) for high in highs.values()):
         return "score", differences
-    lost = {rule for (rule, _), high in highs.items() if high < 0}
-    return next(rule for rule in RULE_NAMES if rule not in lost), differences
+    worse = {rule for (rule, _), high in highs.items() if high < 0}
+    return next(rule for rule in RULE_NAMES if rule not in worse), differences
 
 
 def oracle(judged: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
-    """The ceiling: right candidates first, with confidence 1, all others after them with confidence 0.
+    """The upper bound: candidates that are hits have confidence and value 1, all others 0.
 
-    No rule scores higher with these candidates, however it chooses and whatever confidence it gives.
+    No rule scores higher on these candidates.
     """
     images = {*judged["image_id"], *truth["image_id"]}
-    found = match(truth, judged[["image_id", *CORNERS, "score", "label"]], images)
+    matches = match(truth, judged[["image_id", *CORNERS, "score", "label"]], images)
     right = np.zeros(len(judged))
-    for part in found.classes.values():
-        right[part.rows[part.hits]] = 1.0
+    for matched in matches.classes.values():
+        right[matched.rows[matched.hits]] = 1.0
     return judged.assign(confidence=right, value=right)
 
 
 def shuffled(judged: pd.DataFrame, rng: np.random.Generator) -> pd.DataFrame:
-    """The floor of choosing: any candidate as likely as another, with the confidence that it has."""
+    """The lower bound: random values, so that each candidate is equally likely; confidences are kept."""
     value: Float64[np.ndarray, " n"] = rng.random(len(judged))
     return judged.assign(value=value)
