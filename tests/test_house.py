@@ -56,6 +56,7 @@ ONLY_IN = {
     "timm": "detectors/timm_backbones",
     "kaggle": "kaggle/client",
     "sklearn": "choosing/calibration",
+    "scipy": "data/duplicates",
 }
 WITHOUT_TORCH = (
     "config", "schemas.tables", "submission.folders", "runs.folder", "core.files", "core.errors", "core.progress",

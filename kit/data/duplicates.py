@@ -80,11 +80,8 @@ def duplicate_groups(prints: Prints) -> list[tuple[int, ...]]:
     correlate at .98 or more. A picture of one grey level has nothing to correlate: it equals only itself.
     Memory grows with the number of images, not with its square.
     """
-    root = np.arange(len(prints.names))
-    first: dict[str, int] = {}
-    for place, digest in enumerate(prints.digests):
-        root[place] = first.setdefault(digest, place)
-    distinct = np.unique(root)
+    _, first, group_of = np.unique(np.array(prints.digests, dtype=str), return_index=True, return_inverse=True)
+    distinct = np.sort(first)
     signs = np.zeros((len(distinct), _WAVES**2), dtype=np.float32)
     for start in range(0, len(distinct), _BLOCK):
         part = slice(start, start + _BLOCK)
@@ -93,14 +90,29 @@ def duplicate_groups(prints: Prints) -> list[tuple[int, ...]]:
         near = _near(signs, start)
         for begin in range(0, len(near), _PAIRS):
             pairs = distinct[near[begin : begin + _PAIRS]]
-            pairs = pairs[root[pairs[:, 0]] != root[pairs[:, 1]]]
-            for one, other in pairs[_correlations(prints.copies, pairs) >= SAME_CORRELATION]:
-                low, high = sorted((root[one], root[other]))
-                root[root == high] = low
+            pairs = pairs[group_of[pairs[:, 0]] != group_of[pairs[:, 1]]]
+            alike = pairs[_correlations(prints.copies, pairs) >= SAME_CORRELATION]
+            group_of = joined_groups(group_of, alike)
     members: dict[int, list[int]] = {}
-    for place, its_root in enumerate(root.tolist()):
-        members.setdefault(its_root, []).append(place)
+    for index, group in enumerate(group_of.tolist()):
+        members.setdefault(group, []).append(index)
     return [tuple(group) for group in members.values() if len(group) > 1]
+
+
+def joined_groups(group_of: Int64[np.ndarray, " n"], links: Int64[np.ndarray, "m 2"]) -> Int64[np.ndarray, " n"]:
+    """The group of each image once the groups of linked images are joined.
+
+    Images are indices from 0, groups any numbers from 0; those of the result are new.
+    """
+    if not len(links):
+        return group_of
+    from scipy.sparse import coo_matrix
+    from scipy.sparse.csgraph import connected_components
+
+    count = int(group_of.max()) + 1
+    edges = coo_matrix((np.ones(len(links)), tuple(group_of[links].T)), shape=(count, count))
+    _, joined = connected_components(edges, directed=False)
+    return joined.astype(np.int64)[group_of]
 
 
 def _near(signs: Float32[np.ndarray, "n 256"], start: int) -> Int64[np.ndarray, "m 2"]:

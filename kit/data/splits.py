@@ -15,6 +15,7 @@ from kit.choosing.balanced_folds import CROSS_FITS, balanced_folds, count_boxes,
 from kit.config import DataConfig
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, patients
+from kit.data.duplicates import joined_groups
 
 Folds = tuple[tuple[str, ...], ...]
 
@@ -112,21 +113,15 @@ def _groups(image_ids: Sequence[str], config: DataConfig, digests: Mapping[str, 
     """Images that must stay together, each group sorted, the groups by their first image."""
     patient_of = patients(image_ids, config.patient_pattern)
     _check_pattern(list(patient_of.values()), config)
-    leader = {image_id: image_id for image_id in patient_of}
-
-    def leading(image_id: str) -> str:
-        while leader[image_id] != image_id:
-            image_id = leader[image_id]
-        return image_id
-
-    first: dict[tuple[str, str], str] = {}
-    for image_id in sorted(patient_of):
-        for key in (("patient", patient_of[image_id]), ("pixels", digests.get(image_id, image_id))):
-            one, other = sorted((leading(first.setdefault(key, image_id)), leading(image_id)))
-            leader[other] = one
-    groups: dict[str, list[str]] = {}
-    for image_id in sorted(patient_of):
-        groups.setdefault(leading(image_id), []).append(image_id)
+    names = sorted(patient_of)
+    _, of_patient = np.unique([patient_of[image_id] for image_id in names], return_inverse=True)
+    _, first, with_digest = np.unique(
+        [digests.get(image_id, image_id) for image_id in names], return_index=True, return_inverse=True
+    )
+    group_of = joined_groups(of_patient, np.stack([np.arange(len(names)), first[with_digest]], axis=1))
+    groups: dict[int, list[str]] = {}
+    for image_id, group in zip(names, group_of.tolist(), strict=True):
+        groups.setdefault(group, []).append(image_id)
     return list(groups.values())
 
 

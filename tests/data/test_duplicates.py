@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit.data.duplicates import Prints, dct_bits, duplicate_groups, likeness, take_prints
+from kit.data.duplicates import Prints, dct_bits, duplicate_groups, joined_groups, likeness, take_prints
 from kit.data.images import pixel_digest
 from kit.data.synthetic.generator import draw_findings, render
 
@@ -50,6 +50,13 @@ def test_no_images_have_no_duplicates():
 
 def test_two_equal_images_are_a_group_and_a_third_is_not_in_it():
     assert groups(drawn(1), drawn(2), drawn(1)) == [(0, 2)]
+
+
+def test_groups_are_joined_along_links_and_by_none_they_stay():
+    group_of = np.array([0, 1, 1, 2, 3])
+    assert joined_groups(group_of, np.zeros((0, 2), dtype=np.int64)).tolist() == [0, 1, 1, 2, 3]
+    joined = joined_groups(group_of, np.array([[0, 1], [2, 3]]))  # all but the last, one of them by its group alone
+    assert len(set(joined[:4])) == 1 and joined[4] not in joined[:4]
 
 
 @pytest.mark.parametrize("copy", COPIES)

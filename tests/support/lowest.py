@@ -16,7 +16,7 @@ from repository import ROOT
 # Torch and what needs it stay out.
 PACKAGES = (
     "albumentations", "filelock", "invoke", "jaxtyping", "kaggle", "matplotlib", "numpy", "opencv-python-headless",
-    "pandas", "pandera", "pillow", "pyarrow", "pycocotools", "rich", "scikit-learn", "six",
+    "pandas", "pandera", "pillow", "pyarrow", "pycocotools", "rich", "scikit-learn", "scipy", "six",
 )  # fmt: skip
 TEST_PACKAGES = ("beartype", "ensemble-boxes", "hypothesis", "pytest")
 FILES = (
@@ -25,6 +25,7 @@ FILES = (
     "metrics/test_bootstrap.py",
     "metrics/test_error_analysis.py",
     "choosing/test_calibration.py",
+    "choosing/test_balanced_folds.py",
     "choosing/test_selection.py",
     "choosing/test_one_box.py",
     "schemas/test_schemas.py",
