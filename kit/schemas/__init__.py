@@ -1,4 +1,4 @@
-"""The tables at the border: read, checked, every fault with its line."""
+"""Tables from outside, read and checked: every fault is reported with its line."""
 
 from kit.core.front_door import front_door
 

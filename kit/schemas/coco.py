@@ -1,7 +1,7 @@
 """COCO results as text cells: the JSON list that detectors write, or a data set whose annotations have scores.
 
-Images go by their file name, or by the ids of the data set's ``images``. Categories go by their name, by the ids
-of the data set's ``categories``, or, where there are none, by 1..K in the sorted order of the labels.
+An image is named by its file name or by an id of the data set's ``images``; a category by its name, by an id of the
+data set's ``categories``, or, without these, by 1..K in the sorted order of the labels.
 """
 
 from __future__ import annotations
@@ -23,30 +23,31 @@ _OPTIONAL = ("fold", "view")
 
 
 def coco_cells(path: Path, labels: Sequence[str], do: str) -> Cells:
-    """The entries as cells; ``line`` is an entry's place in the list, from 1. ``do`` is the error's advice.
+    """The entries as cells; ``line`` is an entry's number in the list, from 1.
 
-    Raises TableError where the file is no such list, or names an image or a category that its ids do not know.
+    Raises TableError with the advice ``do`` if the file is no such list. An entry with an unknown image or category
+    is a fault of the cells.
     """
     content = read_json(path, do)
     images: Mapping[Any, str] = {}
     categories: Mapping[Any, str] = dict(enumerate(labels, start=1))
     if isinstance(content, dict):
-        images = _named(path, content, "images", "file_name", do)
-        categories = _named(path, content, "categories", "name", do)
+        images = _names_by_id(path, content, "images", "file_name", do)
+        categories = _names_by_id(path, content, "categories", "name", do)
         content = content.get("annotations")
     if not isinstance(content, list):
         raise TableError(path, [Fault(path, None, type(content).__name__, "a list of COCO results")], do)
-    known = set(labels)
+    label_set = set(labels)
     rows: list[dict[str, str]] = []
     faults: list[Fault] = []
     lines: list[int] = []
     for number, entry in enumerate(content, start=1):
-        if not _whole(entry):
+        if not _is_complete(entry):
             faults.append(Fault(path, number, repr(entry), _ENTRY))
             continue
         image, category = entry["image_id"], entry["category_id"]
         name = images.get(image, image if isinstance(image, str) else None)
-        label = category if category in known else categories.get(category)
+        label = category if category in label_set else categories.get(category)
         if name is None:
             faults.append(
                 Fault(path, number, f"image_id {image!r}", "a file name, or an id of the file's own images")
@@ -57,7 +58,7 @@ def coco_cells(path: Path, labels: Sequence[str], do: str) -> Cells:
         if name is not None and label is not None:
             try:
                 rows.append(_row(entry, name, label))
-            except OverflowError:  # an integer beyond every float
+            except OverflowError:  # an integer too large for a float
                 faults.append(Fault(path, number, f"bbox {entry['bbox']!r}", _ENTRY))
                 continue
             lines.append(number)
@@ -67,19 +68,20 @@ def coco_cells(path: Path, labels: Sequence[str], do: str) -> Cells:
     return Cells(path, header, 0, table.assign(**{LINE: np.array(lines, np.int64)}), tuple(faults))
 
 
-def _named(path: Path, content: Mapping[str, Any], part: str, field: str, do: str) -> dict[Any, str]:
-    listed = content.get(part)
-    fits = isinstance(listed, list) and all(
-        isinstance(one, dict) and isinstance(one.get("id"), (int, str)) and isinstance(one.get(field), str)
-        for one in listed
+def _names_by_id(path: Path, content: Mapping[str, Any], key: str, field: str, do: str) -> dict[Any, str]:
+    """``id`` -> ``field`` of the objects in the list ``content[key]``. Raises TableError if it is no such list."""
+    entries = content.get(key)
+    valid = isinstance(entries, list) and all(
+        isinstance(entry, dict) and isinstance(entry.get("id"), (int, str)) and isinstance(entry.get(field), str)
+        for entry in entries
     )
-    if not fits:
-        expected = f"a data set with {part}: a list of objects with id and {field}"
-        raise TableError(path, [Fault(path, None, f"{part} {listed!r}", expected)], do)
-    return {one["id"]: one[field] for one in listed or []}
+    if not valid:
+        expected = f"a data set with {key}: a list of objects with id and {field}"
+        raise TableError(path, [Fault(path, None, f"{key} {entries!r}", expected)], do)
+    return {entry["id"]: entry[field] for entry in entries or []}
 
 
-def _whole(entry: Any) -> bool:
+def _is_complete(entry: Any) -> bool:
     if not isinstance(entry, dict) or not {"image_id", "category_id", "bbox", "score"} <= set(entry):
         return False
     bbox, ids = entry["bbox"], (entry["image_id"], entry["category_id"])

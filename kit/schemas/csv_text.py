@@ -1,6 +1,6 @@
-"""CSV files as text cells that know their line, and the faults that were found in them.
+"""CSV files as text cells with their line numbers, and the faults in them.
 
-Parsing is ours, not pandas': a bad cell must become a message with its line, and never a missing value.
+kit parses them itself: pandas would turn a bad cell into a missing value instead of a message with its line.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kit.core.errors import KitError, reason
 LINE = "line"
 _SHOWN_FAULTS = 50
 _SHOWN_LETTERS = 160
-# Not \d, which takes the digits of every script.
+# Not \d, which matches the digits of every script.
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"-?[0-9]{1,15}")  # what float64 holds exactly
 _MARK = "\ufeff"
@@ -30,7 +30,7 @@ _UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong in a file. ``line`` counts from 1; None means the file as a whole."""
+    """One fault of a file. ``line`` counts from 1; None means the file as a whole."""
 
     file: Path
     line: int | None
@@ -38,13 +38,13 @@ class Fault:
     expected: str
 
     def __str__(self) -> str:
-        place = self.file.name if self.line is None else f"{self.file.name}:{self.line}"
+        position = self.file.name if self.line is None else f"{self.file.name}:{self.line}"
         value = self.value if len(self.value) <= _SHOWN_LETTERS else self.value[:_SHOWN_LETTERS] + "..."
-        return f"{place}: found {value!r}, expected {self.expected}"
+        return f"{position}: found {value!r}, expected {self.expected}"
 
 
 class TableError(KitError):
-    """All faults of a table together; ``faults`` holds every one, the text the first fifty."""
+    """All faults of a table: ``faults`` holds every one, the message the first fifty."""
 
     def __init__(self, path: Path, faults: Sequence[Fault], do: str) -> None:
         self.faults = tuple(faults)
@@ -57,7 +57,7 @@ class TableError(KitError):
 
 @dataclass(frozen=True)
 class Cells:
-    """A CSV file as text: unique column names, a column ``line``, and a fault for every row that is not in it."""
+    """A CSV file as text: a table with unique columns and a column ``line``, and a fault for each row left out."""
 
     path: Path
     header: tuple[str, ...]
@@ -67,10 +67,10 @@ class Cells:
 
 
 def read_cells(path: Path, do: str, byte_order_mark: bool = True) -> Cells:
-    """Read a comma-separated UTF-8 file, CRLF or LF, empty lines left out. Header cells may be empty.
+    """Read a comma-separated UTF-8 file with CRLF or LF; empty lines are left out, header cells may be empty.
 
-    Raises TableError where it cannot be read as such a table at all: missing, empty, binary, another
-    encoding, a column named twice. ``do`` tells the user what to do about any fault.
+    Raises TableError with the advice ``do`` if the file is missing, empty, binary, in another encoding, or has a
+    repeated column; and for a byte order mark, unless ``byte_order_mark``.
     """
     physical = list(io.StringIO(_text(path, do, byte_order_mark), newline=""))
     reader = csv.reader(physical, strict=True)
@@ -84,7 +84,7 @@ def read_cells(path: Path, do: str, byte_order_mark: bool = True) -> Cells:
         try:
             row = next(reader)
         except csv.Error as error:
-            # The reader goes on with the next line, and so do we: the other faults are wanted too.
+            # The reader continues with the next line, so the other faults are reported too.
             faults.append(
                 Fault(path, line, _cut(physical[line - 1]), f"a well-formed CSV row, its quotes closed ({error})")
             )
@@ -111,7 +111,7 @@ def read_cells(path: Path, do: str, byte_order_mark: bool = True) -> Cells:
 
 
 def to_numbers(cells: pd.Series, whole: bool = False) -> pd.Series:
-    """Cells as float64; NaN where one is no plain decimal number (blanks, underscores, nan, inf) or too large."""
+    """Cells as float64; NaN for one that is no plain decimal number (blank, underscore, nan, inf) or too large."""
     matches = (_INTEGER if whole else _FLOAT).fullmatch
     values = np.array([float(cell) if matches(cell) else np.nan for cell in cells], np.float64)
     return pd.Series(np.where(np.isfinite(values), values, np.nan), index=cells.index)

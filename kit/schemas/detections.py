@@ -1,4 +1,4 @@
-"""Raw detections: the columns of the table and what each of them must hold."""
+"""Raw detections: the columns of the table, and the check of their values."""
 
 from __future__ import annotations
 
@@ -10,43 +10,41 @@ import pandera.pandas as pa
 
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import KitError
-from kit.schemas.row_checks import (
-    has_area,
-)
+from kit.schemas.row_checks import has_area
 
 DETECTION_COLUMNS = ("run", "fold", "view", "image_id", *CORNERS, "score", "label")
 
 
 def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """Raw detections as every stage takes them; zero rows are fine. Raises KitError naming ``source``."""
+    """The table with its columns in the expected types; zero rows are fine. Raises KitError naming ``source``."""
 
-    def refused(found: str) -> KitError:
+    def refusal(found: str) -> KitError:
         do = "delete the file: the next `invoke train` or `invoke predict` of the run makes it anew"
         return KitError(f"{source} to be a table of detections ({', '.join(DETECTION_COLUMNS)})", found, do)
 
     missing = [name for name in DETECTION_COLUMNS if name not in table]
     if missing:
-        raise refused(f"no column {', '.join(missing)}")
+        raise refusal(f"no column {', '.join(missing)}")
     twice = [name for name in DETECTION_COLUMNS if list(table.columns).count(name) > 1]
     if twice:
-        raise refused(f"two columns {', '.join(twice)}")
+        raise refusal(f"two columns {', '.join(twice)}")
     texts = [name for name in (*CORNERS, "score") if len(table) and table[name].dtype.kind not in "fiu"]
     if texts:
-        raise refused(f"{texts[0]} {str(table[texts[0]].iloc[0])!r}, no column of numbers")
-    # Since pandas 3 parquet gives texts back in a type of their own.
+        raise refusal(f"{texts[0]} {str(table[texts[0]].iloc[0])!r}, no column of numbers")
+    # pandas 3 reads texts from parquet in a type of its own.
     strings = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
     try:
         checked = _DETECTIONS.validate(table.astype(dict.fromkeys(strings, object)), lazy=True)
     except pa.errors.SchemaErrors as error:
         cases = error.failure_cases
         first = cases.iloc[0]
-        place = "" if pd.isna(first["index"]) else f"row {first['index']}, "
-        fault = f"{first['column']} {str(first['failure_case'])!r} ({place}{first['check']})"
-        raise refused(f"{len(cases)} fault(s), the first: {fault}") from error
+        row = "" if pd.isna(first["index"]) else f"row {first['index']}, "
+        fault = f"{first['column']} {str(first['failure_case'])!r} ({row}{first['check']})"
+        raise refusal(f"{len(cases)} fault(s), the first: {fault}") from error
     inverted = checked.index[~has_area(checked)]
     if len(inverted):
         corners = checked.loc[inverted[:1], CORNERS].iloc[0].tolist()
-        raise refused(f"{len(inverted)} box(es) without an area, the first: {corners} (row {inverted[0]})")
+        raise refusal(f"{len(inverted)} box(es) without an area, the first: {corners} (row {inverted[0]})")
     return checked
 
 
@@ -65,9 +63,9 @@ _DETECTIONS = pa.DataFrameSchema(
 )
 
 
-def detection_table(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Parts of a table of raw detections as one, with the column types that are stored; no part gives no row."""
-    filled = [part for part in parts if len(part)]
+def detection_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Tables of raw detections as one, in the column types of a stored one; without tables it has no rows."""
+    filled = [table for table in tables if len(table)]
     table = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(DETECTION_COLUMNS))
     kinds = dict.fromkeys(("run", "view", "image_id", "label"), "object") | {"fold": "int64"}
     return table.astype(kinds | dict.fromkeys((*CORNERS, "score"), "float32"))

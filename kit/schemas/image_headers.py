@@ -1,4 +1,4 @@
-"""The images of a folder, judged by their headers only: size, and why one cannot be read."""
+"""The images of a folder, from their headers alone: sizes, and the faults of files that cannot be read."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """An image file: its size, and why it cannot be read (empty where it can)."""
+    """An image file: its size, and why it cannot be read (empty if it can)."""
 
     path: Path
     width_px: int
@@ -27,7 +27,7 @@ class ImageFacts:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The names of the images directly in a folder, sorted. Raises KitError where there is no such folder."""
+    """The sorted names of the images directly in a folder. Raises KitError if there is no such folder."""
     try:
         return sorted(
             entry.name
@@ -39,25 +39,25 @@ def image_names(folder: Path) -> list[str]:
 
 
 def image_headers(folder: Path) -> dict[str, ImageFacts]:
-    """The images directly in a folder by file name, sorted, judged by their headers only.
+    """The images directly in a folder, by sorted file name, from their headers alone.
 
-    Raises KitError where there is no such folder. A file that is no image gets a ``fault`` and size 0.
+    A file that is no image has a ``fault`` and size 0. Raises KitError if there is no such folder.
     """
     return {name: _header(folder / name) for name in image_names(folder)}
 
 
 def _header(path: Path) -> ImageFacts:
-    if path.exists() and not path.is_file():  # opening a pipe would wait for ever
+    if path.exists() and not path.is_file():  # opening a pipe would wait without end
         return ImageFacts(path, 0, 0, "it is no file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of bad EXIF data, which nothing here reads
+            warnings.simplefilter("ignore")  # PIL warns of bad EXIF data, which kit does not read
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as image:
                 return ImageFacts(path, *image.size)
     except UnidentifiedImageError:
         return ImageFacts(path, 0, 0, "no PNG or JPEG image" if path.stat().st_size else "an empty file")
-    # PIL raises SyntaxError, ValueError and others of its own for broken files.
+    # PIL raises SyntaxError, ValueError and other errors for broken files.
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError,
             Image.DecompressionBombWarning) as error:  # fmt: skip
         return ImageFacts(path, 0, 0, reason(error))

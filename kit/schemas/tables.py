@@ -1,6 +1,6 @@
-"""The tables at the border: annotations, mapping, submission, detections; all faults of a file together.
+"""The competition's tables: annotations, mapping and submission, with all faults of a file in one error.
 
-Text is parsed cell by cell, then a pandera schema judges the rows that parsed, and both lists become one.
+Numbers are parsed cell by cell, then a pandera schema checks the rows that could be parsed.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from kit.schemas.row_checks import (
 ANNOTATION_COLUMNS = ("image_id", *CORNERS, "label")
 MAPPING_COLUMNS = ("ID", "image_id")
 SUBMISSION_COLUMNS = ("ID", "image_id", *CORNERS, "confidence", "label")
-# NIH's header "Image Index,Finding Label,Bbox [x,y,w,h]", as it splits on commas.
+# NIH's header "Image Index,Finding Label,Bbox [x,y,w,h]", split at its commas.
 NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 _NIH_MEANING = ("image_id", "label", "x_min", "y_min", "width", "height")
 _SHOWN_IDS = 10
@@ -44,9 +44,9 @@ log = logging.getLogger("kit")
 def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: bool = False) -> pd.DataFrame:
     """True boxes: image_id, corners (float64 pixels), label, in the file's order.
 
-    Reads the competition's header in any order and NIH's (x, y, width, height); other columns are ignored.
-    Boxes that hang over their image by less than a pixel are clipped, and that is said. Raises TableError;
-    with ``every_image`` also for an unreadable image that no row names, since all of them will be used.
+    The header is the competition's, in any order, or NIH's (x, y, width, height); other columns are ignored.
+    Boxes that end less than a pixel outside their image are clipped, and the log says how many. Raises TableError
+    with all faults; with ``every_image`` an unreadable image that no row names is a fault too.
     """
     cells = read_cells(path, _FIX)
     raw = _annotation_cells(cells)
@@ -54,12 +54,12 @@ def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: 
     if "width" in raw:
         table, faults = parse_numbers(cells, raw, texts, floats=("x_min", "y_min", "width", "height"))
         table = table.assign(x_max=table["x_min"] + table["width"], y_max=table["y_min"] + table["height"])
-        box_rules = (NIH_AREA, INSIDE)
+        box_checks = (NIH_AREA, INSIDE)
     else:
         table, faults = parse_numbers(cells, raw, texts, floats=tuple(CORNERS))
-        box_rules = (AREA, INSIDE)
+        box_checks = (AREA, INSIDE)
     table = with_image_facts(table, images)
-    faults += failed_checks(path, table, (*IMAGE_CHECKS, *box_rules, LABEL))
+    faults += failed_checks(path, table, (*IMAGE_CHECKS, *box_checks, LABEL))
     faults += repeated_rows(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has")
     if every_image:
         faults += _unnamed(set(raw["image_id"]), images)
@@ -67,14 +67,14 @@ def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: 
     fitted = clip_to_image(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
     if moved:
-        log.info("%s: %d boxes hung over their image by less than a pixel and were clipped", path.name, moved)
+        log.info("%s: %d boxes ended less than a pixel outside their image and were clipped", path.name, moved)
     return fitted[list(ANNOTATION_COLUMNS)].reset_index(drop=True)
 
 
 def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int) -> pd.DataFrame:
-    """The test's questions: ID (int64, each once) and image_id (may repeat), in the file's order.
+    """The mapping of the test: ID (int64, unique) and image_id (may repeat), in the file's order.
 
-    Raises TableError, also where there are not ``expected_ids`` rows.
+    Raises TableError with all faults, also for a number of rows that is not ``expected_ids``.
     """
     cells = read_cells(path, _FIX)
     table, faults = parse_numbers(cells, _mapping_cells(cells), ("image_id",), integers=("ID",))
@@ -92,9 +92,9 @@ def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int
 def read_submission(
     path: Path, mapping: pd.DataFrame, labels: Collection[str], images: Mapping[str, ImageFacts]
 ) -> pd.DataFrame:
-    """A submission as the server will judge it: exactly the eight columns, every ID of the mapping once.
+    """A submission, checked as Kaggle checks it: exactly the eight columns, every ID of the mapping once.
 
-    ``labels`` are those of train.csv. The order of rows is free. Raises TableError with all faults.
+    ``labels`` are those of train.csv. Rows may have any order. Raises TableError with all faults.
     """
     do = "make it anew with `invoke predict`, or correct these lines"
     cells = read_cells(path, do, byte_order_mark=False)
@@ -105,9 +105,9 @@ def read_submission(
         raise TableError(path, [fault], do)
     numeric = (*CORNERS, "confidence")
     table, faults = parse_numbers(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
-    asked = mapping.set_index("ID")["image_id"]
-    table = with_image_facts(table.assign(mapping=table["ID"].map(asked)), images)
-    rules = (
+    image_of_id = mapping.set_index("ID")["image_id"]
+    table = with_image_facts(table.assign(mapping=table["ID"].map(image_of_id)), images)
+    checks = (
         RowCheck("an ID of the mapping", ("ID",), lambda rows: rows["mapping"].notna()),
         RowCheck(
             "the image_id that the mapping has for this ID",
@@ -128,9 +128,11 @@ def read_submission(
             lambda rows: rows["label"].isin(list(labels)),
         ),
     )
-    faults += failed_checks(path, table, rules)
+    faults += failed_checks(path, table, checks)
     faults += repeated_rows(path, table, ("ID",), "an ID that no earlier line has")
-    present = to_numbers(cells.table["ID"], whole=True)  # of all rows: a bad cell elsewhere takes no ID away
+    present = to_numbers(
+        cells.table["ID"], whole=True
+    )  # of all rows: an ID is present even if another cell of its row is bad
     missing = mapping.loc[~mapping["ID"].isin(present), "ID"].astype(str).tolist()
     if missing:
         found = f"{len(missing)} IDs missing: {first_few(missing, _SHOWN_IDS)}"
@@ -140,14 +142,14 @@ def read_submission(
 
 
 def validate_submission(path: Path, data: Path, expected_ids: int) -> pd.DataFrame:
-    """``read_submission`` against the files of a competition's folder; images by their headers only."""
+    """``read_submission`` with the mapping, labels and image headers of a competition's folder ``data``."""
     images = image_headers(data / TEST)
     mapping = read_mapping(data / MAPPING, images, expected_ids)
     return read_submission(path, mapping, annotation_labels(data / TABLE), images)
 
 
 def annotation_labels(path: Path) -> set[str]:
-    """The labels that occur in train.csv; boxes and images are not checked. Raises TableError."""
+    """The labels in train.csv; boxes and images are not checked. Raises TableError for faults of the labels."""
     cells = read_cells(path, _FIX)
     table = _annotation_cells(cells)
     raise_faults(path, table, [*cells.faults, *failed_checks(path, table, (LABEL,))], _FIX)
@@ -155,12 +157,12 @@ def annotation_labels(path: Path) -> set[str]:
 
 
 def mapped_images(path: Path) -> pd.Series:
-    """The image_ids of a mapping as they stand there; nothing but the header is checked."""
+    """The image_ids of a mapping; only its header is checked."""
     return _mapping_cells(read_cells(path, _FIX))["image_id"]
 
 
 def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[Fault]:
-    """Faults of images that no row names: they would be trained on as images without a finding."""
+    """Faults of unreadable images that no row names: training would use them as images without a finding."""
     return [
         Fault(facts.path, None, facts.fault, "an image that can be read")
         for image_id, facts in images.items()
@@ -169,26 +171,26 @@ def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[F
 
 
 def _annotation_cells(cells: Cells) -> pd.DataFrame:
-    """The columns that count, under our names: the competition's, or NIH's with width and height."""
+    """The annotation columns under kit's names, from the competition's header or NIH's (width and height)."""
     if set(NIH_COLUMNS) <= set(cells.header) and not set(ANNOTATION_COLUMNS) <= set(cells.header):
-        ours = dict(zip(NIH_COLUMNS, _NIH_MEANING, strict=True))
+        kit_names = dict(zip(NIH_COLUMNS, _NIH_MEANING, strict=True))
     else:
-        ours = dict(zip(ANNOTATION_COLUMNS, ANNOTATION_COLUMNS, strict=True))
-    return _chosen(cells, ours, f"{','.join(ANNOTATION_COLUMNS)} or {','.join(NIH_COLUMNS)}")
+        kit_names = dict(zip(ANNOTATION_COLUMNS, ANNOTATION_COLUMNS, strict=True))
+    return _renamed_columns(cells, kit_names, f"{','.join(ANNOTATION_COLUMNS)} or {','.join(NIH_COLUMNS)}")
 
 
 def _mapping_cells(cells: Cells) -> pd.DataFrame:
     id_name = "ID" if "ID" in cells.header else "id"
     image_name = "image_id" if "image_id" in cells.header else "Image Index"
-    return _chosen(cells, {id_name: "ID", image_name: "image_id"}, ",".join(MAPPING_COLUMNS))
+    return _renamed_columns(cells, {id_name: "ID", image_name: "image_id"}, ",".join(MAPPING_COLUMNS))
 
 
-def _chosen(cells: Cells, ours: Mapping[str, str], expected: str) -> pd.DataFrame:
-    if not set(ours) <= set(cells.header):
+def _renamed_columns(cells: Cells, kit_names: Mapping[str, str], expected: str) -> pd.DataFrame:
+    if not set(kit_names) <= set(cells.header):
         header = f"the header {expected}, with commas"
         fault = Fault(cells.path, cells.header_line, ",".join(cells.header), header)
         raise TableError(cells.path, [fault], _FIX)
-    return cells.table[[LINE, *ours]].rename(columns=dict(ours))
+    return cells.table[[LINE, *kit_names]].rename(columns=dict(kit_names))
 
 
 def parse_numbers(
@@ -198,7 +200,18 @@ def parse_numbers(
     floats: Sequence[str] = (),
     integers: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[Fault]]:
-    """The rows whose numbers are numbers, as numbers; a fault for every cell that is none."""
+    """Parse the number columns of ``raw``; a row with a bad cell is left out.
+
+    Args:
+        cells: the file, for its name and its faults.
+        raw: the columns to use, under kit's names.
+        texts: the columns that stay text.
+        floats: the columns of decimal numbers.
+        integers: the columns of whole numbers.
+
+    Returns:
+        The parsed rows, and the faults of the file and of its cells.
+    """
     faults = list(cells.faults)
     values: dict[str, pd.Series] = {}
     for name in (*floats, *integers):
@@ -209,12 +222,12 @@ def parse_numbers(
         faults += [
             Fault(cells.path, line, value, expected) for line, value in bad.itertuples(index=False, name=None)
         ]
-    parsed = raw[[LINE, *texts]].assign(**values).dropna(subset=list(values))
-    return parsed.astype(dict.fromkeys(integers, np.int64)), faults
+    rows = raw[[LINE, *texts]].assign(**values).dropna(subset=list(values))
+    return rows.astype(dict.fromkeys(integers, np.int64)), faults
 
 
 def with_image_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
-    """The rows with what the rules ask of their image: width_px, height_px, image_fault."""
+    """The rows with their image's width_px, height_px and image_fault; ``missing`` if there is no such image."""
     facts = table["image_id"].map(images.get)
     return table.assign(
         width_px=[fact.width_px if fact else 0 for fact in facts],
@@ -224,7 +237,7 @@ def with_image_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> p
 
 
 def raise_faults(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:
-    """Raise TableError with all faults by line, also where rows are needed and there are none."""
+    """Raise TableError with all faults by line, also if rows are needed and there are none."""
     if rows_needed and not faults and table.empty:
         faults = [Fault(path, None, "no rows", "at least one row")]
     if faults:

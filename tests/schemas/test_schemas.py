@@ -245,7 +245,7 @@ def test_less_than_a_pixel_over_is_clipped_and_said(train, caplog):
         table = train(f"{HEADER}\na.png,-0.5,-0.99,100.5,80.99,Mass\n{GOOD}\n")
     assert rows_of(table)[0] == ("a.png", 0.0, 0.0, 100.0, 80.0, "Mass")
     assert [record.getMessage() for record in caplog.records] == [
-        "train.csv: 1 boxes hung over their image by less than a pixel and were clipped"
+        "train.csv: 1 boxes ended less than a pixel outside their image and were clipped"
     ]
 
 
