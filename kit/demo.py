@@ -70,7 +70,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     """Make the competition, train, evaluate, predict, file one submission and score it. ``clock`` gives seconds."""
     import pandas as pd
 
-    from kit.choosing import location_prior, one_box
+    from kit.choosing import one_box
     from kit.config import preset
     from kit.data.competition import load_test
     from kit.evaluation.predict import predict
@@ -92,9 +92,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     submission = filed[-1] if filed else predict(trained.run, "demo", track)
     test = load_test(workspace, preset(_PRESET), track)
     truth = pd.read_csv(workspace / TRUTH)
-    prior_only = one_box.prior_answers(
-        location_prior.Prior.from_dict(report["prior"]), test.mapping, image_sizes(test.pixels.facts), 1.0
-    )
+    prior_only = one_box.prior_answers(report.prior, test.mapping, image_sizes(test.pixels.facts), 1.0)
 
     def map50(answers: pd.DataFrame) -> float:
         detections = one_box.answers_to_detections(answers)
@@ -103,7 +101,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     result = DemoResult(
         score=map50(pd.read_csv(submission.csv)),
         prior_score=map50(prior_only),
-        local_score=report["one_box"]["map50"],
+        local_score=report.one_box.map50,
         test_images=len(test.image_ids),
         seconds=round(clock() - started, 1),
         submission=str(submission.csv),

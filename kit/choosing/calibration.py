@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -39,6 +38,10 @@ class Curve:
     p: tuple[float, ...]
     trust: float  # weight of the curve, 0..1; the rest is that of the logistic model's p
 
+    def __post_init__(self) -> None:
+        if not self.at or len(self.at) != len(self.p):
+            raise ValueError(f"a curve has a p at each evidence, not {len(self.p)} at {len(self.at)}")
+
     def __call__(
         self, evidence: Float64[np.ndarray, " n"], modelled: Float64[np.ndarray, " n"]
     ) -> Float64[np.ndarray, " n"]:
@@ -66,23 +69,6 @@ class Calibration:
     terms: Mapping[str, ClassTerms]
     pooled: Curve
     curves: Mapping[str, Curve]  # of the classes with LEAST_HITS hits or more
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Calibration:
-        """The inverse of ``to_dict``, exactly."""
-        return cls(
-            content["constant"],
-            content["score"],
-            content["rival"],
-            content["agreement"],
-            {label: ClassTerms(**terms) for label, terms in content["terms"].items()},
-            _curve(content["pooled"]),
-            {label: _curve(curve) for label, curve in content["curves"].items()},
-        )
 
 
 def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -> Calibration | None:
@@ -191,7 +177,3 @@ def _isotonic(x: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior
     middle = np.bincount(step, weights=x) / np.bincount(step)
     hits = int(right.sum())
     return Curve(tuple(middle.tolist()), tuple(heights.tolist()), hits / (hits + prior_hits))
-
-
-def _curve(content: Mapping[str, Any]) -> Curve:
-    return Curve(tuple(content["at"]), tuple(content["p"]), content["trust"])

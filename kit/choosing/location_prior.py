@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -39,15 +37,6 @@ class Prior:
     def __post_init__(self) -> None:
         if not self.ranked:
             raise ValueError("a prior has at least one box")
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return {"ranked": [{**asdict(prior_box), "box": list(prior_box.box)} for prior_box in self.ranked]}
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> Prior:
-        """The inverse of ``to_dict``, exactly."""
-        return cls(tuple(PriorBox(**{**part, "box": tuple(part["box"])}) for part in content["ranked"]))
 
 
 def fit_prior(truth: pd.DataFrame, sizes: Sizes) -> Prior:

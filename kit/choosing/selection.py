@@ -6,8 +6,7 @@ A rule gives each candidate a confidence, which is submitted, and a value, by wh
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
-from typing import Any
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -54,16 +53,6 @@ class SelectionRule:
             rarest = min(self.frequency.values())  # of a class without true boxes
             value = value / np.array([self.frequency.get(label, rarest) for label in judged["label"]])
         return judged.assign(value=value)
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        return asdict(self)
-
-    @classmethod
-    def from_dict(cls, content: Mapping[str, Any]) -> SelectionRule:
-        """The inverse of ``to_dict``, exactly."""
-        learned = content["calibration"]
-        return cls(content["name"], learned and Calibration.from_dict(learned), dict(content["frequency"]))
 
 
 SCORE = SelectionRule("score", None, {})

@@ -10,9 +10,9 @@ import json
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, asdict, fields, is_dataclass
 from pathlib import Path
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from kit.core.errors import KitError
 from kit.core.files import write_text
@@ -20,6 +20,7 @@ from kit.core.files import write_text
 _LETTERS_SHOWN = 80
 _WORDS = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
 T = TypeVar("T")
+FloatOrNaN = Annotated[float, "null in JSON"]  # a field that may be NaN, for which JSON has null
 
 
 def read_record(path: Path, kind: type[T], do: str, known: Mapping[str, Any] | None = None) -> T:
@@ -52,23 +53,27 @@ def read_json(path: Path, do: str) -> Any:
     return value
 
 
+def write_record(path: Path, record: Any) -> None:
+    """Write a dataclass as ``read_record`` reads it: every field under its name, null for NaN; atomically."""
+    write_json(path, _without_nan(asdict(record)))
+
+
 def write_json(path: Path, value: Any) -> None:
     """Write a value as indented JSON, atomically. Raises ValueError for NaN, which JSON does not have."""
     write_text(path, json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
 
-def without_nan(value: Any) -> Any:
-    """A copy of nested values with None in place of NaN, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: without_nan(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [without_nan(item) for item in value]
-    return None if isinstance(value, float) and math.isnan(value) else value
-
-
 def fingerprint(value: Any) -> str:
     """The SHA-256 of a value's JSON, as 64 hexadecimal digits; a tuple and a list of the same values are equal."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def _without_nan(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _without_nan(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(item) for item in value]
+    return None if isinstance(value, float) and math.isnan(value) else value
 
 
 def _record(kind: type[T], content: Any, field: str, known: Mapping[str, Any]) -> T:
@@ -84,7 +89,7 @@ def _record(kind: type[T], content: Any, field: str, known: Mapping[str, Any]) -
     if unknown or missing:
         problem = f"no {', '.join(missing)}" if missing else f"also {_shown(unknown[0])}"
         raise ValueError(f"{field or 'the file'} has {problem}")
-    hints = get_type_hints(kind)
+    hints = get_type_hints(kind, include_extras=True)
     return kind(
         **known, **{name: _value(hints[name], value, _subfield(field, name)) for name, value in content.items()}
     )
@@ -92,6 +97,8 @@ def _record(kind: type[T], content: Any, field: str, known: Mapping[str, Any]) -
 
 def _value(hint: Any, value: Any, field: str) -> Any:
     """The value, checked against its annotation. Raises ValueError with the name of the field."""
+    if hint == FloatOrNaN:
+        return math.nan if value is None else _plain(float, value, field)
     origin, arguments = get_origin(hint), get_args(hint)
     if origin in (Union, types.UnionType):
         rest = next(argument for argument in arguments if argument is not type(None))

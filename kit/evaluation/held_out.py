@@ -68,15 +68,16 @@ class HeldOut:
         return average_precision.match(self.one_box_truth, found, set(self.mapping["image_id"]))
 
 
-def score_held_out(run: Run, track: Track = silent) -> HeldOut:
-    """Put a finished run's stored detections on the scored path. Raises KitError where they or the data changed.
+def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = None) -> HeldOut:
+    """Put a finished run's stored detections on the scored path. Raises KitError if they or the data changed.
 
-    Rules are cross-fitted by fold; where there is one fold, by groups of patients inside the held-out images.
+    Rules are cross-fitted by fold; with a single fold, by groups of patients inside the held-out images. The
+    training data are read, unless ``data`` are they.
     """
     refresh(run)
     require_finished(run)
     config, split = load(run.config), read_split(run)
-    data = load_training(run.workspace, config, track)
+    data = data or load_training(run.workspace, config, track)
     require_same_data(run, split, data)
     stored = held_out_detections(run)
     candidates = fused(read_detections(stored), members(run), config.fusion)

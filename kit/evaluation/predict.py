@@ -7,13 +7,14 @@ image that the folds were trained on.
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 
 import pandas as pd
 
 from kit.boxes.fusion import weighted_boxes_fusion
 from kit.boxes.geometry import Sizes
-from kit.choosing import location_prior, one_box
+from kit.choosing import one_box
 from kit.choosing.selection import SelectionRule
 from kit.config import (
     FusionConfig,
@@ -87,33 +88,35 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     refresh(run)
     finished = require_finished(run)
     config, split = load(run.config), read_split(run)
-    require_same_data(run, split, load_training(run.workspace, config, track))
+    training = load_training(run.workspace, config, track)
+    require_same_data(run, split, training)
     data = load_test(run.workspace, config, track)  # a fault there must not cost the report that there is
-    report = current_report(run, track)
+    report = current_report(run, track, training)
     sizes = image_sizes(data.pixels.facts)
     candidates = candidates_for_test(
         detections(run, data, track),
         members(run),
         config.fusion,
-        SelectionRule.from_dict(report["decision"]["rule"]),
+        report.decision.rule,
         sizes,
-        report["threshold"]["applied"],
+        report.threshold.applied,
     )
-    prior = location_prior.Prior.from_dict(report["prior"])
-    answers = one_box.decide(candidates, data.mapping, prior, sizes, config.decision.fallback_confidence)
+    answers = one_box.decide(candidates, data.mapping, report.prior, sizes, config.decision.fallback_confidence)
     if answers.fallback_ids:
         log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))
-    one, expected = report["one_box"], report["expected_on_leaderboard"]
+    score, expected = report.one_box, report.expected_on_leaderboard
     origin = Origin(
         message=message or f"run {run.name}",
         run=run.name,
-        local_score=one["map50"],
+        local_score=None if math.isnan(score.map50) else score.map50,
         weights=finished.weights,
         config=config.as_dict(),
         git=git_state(),
         fallbacks=len(answers.fallback_ids),
-        local_interval=None if one["low"] is None else (one["low"], one["high"]),
-        expected={} if expected["mean"] is None else {name: expected[name] for name in ("mean", "low", "high")},
+        local_interval=None if math.isnan(score.low) else (score.low, score.high),
+        expected=(
+            {} if math.isnan(expected.mean) else {"mean": expected.mean, "low": expected.low, "high": expected.high}
+        ),
     )
     return write_submission(
         run.workspace / "submissions",

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float64, Int64
 
+from kit.core.json_files import FloatOrNaN
 from kit.metrics.average_precision import RECALL_POINTS, ClassMatches, Matches, average_precision
 
 RESAMPLES = 1000
@@ -45,9 +46,9 @@ class Intervals:
 class Expected:
     """The mAP to expect on ``images`` other images of this kind: mean and 95% range of ``draws`` draws."""
 
-    mean: float
-    low: float
-    high: float
+    mean: FloatOrNaN
+    low: FloatOrNaN
+    high: FloatOrNaN
     images: int
     draws: int
     replacement: bool

@@ -14,6 +14,7 @@ import pandas as pd
 from jaxtyping import Bool, Int64
 
 from kit.boxes.nearest_truth import nearest_true_boxes
+from kit.core.json_files import FloatOrNaN
 from kit.metrics.average_precision import MATCH_IOU, Matches, average_precision, match, mean_average_precision
 
 # A box with less overlap is no misplaced box (TIDE's background threshold).
@@ -26,14 +27,14 @@ class ErrorCause:
     """One cause: its number of detections or missed boxes, and the mAP that its repair alone would gain."""
 
     count: int
-    gain: float
+    gain: FloatOrNaN
 
 
 @dataclass(frozen=True)
 class ErrorAnalysis:
     """The mAP, the numbers of true boxes and of found ones, and every cause in the order of ``CAUSES``."""
 
-    map50: float
+    map50: FloatOrNaN
     boxes: int
     found: int
     causes: dict[str, ErrorCause]

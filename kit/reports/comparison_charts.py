@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from kit.reports import figures
 from kit.reports.figures import BLUE, GREY, INK, ORANGE, Figure
+from kit.reports.report_file import Comparison
 
 _VERDICTS = {"better": BLUE, "worse": ORANGE, "noise": GREY}
 
 
-def differences(result: Mapping[str, Any]) -> Figure:
+def differences(result: Comparison) -> Figure:
     """The paired differences of two runs with their 95% intervals, overall and per class."""
-    first, second = result["runs"]
-    labels = list(result["many_box"]["per_class"])
+    first, second = result.runs
+    labels = list(result.many_box.per_class)
     figure, panels = figures.blank(1.2 + figures.ROW_IN * (1 + len(labels)), 1, 2, sharex=True, sharey=True)
-    for axes, key, title in zip(panels, ("many_box", "one_box"), ("many boxes", "one box"), strict=True):
-        part = result[key]
-        rows = [part, *(part["per_class"].get(label) for label in labels)]
+    shown = (
+        ("many boxes", result.many_box, result.images.many_box),
+        ("one box", result.one_box, result.images.one_box),
+    )
+    for axes, (title, part, images) in zip(panels, shown, strict=True):
+        rows = [part, *(part.per_class.get(label) for label in labels)]
         axes.axvline(0, color=INK, linewidth=0.8)
         for place, row in enumerate(rows):
-            if row is not None and row["difference"] is not None:
-                colour = _VERDICTS[row["verdict"]]
-                figures.interval(axes, place, row["difference"], row["low"], row["high"], colour)
+            if row is not None and not math.isnan(row.difference):
+                figures.interval(axes, place, row.difference, row.low, row.high, _VERDICTS[row.verdict])
         figures.names_down(axes, ["mean", *labels])
-        figures.titles(
-            axes, f"{title}: {part['verdict']}, {result['images'][key]} images", "difference in AP at IoU 0.5"
-        )
+        figures.titles(axes, f"{title}: {part.verdict}, {images} images", "difference in AP at IoU 0.5")
     figure.suptitle(
         f"{figures.short(first, 40)} minus {figures.short(second, 40)}: right of 0 the first is better",
         fontsize=figures.TEXT_PT, color=INK, parse_math=False,

@@ -121,19 +121,11 @@ def legend(axes: Axes, colours: Mapping[str, str]) -> None:
         axes.text(place * 0.3, 1.03, text, transform=axes.transAxes, fontsize=TEXT_PT, color=colour)
 
 
-def interval(
-    axes: Axes, place: float, value: float | None, low: float | None, high: float | None, colour: str
-) -> None:
-    """A dot with its interval, if it has one."""
-    if low is not None and high is not None:
+def interval(axes: Axes, place: float, value: float, low: float, high: float, colour: str) -> None:
+    """A dot with its interval, if it has one (NaN ends: none)."""
+    if not math.isnan(low):
         axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.45)
-    axes.plot([number(value)], [place], "o", color=colour, markersize=5)
-
-
-def number(value: float | None, otherwise: float | None = None) -> float:
-    """NaN, which no chart draws, for what JSON has as null."""
-    known = otherwise if value is None else value
-    return float("nan") if known is None else known
+    axes.plot([value], [place], "o", color=colour, markersize=5)
 
 
 def names_down(axes: Axes, labels: Sequence[str], counts: Sequence[int] | None = None) -> None:
@@ -151,11 +143,6 @@ def short(text: str, letters: int = _LABEL_LETTERS) -> str:
     """A text in one line of at most so many letters."""
     line = _printable(text)
     return line if len(line) <= letters else line[: letters - 1] + "…"
-
-
-def decimal(value: float) -> str:
-    """A score with three decimals; a dash where there is none."""
-    return f"{value:.3f}" if math.isfinite(value) else "–"
 
 
 def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in: float) -> None:

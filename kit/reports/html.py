@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import base64
 import html
-import math
 import numbers
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from typing import Any
 import pandas as pd
 
 from kit.core.files import write_text
+from kit.core.number_text import DASH, decimal
 
 _POLICY = "default-src 'none'; img-src data:; style-src 'unsafe-inline'"
 _STYLE = """
@@ -98,9 +98,7 @@ def cell(value: Any) -> str:
     """Whole numbers with thousands, others with three decimals, a dash for what is missing."""
     if isinstance(value, numbers.Integral):
         return f"{value:,}"
-    if value is None or (isinstance(value, numbers.Real) and not math.isfinite(value)):
-        return "–"
-    return f"{value:.3f}" if isinstance(value, numbers.Real) else str(value)
+    return decimal(value, DASH) if value is None or isinstance(value, float) else str(value)
 
 
 def _text(text: str) -> str:

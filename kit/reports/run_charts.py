@@ -6,14 +6,15 @@ A chart without data is still drawn: it says that there is nothing to show.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
+from kit.core.number_text import DASH, decimal
 from kit.reports import figures
 from kit.reports.figures import BLUE, GREY, INK, ORANGE, Figure
+from kit.reports.report_file import Choice, ClassScores, LossesByPath, Thresholds
 
 SCORES_COUNTED = (0.0, 0.05, 0.25)
 _BINS = [count / 40 for count in range(41)]
@@ -24,18 +25,17 @@ _MANY_BOX, _ONE_BOX = "many boxes per image", "one box per image"
 Curves = Mapping[str, tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]]
 
 
-def per_class(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
+def per_class(scores: Mapping[str, ClassScores]) -> Figure:
     """AP at IoU .5 per class, many-box above one-box; a class without truth has no bar."""
-    rows = [(label, part["ap50"], part["one_box_ap50"], part["boxes"]) for label, part in scores.items()]
+    rows = [(label, part.ap50, part.one_box_ap50, part.boxes) for label, part in scores.items()]
     table = pd.DataFrame(rows, columns=["label", "ap50", "one_box_ap50", "boxes"])
-    table = table.astype({"ap50": float, "one_box_ap50": float})
     table = table.sort_values("ap50", ascending=False, kind="stable")
     places = np.arange(len(table))
     figure, (axes,) = figures.blank(figures.MARGIN_IN + 0.1 + 0.36 * max(len(table), 2))
     for column, offset, colour in (("ap50", -0.19, BLUE), ("one_box_ap50", 0.19, ORANGE)):
         axes.barh(places + offset, table[column], height=0.34, color=colour)
         for place, value in zip(places, table[column], strict=True):
-            figures.beside(axes, np.nan_to_num(value), place + offset, figures.decimal(value), colour)
+            figures.beside(axes, np.nan_to_num(value), place + offset, decimal(value, DASH), colour)
     figures.names_down(axes, list(table["label"]), list(table["boxes"]))
     axes.set_xlim(0, 1.1)
     figures.titles(axes, "", "average precision at IoU 0.5 (in brackets: true boxes)")
@@ -43,16 +43,16 @@ def per_class(scores: Mapping[str, Mapping[str, Any]]) -> Figure:
     return figure
 
 
-def threshold(part: Mapping[str, Any]) -> Figure:
-    """mAP at IoU .5 if only detections of at least that score were kept; ``part`` is report.json's."""
-    curve = pd.DataFrame(part["curve"], columns=["threshold", "map50", "one_box_map50"]).astype(float)
+def threshold(part: Thresholds) -> Figure:
+    """mAP at IoU .5 if only detections of at least that score were kept."""
+    curve = pd.DataFrame(list(map(vars, part.curve)), columns=["threshold", "map50", "one_box_map50"]).astype(float)
     figure, (axes,) = figures.blank(2.8)
     for column, colour in (("map50", BLUE), ("one_box_map50", ORANGE)):
         axes.plot(curve["threshold"], curve[column], "o-", color=colour, linewidth=1.8, markersize=4)
     axes.margins(y=0.15)
     axes.set_ylim(bottom=0)
-    axes.axvline(part["applied"], color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    figures.beside(axes, part["applied"], 0, f"applied {part['applied']:.2f}", GREY, points=(4, 8))
+    axes.axvline(part.applied, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    figures.beside(axes, part.applied, 0, f"applied {part.applied:.2f}", GREY, points=(4, 8))
     if curve[["map50", "one_box_map50"]].isna().all(axis=None):
         figures.note(axes, "not measured")
     figures.titles(axes, "", "score threshold", "mAP at IoU 0.5")
@@ -138,40 +138,37 @@ def history(table: pd.DataFrame, kept_epoch: int) -> Figure:
     return figure
 
 
-def rules(part: Mapping[str, Any]) -> Figure:
-    """One-box mAP of every rule with its 95% interval, between floors and ceiling; ``part`` is report.json's."""
-    rows = [(name, scores["map50"], scores["low"], scores["high"]) for name, scores in part["rules"].items()]
-    marks = [(name, part[key]["map50"]) for name, key in _BOUNDS.items()]
+def rules(part: Choice) -> Figure:
+    """One-box mAP of every rule with its 95% interval, and what the oracle, chance and the prior score."""
+    rows = [(name, scores.map50, scores.low, scores.high) for name, scores in part.rules.items()]
+    references = {"oracle": part.oracle, "random candidate": part.random, "location prior": part.prior}
+    marks = [(name, reference.map50) for name, reference in references.items()]
     figure, (axes,) = figures.blank(figures.MARGIN_IN + figures.ROW_IN * (len(rows) + len(marks)) + 0.1)
     for place, (name, value, low, high) in enumerate(rows):
-        colour = BLUE if name == part["chosen"] else INK
+        colour = BLUE if name == part.chosen else INK
         figures.interval(axes, place, value, low, high, colour)
-        figures.beside(axes, figures.number(high, value), place, figures.decimal(figures.number(value)), colour)
+        figures.beside(axes, value if np.isnan(high) else high, place, decimal(value, DASH), colour)
     for place, (_, value) in enumerate(marks, start=len(rows)):
-        axes.plot([figures.number(value)], [place], "D", color=GREY, markersize=5)
-        figures.beside(axes, figures.number(value), place, figures.decimal(figures.number(value)), GREY)
-    names = [f"{name} ◂" if name == part["chosen"] else name for name, *_ in rows]
+        axes.plot([value], [place], "D", color=GREY, markersize=5)
+        figures.beside(axes, value, place, decimal(value, DASH), GREY)
+    names = [f"{name} ◂" if name == part.chosen else name for name, *_ in rows]
     figures.names_down(axes, names + [name for name, _ in marks])
     axes.set_xlim(0, 1.1)
     figures.titles(axes, "", "one-box mAP at IoU 0.5, with its 95% interval")
     return figure
 
 
-def losses(part: Mapping[str, Mapping[str, Any]]) -> Figure:
-    """The mAP that the repair of each cause alone would bring; ``part`` is report.json's."""
+def losses(part: LossesByPath) -> Figure:
+    """The mAP that the repair of each cause alone would bring."""
     figure, panels = figures.blank(2.3, 1, 2, sharey=True)
-    shown = (("many_box", "many boxes per image", BLUE), ("one_box", "one box per image", ORANGE))
-    for axes, (key, title, colour) in zip(panels, shown, strict=True):
-        causes = part[key]["causes"]
-        gains = np.array([figures.number(cause["gain"]) for cause in causes.values()])
+    shown = ((part.many_box.causes, _MANY_BOX, BLUE), (part.one_box.causes, _ONE_BOX, ORANGE))
+    for axes, (causes, title, colour) in zip(panels, shown, strict=True):
+        gains = np.array([cause.gain for cause in causes.values()])
         axes.barh(range(len(causes)), np.nan_to_num(gains), height=0.66, color=colour)
         for place, (gain, cause) in enumerate(zip(gains, causes.values(), strict=True)):
-            figures.beside(axes, np.nan_to_num(gain), place, f"{figures.decimal(gain)} · {cause['count']:,}")
+            figures.beside(axes, np.nan_to_num(gain), place, f"{decimal(gain, DASH)} · {cause.count:,}")
         figures.names_down(axes, list(causes))
         axes.set_xlim(0, max(0.05, 1.45 * float(np.nan_to_num(gains).max())))
         axes.locator_params(axis="x", nbins=4)
         figures.titles(axes, title, "mAP gained if it alone were repaired · how many")
     return figure
-
-
-_BOUNDS = {"oracle": "oracle", "random candidate": "random", "location prior": "prior"}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,16 @@ from typing import Any
 
 import pandas as pd
 
+from kit.core.number_text import DASH, between
 from kit.core.progress import silent
 from kit.metrics.average_precision import precision_recall
-from kit.reports import run_charts
+from kit.metrics.bootstrap import Expected
+from kit.reports import report_file, run_charts
 from kit.reports.figures import TRUTH, Drawings, Figure, Mark, save_all, sheet, short
 from kit.reports.html import Section, cell, write_page
 from kit.reports.pictures import drawn_images, marks, on_image, prediction_marks
+from kit.reports.report_file import Report
+from kit.runs.members import Member
 
 _HASH_SHOWN = 12
 _GRID_IMAGES, _PAIR_IMAGES = 4, 6
@@ -23,26 +28,24 @@ _PAIR_PREDICTIONS, _GRID_PREDICTIONS = 5, 2
 _TITLE_LETTERS = 36
 
 
-def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path]) -> Path:
+def run_page(path: Path, report: Report, figures: Mapping[str, Path]) -> Path:
     """Write the page of an evaluated run from the content of its ``report.json`` and return its path."""
-    images, weights, fusion = report["images"], report["weights"], report["fusion"]
-    many, one = report["many_box"], report["one_box"]
-    hashes = ", ".join(f"{name} {digest[:_HASH_SHOWN]}…" for name, digest in weights["sha256"].items())
-    several = f"{images['folds']} folds, each " if images["folds"] > 1 else ""
-    trained = f" {several}trained on {images['training']:,} images;" if images["training"] is not None else ""
+    images, weights, fusion = report.images, report.weights, report.fusion
+    many, one, expected = report.many_box, report.one_box, report.expected_on_leaderboard
+    hashes = ", ".join(f"{name} {digest[:_HASH_SHOWN]}…" for name, digest in weights.sha256.items())
+    several = f"{images.folds} folds, each " if images.folds > 1 else ""
+    trained = f" {several}trained on {images.training:,} images;" if images.training is not None else ""
     lead = (
-        f"Kit {report['kit_version']}. Weights: {weights['kept']}, SHA-256 {hashes};{trained} validated on "
-        f"{images['validation']:,} with {images['boxes']:,} boxes. Views: {_looks(report['members'])}, "
-        f"fused by {fusion['method']} at IoU {fusion['iou']}."
+        f"Kit {report.kit_version}. Weights: {weights.kept}, SHA-256 {hashes};{trained} validated on "
+        f"{images.validation:,} with {images.boxes:,} boxes. Views: {_looks(report.members)}, "
+        f"fused by {fusion.method} at IoU {fusion.iou}."
     )
     headline = {
-        f"one-box mAP@0.5, {_between(one)}": cell(one["map50"]),
-        f"expected on the leaderboard, {_between(report['expected_on_leaderboard'])}": cell(
-            report["expected_on_leaderboard"]["mean"]
-        ),
-        f"many-box mAP@0.5, {_between(many)}": cell(many["map50"]),
-        "the prior's floor": cell(one["prior_map50"]),
-        "images for one-box": cell(one["images"]),
+        f"one-box mAP@0.5, {between(one.low, one.high, DASH)}": cell(one.map50),
+        f"expected on the leaderboard, {between(expected.low, expected.high, DASH)}": cell(expected.mean),
+        f"many-box mAP@0.5, {between(many.low, many.high, DASH)}": cell(many.map50),
+        "the prior's floor": cell(one.prior_map50),
+        "images for one-box": cell(one.images),
     }
     sections = [
         Section(
@@ -51,7 +54,7 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
             "exactly one true box, as every test image has. Compare it with the public score. Many-box scores "
             "every stored box on all validation images and says how good the detector is, whatever is chosen "
             "from it. The prior's floor is what one fixed box for all images scores, without looking at any; a "
-            f"model at that level has learned nothing. {one['fallbacks']:,} of the one-box answers fell back to "
+            f"model at that level has learned nothing. {one.fallbacks:,} of the one-box answers fell back to "
             "the prior's box because nothing was found. The three variants read the same precision-recall curve "
             "at 101 points (COCO), as an area, and at 11 points (VOC). Only scores on equally many images can be "
             "compared, and on about a hundred images a difference below .04 proves nothing; `invoke compare` says "
@@ -62,7 +65,7 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
         ),
         Section(
             "Expected on the leaderboard",
-            _expectation(report["expected_on_leaderboard"]),
+            _expectation(expected),
         ),
         Section(
             "The choice of the one box",
@@ -77,7 +80,7 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
             "them before the same rule chooses; that step cannot be scored here, since the folds were trained on "
             "these images.",
             [figures["rules"]],
-            _rule_table(report["decision"]),
+            _rule_table(report.decision),
         ),
         Section(
             "What was lost",
@@ -88,14 +91,14 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
             "were repaired (after TIDE, Bolya et al. 2020); they do not add up. Many faint wrong boxes weigh "
             "little.",
             [figures["losses"]],
-            _loss_table(report["losses"]),
+            _loss_table(report.losses),
         ),
         Section(
             "Classes",
             "The mean over these classes is the score. A class without a true box has no average precision and "
             "drops out of the mean; with few boxes it is mostly chance, as the 95% intervals say.",
             [figures["per-class"]],
-            _class_table(report["per_class"]),
+            _class_table(report.per_class),
         ),
         Section(
             "Precision and recall",
@@ -109,7 +112,7 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
             "fall. One-box changes where the rule's choice falls away, and where a real box gives way to the "
             "prior's.",
             [figures["threshold"]],
-            _threshold_table(report["threshold"]),
+            _threshold_table(report.threshold),
         ),
         Section(
             "Confidences",
@@ -135,66 +138,61 @@ def run_page(path: Path, report: Mapping[str, Any], figures: Mapping[str, Path])
             [place for name, place in figures.items() if name.startswith("image-")],
         ),
     ]
-    return write_page(path, f"Run {report['run']}", lead, headline, sections)
+    return write_page(path, f"Run {report.run}", lead, headline, sections)
 
 
-def _between(part: Mapping[str, Any]) -> str:
-    known = part["low"] is not None and part["high"] is not None
-    return f"{cell(part['low'])} to {cell(part['high'])}" if known else "–"
-
-
-def _expectation(part: Mapping[str, Any]) -> str:
-    way = "with replacement, since there are not twice as many" if part["replacement"] else "without replacement"
+def _expectation(part: Expected) -> str:
+    way = "with replacement, since there are not twice as many" if part.replacement else "without replacement"
     return (
-        f"Mean {cell(part['mean'])}, 95% of them from {_between(part)}: the one-box mAP of {part['draws']} draws "
-        f"of {part['images']:,} of these images, as many as the test has ({way}). The level of a mAP itself moves "
-        "with the number of images, so this, and not the score above, is what the public score should be held "
-        "against."
+        f"Mean {cell(part.mean)}, 95% of them from {between(part.low, part.high, DASH)}: the one-box mAP of "
+        f"{part.draws} draws of {part.images:,} of these images, as many as the test has ({way}). The level of "
+        "a mAP itself moves with the number of images, so this, and not the score above, is what the public score "
+        "should be held against."
     )
 
 
-def _rule_table(part: Mapping[str, Any]) -> pd.DataFrame:
-    rows = [
+def _rule_table(part: report_file.Choice) -> pd.DataFrame:
+    rows: list[tuple[Any, ...]] = [
         (
             name,
-            scores["map50"],
-            scores["low"],
-            scores["high"],
+            scores.map50,
+            scores.low,
+            scores.high,
             "; ".join(
-                f"{gap['difference']:+.3f} ({_between(gap)}) against {other}"
-                for other, gap in scores["against"].items()
-                if gap["difference"] is not None
+                f"{gap.difference:+.3f} ({between(gap.low, gap.high, DASH)}) against {other}"
+                for other, gap in scores.against.items()
+                if not math.isnan(gap.difference)
             ),
-            "used" if name == part["chosen"] else "",
+            "used" if name == part.chosen else "",
         )
-        for name, scores in part["rules"].items()
+        for name, scores in part.rules.items()
     ]
-    names = {"oracle": "oracle", "random": "random candidate", "prior": "location prior"}
-    rows += [(text, part[key]["map50"], None, None, "", "") for key, text in names.items()]
+    references = {"oracle": part.oracle, "random candidate": part.random, "location prior": part.prior}
+    rows += [(name, reference.map50, None, None, "", "") for name, reference in references.items()]
     columns = ["rule", "one-box mAP@0.5", "from", "to", "paired difference (95%)", ""]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def _loss_table(part: Mapping[str, Any]) -> pd.DataFrame:
-    one, many = part["one_box"], part["many_box"]
-    rows = [
-        (cause, one["causes"][cause]["count"], one["causes"][cause]["gain"], found["count"], found["gain"])
-        for cause, found in many["causes"].items()
+def _loss_table(part: report_file.LossesByPath) -> pd.DataFrame:
+    one, many = part.one_box, part.many_box
+    rows: list[tuple[Any, ...]] = [
+        (cause, one.causes[cause].count, one.causes[cause].gain, found.count, found.gain)
+        for cause, found in many.causes.items()
     ]
-    rows.append(("true boxes found", one["found"], None, many["found"], None))
-    rows.append(("true boxes", one["boxes"], None, many["boxes"], None))
+    rows.append(("true boxes found", one.found, None, many.found, None))
+    rows.append(("true boxes", one.boxes, None, many.boxes, None))
     columns = ["cause", "one box: number", "one box: mAP gained", "many boxes: number", "many boxes: mAP gained"]
     return pd.DataFrame(rows, columns=columns, dtype=object)
 
 
-def _looks(members: Sequence[Mapping[str, Any]]) -> str:
+def _looks(members: Sequence[Member]) -> str:
     if len(members) == 1:
-        return ", ".join(members[0]["views"])
-    return "; ".join(f"{one['run']} ({', '.join(one['views'])}; weight {one['weight']:g})" for one in members)
+        return ", ".join(members[0].views)
+    return "; ".join(f"{one.run} ({', '.join(one.views)}; weight {one.weight:g})" for one in members)
 
 
-def _shared_patients(images: Mapping[str, Any]) -> str:
-    share = images["test_patients_in_train_share"]
+def _shared_patients(images: report_file.ImageCounts) -> str:
+    share = images.test_patients_in_train_share
     if share is None:
         return "There are no test images here."
     return (
@@ -202,9 +200,9 @@ def _shared_patients(images: Mapping[str, Any]) -> str:
     )
 
 
-def _training_sections(report: Mapping[str, Any], figures: Mapping[str, Path]) -> list[Section]:
+def _training_sections(report: Report, figures: Mapping[str, Path]) -> list[Section]:
     """How the run was trained; nothing where it was not: an ensemble, adopted detections."""
-    if not report["training"]:
+    if not report.training:
         return []
     return [
         Section(
@@ -214,25 +212,25 @@ def _training_sections(report: Mapping[str, Any], figures: Mapping[str, Path]) -
             "chosen on the images that are scored, and no interval covers that choice: the range of the last ten "
             "epochs says how much of it may be luck.",
             [place for name, place in figures.items() if name.startswith("history")],
-            _training_table(report["training"]),
+            _training_table(report.training),
         ),
     ]
 
 
-def _training_table(folds: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+def _training_table(folds: Sequence[report_file.FoldTraining]) -> pd.DataFrame:
     columns = {
         "fold": list(range(len(folds))),
-        "chosen epoch": [part["epoch"] for part in folds],
-        "epochs": [part["epochs"] for part in folds],
-        "in-loop mAP@0.5, chosen": [part["chosen_map50"] for part in folds],
-        "last epoch": [part["last_map50"] for part in folds],
-        "lowest of the last ten": [part["last_ten_low"] for part in folds],
-        "highest of the last ten": [part["last_ten_high"] for part in folds],
+        "chosen epoch": [part.epoch for part in folds],
+        "epochs": [part.epochs for part in folds],
+        "in-loop mAP@0.5, chosen": [part.chosen_map50 for part in folds],
+        "last epoch": [part.last_map50 for part in folds],
+        "lowest of the last ten": [part.last_ten_low for part in folds],
+        "highest of the last ten": [part.last_ten_high for part in folds],
     }
     return pd.DataFrame(columns)
 
 
-def _score_table(many: Mapping[str, Any], one: Mapping[str, Any]) -> pd.DataFrame:
+def _score_table(many: report_file.ManyBoxScores, one: report_file.OneBoxScores) -> pd.DataFrame:
     names = {
         "map50": "mAP@0.5, 101 points",
         "low": "its interval from",
@@ -245,35 +243,35 @@ def _score_table(many: Mapping[str, Any], one: Mapping[str, Any]) -> pd.DataFram
         "boxes": "true boxes",
         "fallbacks": "answers by the prior",
     }
-    rows = [(text, one.get(key), many.get(key)) for key, text in names.items()]
+    rows = [(text, getattr(one, key, None), getattr(many, key, None)) for key, text in names.items()]
     return pd.DataFrame(rows, columns=["score", "one box", "many boxes"], dtype=object)
 
 
-def _class_table(per_class: Mapping[str, Mapping[str, Any]]) -> pd.DataFrame:
+def _class_table(per_class: Mapping[str, report_file.ClassScores]) -> pd.DataFrame:
     rows = [
         {
             "class": label,
-            "one-box AP@0.5": part["one_box_ap50"],
-            "one-box 95%": _between({"low": part["one_box_low"], "high": part["one_box_high"]}),
-            "many-box AP@0.5": part["ap50"],
-            "many-box 95%": _between(part),
-            "area": part["ap50_area"],
-            "11 points": part["ap50_11"],
-            "true boxes": part["boxes"],
-            "detections": part["detections"],
+            "one-box AP@0.5": part.one_box_ap50,
+            "one-box 95%": between(part.one_box_low, part.one_box_high, DASH),
+            "many-box AP@0.5": part.ap50,
+            "many-box 95%": between(part.low, part.high, DASH),
+            "area": part.ap50_area,
+            "11 points": part.ap50_11,
+            "true boxes": part.boxes,
+            "detections": part.detections,
         }
         for label, part in per_class.items()
     ]
     return pd.DataFrame(rows, dtype=object)
 
 
-def _threshold_table(threshold: Mapping[str, Any]) -> pd.DataFrame:
-    said = {threshold["best"]: "best", threshold["applied"]: "applied"}
-    if threshold["best"] == threshold["applied"]:
-        said = {threshold["best"]: "best, applied"}
+def _threshold_table(threshold: report_file.Thresholds) -> pd.DataFrame:
+    said = {threshold.best: "best", threshold.applied: "applied"}
+    if threshold.best == threshold.applied:
+        said = {threshold.best: "best, applied"}
     rows = [
-        (f"{point['threshold']:.2f}", point["one_box_map50"], point["map50"], said.get(point["threshold"], ""))
-        for point in threshold["curve"]
+        (f"{point.threshold:.2f}", point.one_box_map50, point.map50, said.get(point.threshold, ""))
+        for point in threshold.curve
     ]
     return pd.DataFrame(rows, columns=["threshold", "one box", "many boxes", "note"], dtype=object)
 
@@ -287,7 +285,7 @@ class RunReport:
 
 
 def run_report(
-    report: dict[str, Any],
+    report: Report,
     truth: pd.DataFrame,
     candidates: pd.DataFrame,
     answers: pd.DataFrame,
@@ -298,7 +296,7 @@ def run_report(
 ) -> RunReport:
     """Show an evaluated run: PNG files in ``folder/figures`` and one self-contained ``folder/report.html``.
 
-    ``report`` is the content of ``report.json``; ``image_paths`` names every validation image; ``truth``,
+    ``image_paths`` names every validation image; ``truth``,
     ``candidates`` (with score), ``answers`` (with confidence) and each fold's history may have zero rows.
     ``seed`` draws the images that are shown.
     """
@@ -322,16 +320,16 @@ def run_report(
         return sheet([shown(name, predicted(name, _GRID_PREDICTIONS) + true(name)) for name in chosen], 2)
 
     drawings: Drawings = {
-        "per-class": lambda: run_charts.per_class(report["per_class"]),
-        "rules": lambda: run_charts.rules(report["decision"]),
-        "losses": lambda: run_charts.losses(report["losses"]),
-        "threshold": lambda: run_charts.threshold(report["threshold"]),
+        "per-class": lambda: run_charts.per_class(report.per_class),
+        "rules": lambda: run_charts.rules(report.decision),
+        "losses": lambda: run_charts.losses(report.losses),
+        "threshold": lambda: run_charts.threshold(report.threshold),
         "precision-recall": lambda: run_charts.precision_recall(precision_recall(truth, candidates, drawn)),
         "confidences": lambda: run_charts.confidences(candidates, answers),
         "detections-per-image": lambda: run_charts.detections_per_image(candidates, drawn),
         **{
             "history" if len(histories) == 1 else f"history-fold-{fold}": functools.partial(
-                run_charts.history, history, report["training"][fold]["epoch"]
+                run_charts.history, history, report.training[fold].epoch
             )
             for fold, history in enumerate(histories)
         },

@@ -13,6 +13,7 @@ from pathlib import Path
 from kit.config import CompetitionConfig, load
 from kit.core.errors import KitError
 from kit.core.files import sha256
+from kit.core.number_text import between
 from kit.data.provenance import downloaded_slug
 from kit.runs.folder import Run, names, newest_finished, read_finished
 from kit.schemas.tables import validate_submission
@@ -118,7 +119,7 @@ def local_score_text(submission: Submission) -> str:
     score, interval = submission.origin.local_score, submission.origin.local_interval
     if score is None:
         return "unknown"
-    return f"{score:.3f}" + (f" (95%: {interval[0]:.3f} to {interval[1]:.3f})" if interval else "")
+    return f"{score:.3f}" + (f" (95%: {between(*interval)})" if interval else "")
 
 
 def expected_score_text(submission: Submission) -> str:
@@ -126,7 +127,7 @@ def expected_score_text(submission: Submission) -> str:
     expected = submission.origin.expected
     if not expected:
         return "unknown"
-    return f"{expected['mean']:.3f} on the leaderboard ({expected['low']:.3f} to {expected['high']:.3f})"
+    return f"{expected['mean']:.3f} on the leaderboard ({between(expected['low'], expected['high'])})"
 
 
 def _competition(workspace: Path, submission: Submission) -> CompetitionConfig:

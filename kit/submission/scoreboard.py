@@ -10,6 +10,7 @@ from pathlib import Path
 
 from kit.core.files import make_folder
 from kit.core.locks import locked
+from kit.core.number_text import decimal
 from kit.submission.folders import LOCK_NAME, MANIFEST_NAME, Submission, read_submissions
 
 PLOT_NAME = "scores.png"
@@ -31,9 +32,9 @@ def rows(submissions: Sequence[Submission]) -> list[Row]:
             f"{submission.number:04d}",
             submission.origin.message,
             submission.origin.run,
-            _decimal(submission.origin.local_score),
+            decimal(submission.origin.local_score),
             _expected(submission),
-            _decimal(submission.public_score) + (" *" if submission is winner else ""),
+            decimal(submission.public_score) + (" *" if submission is winner else ""),
             f"{submission.status}: {submission.reason}" if submission.reason else submission.status,
         )
         for submission in submissions
@@ -79,7 +80,3 @@ def _expected_range(submission: Submission) -> tuple[float, float, float]:
 def _expected(submission: Submission) -> str:
     expected = submission.origin.expected
     return f"{expected['mean']:.3f} ({expected['low']:.3f}-{expected['high']:.3f})" if expected else ""
-
-
-def _decimal(value: float | None) -> str:
-    return "" if value is None else f"{value:.3f}"

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from kit.core.errors import KitError
+from kit.core.number_text import decimal
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -37,7 +38,7 @@ def show_frame(title: str, table: pd.DataFrame) -> None:
 
 
 def show_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[Any]]) -> None:
-    """Print a table: None as an empty cell, a float with three decimals."""
+    """Print a table: None and NaN as an empty cell, a float with three decimals."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
@@ -67,6 +68,4 @@ def confirm(question: str, yes: bool) -> None:
 
 
 def _cell(value: Any) -> str:
-    if value is None:
-        return ""
-    return f"{value:.3f}" if isinstance(value, float) else str(value)
+    return decimal(value) if value is None or isinstance(value, float) else str(value)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from invoke import Context
 
 from kit.core.errors import KitError
+from kit.core.number_text import between
 from kit.tasks.command import RUN, SET, SET_AFTERWARDS, WORKSPACE, chosen_run, command, number, whole_number
 from kit.tasks.console import progress_bar, show_table
+
+if TYPE_CHECKING:
+    from kit.reports.report_file import Comparison, Report, Verdict
 
 
 @command(
@@ -149,58 +153,56 @@ def compare(context: Context, run: Sequence[str] | None = None, workspace: str =
     print(f"comparison: {comparison_folder(first, second) / 'comparison.json'}")
 
 
-def _show_report(report: Mapping[str, Any]) -> None:
-    many_box, one_box = report["many_box"], report["one_box"]
-    expected, decision, losses = report["expected_on_leaderboard"], report["decision"], report["losses"]
+def _show_report(report: Report) -> None:
+    many_box, one_box, expected = report.many_box, report.one_box, report.expected_on_leaderboard
+    decision, losses = report.decision, report.losses
     show_table(
-        f"run {report['run']}",
+        f"run {report.run}",
         ("score", "mAP@0.5", "95%", "images"),
         [
-            ("many boxes per image", many_box["map50"], _interval(many_box), many_box["images"]),
-            ("one box, as submitted", one_box["map50"], _interval(one_box), one_box["images"]),
-            ("expected on the leaderboard", expected["mean"], _interval(expected), expected["images"]),
+            ("many boxes per image", many_box.map50, between(many_box.low, many_box.high), many_box.images),
+            ("one box, as submitted", one_box.map50, between(one_box.low, one_box.high), one_box.images),
+            ("expected on the leaderboard", expected.mean, between(expected.low, expected.high), expected.images),
         ],
     )
     rules = [
-        (rule, scores["map50"], _interval(scores), "used" if rule == decision["chosen"] else "")
-        for rule, scores in decision["rules"].items()
+        (rule, score.map50, between(score.low, score.high), "used" if rule == decision.chosen else "")
+        for rule, score in decision.rules.items()
     ]
-    references = [(f"({name})", decision[name]["map50"], "", "") for name in ("oracle", "random", "prior")]
+    references = [
+        ("(oracle)", decision.oracle.map50, "", ""),
+        ("(random)", decision.random.map50, "", ""),
+        ("(prior)", decision.prior.map50, "", ""),
+    ]
     show_table("how the one box is chosen", ("rule", "mAP@0.5", "95%", ""), [*rules, *references])
     show_table(
         "per class",
         ("class", "AP@0.5", "95%", "one box", "95%", "boxes"),
         [
-            (label, scores["ap50"], _interval(scores),
-             scores["one_box_ap50"], _interval(scores, "one_box_"), scores["boxes"])
-            for label, scores in report["per_class"].items()
+            (label, scores.ap50, between(scores.low, scores.high),
+             scores.one_box_ap50, between(scores.one_box_low, scores.one_box_high), scores.boxes)
+            for label, scores in report.per_class.items()
         ],
     )  # fmt: skip
     show_table(
         "errors by cause (mAP gained if this cause alone were repaired)",
         ("cause", "one box", "many boxes"),
-        [
-            (cause, losses["one_box"]["causes"][cause]["gain"], loss["gain"])
-            for cause, loss in losses["many_box"]["causes"].items()
-        ],
+        [(cause, losses.one_box.causes[cause].gain, loss.gain) for cause, loss in losses.many_box.causes.items()],
     )
 
 
-def _show_comparison(comparison: Mapping[str, Any]) -> None:
-    first, second = comparison["runs"]
-    for key, title in (("many_box", "many boxes"), ("one_box", "one box")):
-        overall = comparison[key]
-        rows = [("mean over the classes", overall), *overall["per_class"].items()]
+def _show_comparison(comparison: Comparison) -> None:
+    first, second = comparison.runs
+    for title, overall, images in (
+        ("many boxes", comparison.many_box, comparison.images.many_box),
+        ("one box", comparison.one_box, comparison.images.one_box),
+    ):
+        rows: list[tuple[str, Verdict]] = [("mean over the classes", overall), *overall.per_class.items()]
         show_table(
-            f"{first} against {second}, {title}, on the same {comparison['images'][key]} images",
+            f"{first} against {second}, {title}, on the same {images} images",
             ("", "difference", "95%", f"{first} is"),
-            [(label, row["difference"], _interval(row), row["verdict"]) for label, row in rows],
+            [(label, row.difference, between(row.low, row.high), row.verdict) for label, row in rows],
         )
-
-
-def _interval(scores: Mapping[str, Any], prefix: str = "") -> str:
-    low, high = scores[f"{prefix}low"], scores[f"{prefix}high"]
-    return "" if low is None else f"{low:.3f} to {high:.3f}"
 
 
 def _listed(by_fold: Sequence[int]) -> str:

@@ -1,7 +1,5 @@
 """p(true positive): nothing to learn, equal to scikit-learn, rising with the score, known probabilities."""
 
-import json
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -25,6 +23,7 @@ from kit.choosing.calibration import (
     fit,
     probability,
 )
+from kit.core.json_files import read_record, write_record
 
 SIZES = {"1.png": (100, 100)}
 HALF_SIDE = (0, 0, 25, 100)  # a quarter of the image: its side is a half
@@ -184,10 +183,11 @@ def test_scores_that_mislead_still_order_the_candidates():
     assert (np.diff(probability(learned, pd.concat([one(0.2), one(0.4), one(0.9)]), SIZES)) > 0).all()
 
 
-def test_the_numbers_survive_json_exactly():
+def test_the_numbers_survive_json_exactly(tmp_path):
     table, right, sizes = case(6, 100)
     learned = fit(table, right, sizes)
-    again = Calibration.from_dict(json.loads(json.dumps(learned.to_dict(), allow_nan=False)))
+    write_record(tmp_path / "learned.json", learned)
+    again = read_record(tmp_path / "learned.json", Calibration, "")
     assert again == learned
     assert (probability(again, table, sizes) == probability(learned, table, sizes)).all()
 

@@ -1,7 +1,6 @@
 """One box per ID: the floor, cases by hand, and what must hold for every table of answers."""
 
 import io
-import json
 
 import numpy as np
 import pandas as pd
@@ -22,6 +21,7 @@ from kit.choosing.one_box import (
     validation_mapping,
 )
 from kit.core.errors import KitError
+from kit.core.json_files import read_record, write_record
 from kit.metrics.average_precision import score_detections
 
 HEART = PriorBox("Cardiomegaly", (0.25, 0.5, 0.75, 0.75), 0.8, 0.013)
@@ -219,13 +219,14 @@ def test_the_prior_is_the_same_in_a_picture_of_another_size():
     assert fit_prior(small, {"1.png": (100, 200)}) == fit_prior(large, {"1.png": (300, 600)})
 
 
-def test_the_prior_survives_json_exactly():
+def test_the_prior_survives_json_exactly(tmp_path):
     rng = np.random.default_rng(0)
     low = rng.uniform(0, 50, (30, 2))
     truth = pd.DataFrame(np.hstack([low, low + rng.uniform(1, 50, (30, 2))]), columns=CORNERS)
     truth = truth.assign(image_id="1.png", label=rng.choice(["Mass", "Nodule", "Effusion"], 30))
     prior = fit_prior(truth, SIZES)
-    assert Prior.from_dict(json.loads(json.dumps(prior.to_dict(), allow_nan=False))) == prior
+    write_record(tmp_path / "prior.json", prior)
+    assert read_record(tmp_path / "prior.json", Prior, "") == prior
 
 
 def test_a_prior_needs_a_box_and_boxes_need_an_area():

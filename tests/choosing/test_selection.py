@@ -1,6 +1,5 @@
 """The rules of the one box: what each chooses, that none sees what it judges, and which is taken."""
 
-import json
 import math
 
 import numpy as np
@@ -22,6 +21,7 @@ from kit.choosing.selection import (
     shuffled,
 )
 from kit.config import RULE_NAMES
+from kit.core.json_files import read_record, write_record
 from kit.metrics.average_precision import match, mean_average_precision
 from kit.metrics.bootstrap import paired_difference
 
@@ -73,11 +73,12 @@ def test_a_rule_has_one_of_the_known_names():
         SelectionRule("highest", None, {})
 
 
-def test_the_rules_survive_json_exactly():
+def test_the_rules_survive_json_exactly(tmp_path):
     truth, _, sizes = one_box_images(3, 100)
     table = detector(truth, 4)
     for rule in fit_rules(table, truth, sizes).values():
-        again = SelectionRule.from_dict(json.loads(json.dumps(rule.to_dict(), allow_nan=False)))
+        write_record(tmp_path / "rule.json", rule)
+        again = read_record(tmp_path / "rule.json", SelectionRule, "")
         assert again == rule
         assert_frame_equal(again.judge(table, sizes), rule.judge(table, sizes))
 

@@ -1,13 +1,14 @@
 """A dataclass comes back from its file as it was, or the message names the field."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 
 import pytest
 
 from kit.core.errors import KitError
-from kit.core.json_files import fingerprint, read_record, write_json
+from kit.core.json_files import FloatOrNaN, fingerprint, read_json, read_record, write_json, write_record
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,12 @@ class Trip:
             raise ValueError("a span ends where it begins or later")
 
 
+@dataclass(frozen=True)
+class Climb:
+    metres: FloatOrNaN
+    by_leg: Mapping[str, FloatOrNaN]
+
+
 def read(path, content):
     write_json(path / "trip.json", content)
     return read_record(path / "trip.json", Trip, "restore it")
@@ -40,6 +47,13 @@ def test_a_record_without_parts_is_one_with_its_defaults(tmp_path):
 def test_a_record_goes_through_its_file(tmp_path):
     trip = Trip((Leg("a", 1.5), Leg("b")), (2.0, 3.0), {"x": 1}, fast=True)
     assert read(tmp_path, asdict(trip)) == trip
+
+
+def test_a_score_that_is_unknown_is_nan_here_and_null_there(tmp_path):
+    write_record(tmp_path / "climb.json", Climb(math.nan, {"a": math.nan, "b": 0.5}))
+    assert read_json(tmp_path / "climb.json", "") == {"metres": None, "by_leg": {"a": None, "b": 0.5}}
+    climb = read_record(tmp_path / "climb.json", Climb, "")
+    assert math.isnan(climb.metres) and math.isnan(climb.by_leg["a"]) and climb.by_leg["b"] == 0.5
 
 
 def test_a_whole_number_is_a_number(tmp_path):
@@ -56,6 +70,7 @@ def test_a_whole_number_is_a_number(tmp_path):
         ({"legs": "ab"}, "legs is 'ab', not a list"),
         ({"legs": [{"name": "a"}, {"name": 3}]}, r"legs\[1\].name is 3, not a text"),
         ({"legs": [], "span": [1]}, r"span is \[1\], not a list of 2"),
+        ({"legs": [], "span": [1, None]}, r"span\[1\] is None, not a finite number"),
         ({"legs": [], "span": [1, "2"]}, r"span\[1\] is '2', not a finite number"),
         ({"legs": [], "span": [1, 10**400]}, r"span\[1\] is 1000.*, not a finite number"),
         ({"legs": [], "span": [2, 1]}, "a span ends where it begins or later"),

@@ -1,6 +1,7 @@
 """Comparing two runs: what is refused, what is written, and verdicts on stores whose answer is known."""
 
 import json
+import math
 import shutil
 
 import numpy as np
@@ -9,11 +10,12 @@ import pytest
 from stores import detector, one_box_images
 
 from kit.core.errors import KitError
-from kit.core.json_files import read_json, write_json
+from kit.core.json_files import read_json, read_record, write_json
 from kit.evaluation.comparison import compare, comparison_folder, verdict
 from kit.metrics.average_precision import match
 from kit.metrics.bootstrap import Interval, paired_difference
 from kit.reports import comparison_charts
+from kit.reports.report_file import ComparedImages, ComparedScores, Comparison, Verdict
 from kit.runs.folder import Run, read_split
 
 
@@ -55,10 +57,15 @@ def test_runs_without_a_common_image_are_refused_with_their_numbers(runs):
 @pytest.mark.slow
 def test_two_runs_are_compared_both_ways_through_their_own_rules(runs):
     demo, half = runs
-    there, back = compare(demo, half), compare(half, demo)
+    compared = compare(demo, half)
+    compare(half, demo)
     folder = comparison_folder(demo, half)
     assert folder == demo.workspace / "comparisons" / "demo-vs-half"
-    assert json.loads((folder / "comparison.json").read_text()) == there
+    assert read_record(folder / "comparison.json", Comparison, "") == compared
+    there, back = (
+        json.loads((comparison_folder(*pair) / "comparison.json").read_text())
+        for pair in ((demo, half), (half, demo))
+    )
     assert (folder / "comparison.png").stat().st_size > 0
     scores = {run.name: json.loads(run.report.read_text()) for run in runs}
     held = len(read_split(demo).validation)
@@ -71,16 +78,21 @@ def test_two_runs_are_compared_both_ways_through_their_own_rules(runs):
         assert set(there[key]["per_class"]) <= set(scores["demo"]["per_class"])
 
 
-@pytest.mark.parametrize("ends", [(None, None), (-0.1, 0.3)])
+@pytest.mark.parametrize("ends", [(math.nan, math.nan), (-0.1, 0.3)])
 def test_the_figure_draws_what_is_known(ends):
-    row = {"difference": 0.1, "low": ends[0], "high": ends[1], "verdict": "noise"}
-    part = row | {"per_class": {"Mass": row, "Nodule": row | {"difference": None}}}
-    result = {"runs": ["a", "b$"], "images": {"many_box": 5, "one_box": 4}, "many_box": part,
-              "one_box": row | {"per_class": {}}}  # fmt: skip
-    first, second = comparison_charts.differences(result).axes
+    def row(difference):
+        return difference, *ends, "noise"
+
+    maps = {"a": 0.2, "b$": 0.1}
+    per_class = {"Mass": Verdict(*row(0.1)), "Nodule": Verdict(*row(math.nan))}
+    comparison = Comparison(
+        ("a", "b$"), dict.fromkeys(maps, "score"), ComparedImages(5, 4, 3, {"a": 5, "b$": 6}),
+        ComparedScores(*row(0.1), maps, per_class), ComparedScores(*row(0.1), maps, {}),
+    )  # fmt: skip
+    first, second = comparison_charts.differences(comparison).axes
     lines = len(first.lines)
-    assert lines == 1 + 2 * (1 if ends[0] is None else 2)  # the line at 0; the mean and one class
-    assert len(second.lines) == 1 + (1 if ends[0] is None else 2)
+    assert lines == 1 + 2 * (1 if math.isnan(ends[0]) else 2)  # the line at 0; the mean and one class
+    assert len(second.lines) == 1 + (1 if math.isnan(ends[0]) else 2)
 
 
 class TestVerdictsOnKnownStores:

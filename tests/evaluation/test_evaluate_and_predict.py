@@ -4,6 +4,7 @@ import itertools
 import json
 import re
 import shutil
+import sys
 
 import numpy as np
 import pandas as pd
@@ -12,14 +13,16 @@ import torch
 from toy import TOY, TOY_TEST_IMAGES, toy_config
 
 from kit.choosing import location_prior, one_box
-from kit.config import load, override, save
+from kit.config import FusionConfig, load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import load_training
+from kit.evaluation.comparison import compare
 from kit.evaluation.held_out import out_of_fold_priors, score_held_out
 from kit.evaluation.predict import predict
 from kit.evaluation.report import current_report, evaluate
 from kit.metrics import average_precision
 from kit.reports.dataset_report import describe
+from kit.reports.report_file import read_report
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, existing, newest_finished, read_split
 from kit.runs.knobs import adjust
@@ -83,14 +86,13 @@ class TestValidationOfTheSeedNotebook:
         assert scores.images == report["one_box"]["images"]
 
     def test_the_prior_that_is_judged_never_saw_the_images_and_the_submissions_saw_all(self, scored):
-        report = json.loads(scored.report.read_text())
         data, split = load_training(scored.workspace, toy_config()), read_split(scored)
         held = data.annotations["image_id"].isin(split.validation)
         sizes = image_sizes(data.pixels.facts)
         (judged,) = out_of_fold_priors(data.annotations, split, sizes)
         everything = location_prior.fit_prior(data.annotations, sizes)
         assert judged == location_prior.fit_prior(data.annotations[~held], sizes) != everything
-        assert report["prior"] == everything.to_dict()
+        assert read_report(scored.report).prior == everything
 
 
 class TestThresholdOfTheSeedNotebook:
@@ -99,17 +101,17 @@ class TestThresholdOfTheSeedNotebook:
     def test_the_curve_needs_no_weights_and_never_rises(self, run):
         run.best.unlink()
         run.last.unlink()
-        curve = evaluate(run)["threshold"]["curve"]
-        scores = [point["map50"] for point in curve]
+        curve = evaluate(run).threshold.curve
+        scores = [point.map50 for point in curve]
         assert all(later <= earlier + 1e-12 for earlier, later in itertools.pairwise(scores))
 
     @pytest.mark.slow
     def test_a_threshold_that_is_not_measurably_better_is_not_applied(self, scored):
         adjust(scored, ("decision.threshold=1",))
         report = evaluate(scored)
-        assert report["decision"]["knobs"]["threshold"] == 1
-        assert report["threshold"]["applied"] == 0
-        assert report["one_box"]["map50"] == report["threshold"]["curve"][0]["one_box_map50"]
+        assert report.decision.knobs.threshold == 1
+        assert report.threshold.applied == 0
+        assert report.one_box.map50 == report.threshold.curve[0].one_box_map50
 
 
 def test_predict_evaluates_first_and_files_a_valid_submission(run):
@@ -136,7 +138,7 @@ def test_two_ids_of_one_image_get_two_different_boxes(run):
     mapping["image_id"] = mapping["image_id"].iloc[[0, 0, 0, 3, 4, 5, 6, 7]].to_numpy()
     path.write_text(mapping.to_csv(index=False))
     report = evaluate(run)
-    assert report["one_box"]["images"] == report["many_box"]["images"]  # as many answers as boxes, on all images
+    assert report.one_box.images == report.many_box.images  # as many answers as boxes, on all images
     table = pd.read_csv(predict(run).csv)
     boxes = table[table["image_id"] == mapping["image_id"][0]][["x_min", "y_min", "x_max", "y_max"]]
     assert len(boxes) == len(boxes.drop_duplicates()) == 3
@@ -179,7 +181,7 @@ def test_a_report_older_than_its_detections_is_made_anew(scored):
     old = json.loads(scored.report.read_text())
     table = read_detections(scored.detections("validation"))
     table[table["score"] > table["score"].median()].to_parquet(scored.detections("validation"), index=False)
-    assert current_report(scored)["detections_sha256"] != old["detections_sha256"]
+    assert current_report(scored).detections_sha256 != old["detections_sha256"]
 
 
 def test_a_report_older_than_the_mapping_is_made_anew(scored):
@@ -188,13 +190,13 @@ def test_a_report_older_than_the_mapping_is_made_anew(scored):
     lines[-1] = lines[-1].split(",")[0] + "," + lines[1].split(",")[1]  # an image is asked for twice from now on
     path.write_text("\n".join(lines) + "\n")
     report = current_report(scored)
-    assert report["one_box"]["images"] == score_held_out(scored).mapping["image_id"].nunique()
-    assert report["expected_on_leaderboard"]["images"] == len(lines) - 2
+    assert report.one_box.images == score_held_out(scored).mapping["image_id"].nunique()
+    assert report.expected_on_leaderboard.images == len(lines) - 2
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["decision.rule", "prior", "threshold.applied", "expected_on_leaderboard.low"])
-def test_a_report_of_another_version_is_made_anew(lost, scored):
+def test_a_report_of_another_version_is_made_anew(lost, scored, caplog):
     report = json.loads(scored.report.read_text())
     *path, name = lost.split(".")
     part = report
@@ -202,8 +204,58 @@ def test_a_report_of_another_version_is_made_anew(lost, scored):
         part = part[key]
     part.pop(name)
     scored.report.write_text(json.dumps(report))
-    assert current_report(scored)["kit_version"]
+    caplog.set_level("INFO", "kit")
+    assert current_report(scored).kit_version
     assert json.loads(scored.report.read_text()).keys() >= {"prior", "decision"}
+    assert re.search(f"report.json cannot be read and is made anew: .*no {name}", caplog.text)
+
+
+def test_a_report_with_a_word_for_a_number_is_made_anew(scored, caplog):
+    report = json.loads(scored.report.read_text())
+    before, report["prior"]["ranked"][0]["value"] = scored.report.read_bytes(), "high"
+    scored.report.write_text(json.dumps(report))
+    caplog.set_level("INFO", "kit")
+    current_report(scored)
+    assert "made anew: prior.ranked[0].value is 'high', not a finite number" in caplog.text
+    assert scored.report.read_bytes() == before
+
+
+class TestDataAreLoadedOnce:
+    @pytest.fixture
+    def opened(self):
+        """The tables that were opened while the test ran; an audit hook stays, so it is told when to stop."""
+        paths, listening = [], [True]
+
+        def listen(event, arguments):
+            if listening and event == "open" and str(arguments[0]).endswith("train.csv"):
+                paths.append(arguments[0])
+
+        sys.addaudithook(listen)
+        yield paths
+        listening.clear()
+
+    def loads(self, opened, use, scored):
+        """How often ``use`` loads the training data."""
+        opened.clear()
+        load_training(scored.workspace, toy_config())
+        once = len(opened)
+        assert once
+        opened.clear()
+        use()
+        return len(opened) / once
+
+    def test_by_predict_that_evaluates_first(self, opened, scored):
+        scored.report.unlink()
+        assert self.loads(opened, lambda: predict(scored), scored) == 1
+
+    @pytest.mark.slow
+    def test_by_compare_of_two_runs_that_it_evaluates_first(self, opened, scored):
+        other = Run(scored.workspace, "other")
+        shutil.copytree(scored.folder, other.folder)
+        table = read_detections(other.detections("validation")).assign(run="other")
+        table.to_parquet(other.detections("validation"), index=False)
+        scored.report.unlink()
+        assert self.loads(opened, lambda: compare(scored, other), scored) == 1
 
 
 def test_a_run_whose_folder_was_renamed_says_so(scored):
@@ -225,7 +277,7 @@ def test_detections_of_an_image_that_was_not_held_out_are_refused(scored):
 class TestKnobsAfterTheTraining:
     def test_those_that_act_on_stored_detections_may_change_and_are_reported(self, scored):
         adjust(scored, ("fusion.method=suppress", "fusion.iou=0.5"))
-        assert current_report(scored)["fusion"] == {"method": "suppress", "iou": 0.5}
+        assert current_report(scored).fusion == FusionConfig("suppress", 0.5)
         assert train(scored.workspace, "demo", None, ("competition.expected_ids=9",)).already
         assert load(scored.config).competition.expected_ids == 9
 

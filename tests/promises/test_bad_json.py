@@ -7,10 +7,13 @@ import dataclasses
 import json
 
 from mutations import json_mutants, snapshot
+from report_json import class_scores, report_content
 
 from kit.config import Config, knobs, load, preset
 from kit.core.errors import KitError
+from kit.core.json_files import write_record
 from kit.demo import DemoResult, finished_demo
+from kit.reports.report_file import read_report
 from kit.runs.folder import Finished, Run, Split, read_finished, read_split
 from kit.submission.folders import Origin, read_submissions, write_submission
 
@@ -58,6 +61,8 @@ FILES = {
     "demo": list(json_mutants(plain(dataclasses.asdict(DEMO)), 4, values=150, flips=10)),
     "manifest": list(json_mutants(MANIFEST, 5, values=300, flips=40)),
 }
+POINT = {"threshold": 0.0, "map50": 0.25, "one_box_map50": 0.2}
+FILES["report"] = list(json_mutants(report_content({"Mass": class_scores(0.5)}, [POINT]), 6, values=500, flips=40))
 DEFAULTS = {key: plain(Config().get(key)) for key in knobs()}
 
 
@@ -113,6 +118,30 @@ def test_a_bad_end_of_a_run_is_read_as_it_stands_or_refused(step, tmp_path):
     run = Run(tmp_path, "demo")
     run.folder.mkdir(parents=True)
     assert_each_is_read_or_refused("finished", step, run.finished, lambda: read_finished(run), same_record)
+
+
+def test_a_bad_report_is_read_as_it_stands_or_refused(step, tmp_path):
+    path, again = tmp_path / "runs" / "demo" / "report.json", tmp_path / "again.json"
+    path.parent.mkdir(parents=True)
+
+    def as_it_stands(report, data):
+        write_record(again, report)
+        assert_stated(strict_json(data), strict_json(again.read_bytes()))
+
+    assert_each_is_read_or_refused("report", step, path, lambda: read_report(path), as_it_stands)
+
+
+def assert_stated(stated, written):
+    """What a file states stands in the other one, which may state more: the defaults of knobs."""
+    if isinstance(stated, dict):
+        for name, value in stated.items():
+            assert_stated(value, written[name])
+    elif isinstance(stated, list):
+        assert len(stated) == len(written)
+        for value, other in zip(stated, written, strict=True):
+            assert_stated(value, other)
+    else:
+        assert stated == written
 
 
 def test_a_bad_result_of_a_demo_is_none_or_refused(step, tmp_path):

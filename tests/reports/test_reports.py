@@ -11,11 +11,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from report_json import class_scores, report_content
 
 from kit.boxes.geometry import CORNERS
+from kit.core.json_files import write_json
 from kit.data import statistics
 from kit.reports import dataset_charts, dataset_report, figures, html, pictures, run_charts, run_report
 from kit.reports.figures import PREDICTION, TRUTH, Mark
+from kit.reports.report_file import read_report
 from kit.schemas.image_headers import ImageFacts
 
 SCRIPT = "<script>document.title='ran'</script>"
@@ -74,33 +77,11 @@ def described(train, test, tmp_path_factory):
     return describe(annotations_on(train), train, test, tmp_path_factory.mktemp("described"))
 
 
-def report_content(per_class, curve):
-    scores = {"map50": 0.25, "map50_area": 0.2, "map50_11": 0.3, "low": 0.1, "high": 0.4}
-    rule = {"map50": 0.25, "low": None, "high": None, "against": {}}
-    gap = {"difference": 0.01, "low": -0.1, "high": 0.2}
-    lost = {"map50": 0.25, "boxes": 7, "found": 3, "causes": {"missed": {"count": 4, "gain": None}}}
-    return {
-        "run": SCRIPT, "kit_version": "0.1.0", "weights": {"kept": "best", "sha256": {SCRIPT: "ab" * 32}},
-        "training": [{"epoch": 1, "epochs": 2, "chosen_map50": 0.2, "last_map50": 0.2, "last_ten_low": None,
-                      "last_ten_high": 0.2, "last_ten_sd": None}],
-        "images": {"folds": 1, "training": 1234, "validation": 6, "validation_single_box": 5, "boxes": 7,
-                   "test_patients_in_train_share": 0.25},
-        "many_box": {**scores, "map50_95": 0.1, "images": 6, "boxes": 7},
-        "one_box": {**scores, "prior_map50": 0.019, "images": 5, "fallbacks": 2},
-        "expected_on_leaderboard": {"mean": 0.2, "low": 0.1, "high": 0.3, "images": 170, "draws": 400,
-                                    "replacement": True},
-        "decision": {"chosen": "score", "rules": {"calibrated": rule | {"against": {"score": gap}}, "score": rule},
-                     "oracle": {"map50": 0.9}, "random": {"map50": 0.01}, "prior": {"map50": None}},
-        "losses": {"many_box": lost, "one_box": lost},
-        "per_class": per_class, "threshold": {"best": 0.0, "applied": 0.0, "curve": curve},
-        "fusion": {"method": "nms", "iou": 0.3},
-        "members": [{"run": "a", "views": ["plain", SCRIPT], "weight": 1.0, "folds": 1}],
-    }  # fmt: skip
-
-
-def class_scores(ap50):
-    return {"ap50": ap50, "ap50_area": ap50, "ap50_11": ap50, "one_box_ap50": None, "boxes": 2, "detections": 3,
-            "low": ap50, "high": ap50, "one_box_low": None, "one_box_high": None}  # fmt: skip
+def report_with(folder, per_class, curve):
+    """A report as it is read from its file."""
+    content = report_content(per_class, curve, name=SCRIPT)
+    write_json(folder / "report.json", content)
+    return read_report(folder / "report.json")
 
 
 def history_table(rows):
@@ -121,9 +102,9 @@ def reported(train, tmp_path_factory):
     answers.insert(0, "ID", range(len(answers)))
     history = history_table([(0, 3, 1e-3, 2.0, np.nan, np.nan, 1.0, 0), (1, 6, 1e-4, 1.0, 0.2, 0.1, 1.0, 1)])
     curve = [{"threshold": at, "map50": 0.25, "one_box_map50": None} for at in (0.0, 0.2, 0.4)]
-    report = report_content({label: class_scores(0.5) for label in LABELS}, curve)
-    paths = {image_id: facts.path for image_id, facts in train.items()}
     folder = tmp_path_factory.mktemp("reported")
+    report = report_with(folder, {label: class_scores(0.5) for label in LABELS}, curve)
+    paths = {image_id: facts.path for image_id, facts in train.items()}
     return run_report.run_report(report, truth, candidates, answers, [history], paths, folder, 1)
 
 
@@ -151,7 +132,7 @@ def test_data_without_a_box_still_make_a_report(train, test, tmp_path):
 @pytest.mark.parametrize("images", [0, 1])
 def test_a_run_without_truth_detections_or_history_still_makes_a_report(images, train, tmp_path):
     paths = {image_id: facts.path for image_id, facts in list(train.items())[:images]}
-    report = report_content({"Mass": class_scores(None)}, [])
+    report = report_with(tmp_path, {"Mass": class_scores(None)}, [])
     found = run_report.run_report(
         report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], paths, tmp_path, 1
     )
@@ -368,9 +349,9 @@ def test_a_history_without_any_validation_says_so():
     assert "0.001" in [text.get_text() for text in rate.texts]
 
 
-def test_classes_of_a_run_stand_by_falling_precision_with_a_dash_for_the_unknown():
+def test_classes_of_a_run_stand_by_falling_precision_with_a_dash_for_the_unknown(tmp_path):
     scores = {"low": class_scores(0.125), "none": class_scores(None), "high": class_scores(0.5)}
-    (axes,) = run_charts.per_class(scores).axes
+    (axes,) = run_charts.per_class(report_with(tmp_path, scores, []).per_class).axes
     assert [name.get_text() for name in axes.get_yticklabels()] == ["high (2)", "low (2)", "none (2)"]
     assert [text.get_text() for text in axes.texts][:3] == ["0.500", "0.125", "–"]
 

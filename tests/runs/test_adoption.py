@@ -91,8 +91,8 @@ class TestAdopted:
         run = Run(toy, "theirs")
         bring_in(run, written(found_on(toy, test_rows=0), tmp_path / "theirs.csv"))
         report = evaluate(run)
-        assert report["many_box"]["map50"] == 1
-        assert report["weights"]["kept"] == "adopted"
+        assert report.many_box.map50 == 1
+        assert report.weights.kept == "adopted"
         with pytest.raises(KitError, match="detections of the test images"):
             predict(run)
         with pytest.raises(KitError, match="which is adopted"):

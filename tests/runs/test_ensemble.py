@@ -87,9 +87,9 @@ class TestMade:
 
     def test_evaluate_and_predict_take_it_like_any_other_run(self, run):
         report = evaluate(run)
-        assert report["many_box"]["images"] == len(read_split(Run(run.workspace, "demo")).validation)
-        assert report["training"] == []
-        assert [member["weight"] for member in report["members"]] == [2.0, 1.0]
+        assert report.many_box.images == len(read_split(Run(run.workspace, "demo")).validation)
+        assert report.training == ()
+        assert [member.weight for member in report.members] == [2.0, 1.0]
         page = (run.folder / "report.html").read_text()
         assert "demo (plain, flip, zoom_out; weight 1)" in page
         submission = predict(run, "both")
@@ -115,7 +115,7 @@ class TestWhatChanged:
         before = evaluate(run)
         member = Run(run.workspace, "demo").detections("validation")
         read_detections(member).iloc[:5].to_parquet(member, index=False)
-        assert current_report(run)["detections_sha256"] != before["detections_sha256"]
+        assert current_report(run).detections_sha256 != before.detections_sha256
 
     def test_a_member_that_is_gone_is_an_error_that_names_it(self, run):
         shutil.rmtree(run.workspace / "runs" / "demo")

@@ -22,7 +22,7 @@ from kit.data.competition import load_training, patients
 from kit.data.synthetic.generator import write_competition
 from kit.detectors.checkpoints import load_checkpoint
 from kit.evaluation.predict import predict
-from kit.evaluation.report import in_loop
+from kit.evaluation.report import fold_training
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, read_finished, read_split
 from kit.runs.locks import training_lock
@@ -205,17 +205,17 @@ def test_the_run_is_finished_by_the_fold_that_ends_last(folded_source, toy):
 
 class TestInLoop:
     def test_a_lost_history_has_no_numbers(self):
-        part = in_loop(pd.DataFrame({"epoch": [], "map50": []}), 3)
-        assert (part["epoch"], part["epochs"]) == (3, 0)
-        assert all(math.isnan(part[name]) for name in part if name not in ("epoch", "epochs"))
+        training = fold_training(pd.DataFrame({"epoch": [], "map50": []}), 3)
+        assert (training.epoch, training.epochs) == (3, 0)
+        assert all(math.isnan(score) for name, score in vars(training).items() if name not in ("epoch", "epochs"))
 
     def test_the_spread_is_that_of_the_last_ten_epochs(self):
         scores = [0.9, 0.1, *(0.3 + 0.01 * i for i in range(10))]
-        part = in_loop(pd.DataFrame({"epoch": range(1, 13), "map50": scores}), 1)
-        assert (part["chosen_map50"], part["last_map50"], part["last_ten_low"]) == (0.9, scores[-1], 0.3)
-        assert part["last_ten_high"] == scores[-1]
+        training = fold_training(pd.DataFrame({"epoch": range(1, 13), "map50": scores}), 1)
+        assert (training.chosen_map50, training.last_map50, training.last_ten_low) == (0.9, scores[-1], 0.3)
+        assert training.last_ten_high == scores[-1]
         # The deviations are .045, .035 ... .005, twice each: 2 * (.045^2 + ... + .005^2) = .00825, over 9.
-        assert part["last_ten_sd"] == pytest.approx((0.00825 / 9) ** 0.5)
+        assert training.last_ten_sd == pytest.approx((0.00825 / 9) ** 0.5)
 
 
 def started(*words):
