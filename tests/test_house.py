@@ -20,7 +20,7 @@ MODULES = {
 }
 
 # The packages, bottom first: a package imports from those above its own line only, and from itself.
-# Behind each, what it may load that others may not.
+# Behind each, the heavy libraries that it may import; a package without the library's name may not.
 PACKAGES = {
     "core": (),
     "config": (),
@@ -28,12 +28,12 @@ PACKAGES = {
     "metrics": (),
     "choosing": ("sklearn",),
     "schemas": (),
-    "data": ("torch", "cv2", "albumentations"),
-    "detectors": ("torch", "torchvision", "timm"),
+    "data": ("torch", "cv2", "albumentations", "scipy"),
+    "detectors": ("torch", "torchvision", "timm", "safetensors"),
     "runs": ("torch",),
-    "reports": ("matplotlib", "jinja2", "cv2"),
+    "reports": ("matplotlib", "jinja2"),
     "training": ("torch", "pytorch_lightning", "lightning_fabric", "torchmetrics"),
-    "kaggle": ("kaggle",),
+    "kaggle": ("kaggle", "kagglesdk"),
     "submission": (),
     "evaluation": (),
     "demo": (),
@@ -46,19 +46,24 @@ def package(module: str) -> str:
     return module.split(".")[1]
 
 
-# Heavy packages, and the modules that may import them where it is not the whole package.
+# Of these packages, the only module that may import the library.
 ONLY_IN = {
-    "pytorch_lightning": "training",
-    "lightning_fabric": "training",
-    "torchmetrics": "training",
-    "matplotlib": "reports/figures",
-    "albumentations": "data/augmentation",
-    "timm": "detectors/timm_backbones",
-    "kaggle": "kaggle/client",
-    "sklearn": "choosing/calibration",
-    "scipy": "data/duplicates",
+    ("data", "torch"): "kit.data.dataset",
+    ("data", "albumentations"): "kit.data.augmentation",
+    ("data", "scipy"): "kit.data.duplicates",
+    ("detectors", "timm"): "kit.detectors.timm_backbones",
+    ("reports", "matplotlib"): "kit.reports.figures",
+    ("runs", "torch"): "kit.runs.out_of_fold",
+    ("kaggle", "kaggle"): "kit.kaggle.client",
+    ("choosing", "sklearn"): "kit.choosing.calibration",
 }
-WITHOUT_TORCH = (
+# What loads no torch: these packages whole, and of others these modules.
+TORCH_FREE_PACKAGES = (
+    "core", "config", "boxes", "metrics", "choosing", "schemas", "reports", "kaggle", "submission",
+)  # fmt: skip
+TORCH_FREE_MODULES = ("evaluation.report", "evaluation.comparison", "runs.ensemble", "runs.adoption")
+# What loads none of the heavy libraries: `invoke download`, `submit` and `kernel.push` begin with these.
+LIGHT = (
     "config", "schemas.tables", "submission.folders", "runs.folder", "core.files", "core.errors", "core.progress",
     "kaggle.competition_api", "kaggle.download", "kaggle.kernels.push", "kaggle.kernels.session",
     "submission.preview", "submission.upload", "submission.scoreboard",
@@ -83,6 +88,12 @@ def imported_modules(name: str) -> set[str]:
     return imports(MODULES[name], everywhere=True) & set(MODULES) - {name}
 
 
+def imported_packages(path: Path) -> set[str]:
+    """The kit's packages that a file imports from, through a front door or past it."""
+    names = {full.split(".")[1] for full in imports(path, everywhere=True) if full.startswith("kit.")}
+    return names & set(PACKAGES)
+
+
 def test_every_package_has_a_line_in_the_table():
     assert {package(name) for name in MODULES} == set(PACKAGES)
 
@@ -91,7 +102,7 @@ def test_every_package_has_a_line_in_the_table():
 def test_a_package_imports_only_from_packages_above_its_line(name):
     order = list(PACKAGES)
     allowed = order[: order.index(package(name)) + 1]
-    assert {package(other) for other in imported_modules(name)} <= set(allowed)
+    assert imported_packages(MODULES[name]) <= set(allowed)
 
 
 def test_no_modules_import_each_other_in_a_circle():
@@ -102,15 +113,16 @@ def test_no_modules_import_each_other_in_a_circle():
     assert not waiting
 
 
-@pytest.mark.parametrize("library", ONLY_IN)
-def test_a_heavy_package_is_imported_only_where_it_may(library):
+@pytest.mark.parametrize("library", sorted({library for libraries in PACKAGES.values() for library in libraries}))
+def test_a_heavy_library_is_imported_only_by_the_packages_that_name_it(library):
     users = {
         name
         for name, path in MODULES.items()
         if any(full.split(".")[0] == library for full in imports(path, everywhere=True))
     }
-    allowed = [f"kit.{place.replace('/', '.')}" for place in ONLY_IN[library].split("|")]
-    assert all(any(name == one or name.startswith(f"{one}.") for one in allowed) for name in users), users
+    assert {package(name) for name in users} <= {name for name, names in PACKAGES.items() if library in names}
+    for name in users:
+        assert ONLY_IN.get((package(name), library), name) == name
 
 
 @pytest.mark.parametrize(
@@ -135,11 +147,19 @@ def test_the_list_of_tasks_stays_a_table_of_contents():
     assert len((ROOT / "tasks.py").read_text(encoding="utf-8").splitlines()) <= 60
 
 
-@pytest.mark.parametrize("name", WITHOUT_TORCH)
-def test_a_light_module_loads_no_torch(name):
+@pytest.mark.parametrize("name", LIGHT)
+def test_a_light_module_loads_no_heavy_library(name):
     code = (
         f"import sys, kit.{name}; sys.exit(any(m in sys.modules for m in ('torch', 'cv2', 'matplotlib', 'kaggle')))"
     )
+    assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
+
+
+def test_what_needs_no_network_loads_no_torch():
+    """So `evaluate` on stored detections, `compare`, `ensemble` and `submissions` start without it."""
+    free = [name for name in MODULES if package(name) in TORCH_FREE_PACKAGES]
+    free += [f"kit.{name}" for name in TORCH_FREE_MODULES]
+    code = f"import sys, {', '.join(free)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
