@@ -274,7 +274,10 @@ def test_a_front_door_says_what_the_package_is_for_and_offers_only_what_is_there
     assert package.__doc__
     for offered in getattr(package, "__all__", []):
         assert not (door.parent / f"{offered}.py").exists(), "a module of that name would hide it"
-        assert getattr(package, offered) is not None
+        try:
+            assert getattr(package, offered) is not None
+        except ModuleNotFoundError as error:  # tests/support/lowest.py installs no torch
+            assert error.name == "torch"
 
 
 def test_the_repository_holds_text_and_small_pictures_only():
