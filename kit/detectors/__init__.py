@@ -1,1 +1,1 @@
-"""Networks by name, weights in and out, images to raw detections."""
+"""Networks by name, their weights, and inference: from images to raw detections."""

@@ -12,7 +12,7 @@ from kit.core.errors import KitError, reason
 
 
 def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
-    """Read a checkpoint without running any code from it; ``do`` is what the KitError advises where it cannot."""
+    """Read a checkpoint without running code from it. Raises KitError with the advice ``do`` if that fails."""
     try:
         content = _read(path)
     except FileNotFoundError as error:
@@ -26,7 +26,7 @@ def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
 
 
 def _read(path: Path) -> Any:
-    if path.suffix == ".safetensors":  # as timm's weights are published; it brings the reader along
+    if path.suffix == ".safetensors":  # the format of timm's published weights; timm installs the reader
         from safetensors.torch import load_file
 
         return load_file(path)
@@ -34,7 +34,7 @@ def _read(path: Path) -> Any:
 
 
 def is_state_dict(content: object) -> TypeGuard[dict[str, Tensor]]:
-    """Whether something is tensors by name."""
+    """Whether an object is a dict of tensors by name."""
     return isinstance(content, dict) and all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in content.items()
     )

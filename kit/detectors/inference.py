@@ -1,6 +1,5 @@
-"""Weights and images in, raw detections out: one table of run, fold, view, image, box, score, label.
-
-The table grows in parts on disk, a chunk of images each, so that a killed inference goes on where it was.
+"""Inference: a network's raw detections of images in every view, as a table of run, fold, view, image, box, score,
+label.
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ from kit.schemas.detections import DETECTION_COLUMNS, detection_table
 
 @dataclass(frozen=True)
 class Source:
-    """Whose detections these are: the run, the fold that its weights did not see, and how they are made."""
+    """The origin of detections: the run, the fold that its weights did not see, and how the detections are made."""
 
     run: str
     fold: int
@@ -39,24 +38,24 @@ class Source:
 
 @torch.inference_mode()
 def detect(source: Source, detector: nn.Module, pixels: PixelCache, image_ids: Sequence[str]) -> pd.DataFrame:
-    """Raw detections of every view, boxes in the original's pixels, clipped to the image, by image and view.
+    """The raw detections of every view, by image and view; boxes in the original's pixels, clipped to the image.
 
-    View after view of a few images of one shape: the cache's pixels are mapped, and of each image one view at
-    a time is in memory.
+    A batch holds images of one size and goes through one view after the other: the cache is memory-mapped, and
+    only one view of an image is in memory at a time.
     """
     detector.eval()
     device = next(detector.parameters()).device
-    found: dict[tuple[int, int], _Found] = {}
+    detections: dict[tuple[int, int], _Detections] = {}  # by index of the image and number of the view
     batches = _same_shape([_size(pixels, image_id) for image_id in image_ids], source.inference.batch_size)
     with keeping_freed_memory(device.type), torch.autocast(device.type, enabled=device.type == "cuda"):
         for batch in batches:
-            images = [pixels.read(image_ids[place]) for place in batch]
+            images = [pixels.read(image_ids[index]) for index in batch]
             for number, view in enumerate(views(source.inference)):
-                outputs = detector(_shown(view, images, source.image_size_px, device))
-                for place, output in zip(batch, outputs, strict=True):
-                    size = _size(pixels, image_ids[place])
-                    found[place, number] = _in_original(view, size, source.image_size_px, output)
-    return _detections(source, image_ids, found)
+                outputs = detector(_network_input(view, images, source.image_size_px, device))
+                for index, output in zip(batch, outputs, strict=True):
+                    size = _size(pixels, image_ids[index])
+                    detections[index, number] = _in_original(view, size, source.image_size_px, output)
+    return _table(source, image_ids, detections)
 
 
 def _size(pixels: PixelCache, image_id: str) -> tuple[int, int]:
@@ -66,53 +65,57 @@ def _size(pixels: PixelCache, image_id: str) -> tuple[int, int]:
 
 
 def _same_shape(sizes: Sequence[tuple[int, int]], most: int) -> list[list[int]]:
-    """Batches of indices of images with one size each: padding would cost time and change scores."""
-    order = sorted(range(len(sizes)), key=lambda place: sizes[place])
+    """Indices in batches of at most ``most`` images of one size: padding would cost time and change scores."""
+    order = sorted(range(len(sizes)), key=lambda index: sizes[index])
     batches: list[list[int]] = []
-    for place in order:
-        if batches and len(batches[-1]) < most and sizes[batches[-1][0]] == sizes[place]:
-            batches[-1].append(place)
+    for index in order:
+        if batches and len(batches[-1]) < most and sizes[batches[-1][0]] == sizes[index]:
+            batches[-1].append(index)
         else:
-            batches.append([place])
+            batches.append([index])
     return batches
 
 
-def _shown(view: View, images: Sequence[Grey], size_px: int, device: torch.device) -> list[torch.Tensor]:
-    """What the network gets of a view; its bytes are gone when this returns."""
+def _network_input(view: View, images: Sequence[Grey], size_px: int, device: torch.device) -> list[torch.Tensor]:
+    """The images in a view, as the network takes them; the view's bytes are freed on return."""
     return network_input([torch.tensor(view.apply(image, size_px))[None].to(device) for image in images])
 
 
-class _Found(NamedTuple):
-    """One image's detections in one view, boxes in the original's pixels."""
+class _Detections(NamedTuple):
+    """An image's detections in one view, boxes in the original's pixels."""
 
     boxes: Boxes
     scores: Float32[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
 
 
-def _in_original(view: View, size: tuple[int, int], size_px: int, output: Mapping[str, torch.Tensor]) -> _Found:
-    numbers = output["labels"].cpu().numpy()
-    seen: Boxes = output["boxes"].float().cpu().numpy().reshape(-1, 4)
-    boxes = clip(view.invert(seen, *size, size_px), *size).astype(np.float32)
-    real = (numbers > 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # 0 is background
-    return _Found(boxes[real], output["scores"].float().cpu().numpy()[real], numbers[real])
+def _in_original(
+    view: View, size: tuple[int, int], size_px: int, output: Mapping[str, torch.Tensor]
+) -> _Detections:
+    labels = output["labels"].cpu().numpy()
+    in_view: Boxes = output["boxes"].float().cpu().numpy().reshape(-1, 4)
+    boxes = clip(view.invert(in_view, *size, size_px), *size).astype(np.float32)
+    kept = (labels > 0) & (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])  # 0 is background
+    return _Detections(boxes[kept], output["scores"].float().cpu().numpy()[kept], labels[kept])
 
 
-def _detections(source: Source, image_ids: Sequence[str], found: Mapping[tuple[int, int], _Found]) -> pd.DataFrame:
-    """The table, by image and view; made at once, since a small table per view costs as much as a large one."""
-    if not found:
+def _table(
+    source: Source, image_ids: Sequence[str], detections: Mapping[tuple[int, int], _Detections]
+) -> pd.DataFrame:
+    """The table, by image and view, built at once: a small table per view costs as much as a large one."""
+    if not detections:
         return detection_table([])
-    keys = sorted(found)
-    counts = [len(found[key].scores) for key in keys]
+    keys = sorted(detections)
+    counts = [len(detections[key].scores) for key in keys]
     names = np.array([view.name for view in views(source.inference)], dtype=object)
-    place, number = np.repeat(np.array(keys, dtype=np.int64), counts, axis=0).T
+    index, number = np.repeat(np.array(keys, dtype=np.int64), counts, axis=0).T
     labels = np.array(["", *source.labels], dtype=object)
-    table = pd.DataFrame(np.concatenate([found[key].boxes for key in keys]), columns=CORNERS).assign(
+    table = pd.DataFrame(np.concatenate([detections[key].boxes for key in keys]), columns=CORNERS).assign(
         run=source.run,
         fold=source.fold,
         view=names[number],
-        image_id=np.array(image_ids, dtype=object)[place],
-        score=np.concatenate([found[key].scores for key in keys]),
-        label=labels[np.concatenate([found[key].labels for key in keys])],
+        image_id=np.array(image_ids, dtype=object)[index],
+        score=np.concatenate([detections[key].scores for key in keys]),
+        label=labels[np.concatenate([detections[key].labels for key in keys])],
     )
     return detection_table([table[list(DETECTION_COLUMNS)]])

@@ -1,7 +1,7 @@
-"""The detectors by name, and the way of weights in and out.
+"""The detectors by name, built with random weights.
 
-torchvision decides by the weights that it is asked for whether BatchNorm is frozen, and with COCO weights
-sets its epsilon to 0. Here both are named and kept in the run's config, so that a rebuilt network is the same.
+In torchvision the requested weights decide whether BatchNorm is frozen, and COCO weights set its epsilon to 0.
+Here the run's config holds both, so that a rebuilt network is the same.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ TORCH_EPS = 1e-5
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """A detector: how it is built without weights, and what pretrained weights for it were made with."""
+    """A detector: its constructor, its pretrained weights, and the norm layers these were trained with."""
 
     build: Callable[[ModelConfig, int], nn.Module]
     coco: WeightsEnum | None
@@ -40,34 +40,34 @@ class Family:
 
 
 class NoResize(GeneralizedRCNNTransform):
-    """torchvision's normalising and batching, with images kept at the size in which they come.
+    """torchvision's normalising and batching, without its resizing.
 
-    The strides want sides that are multiples of 32. What is missing repeats the image's border: torchvision's
-    grey bars looked like findings to the network (demo: view ``zoom_out`` .57 with bars, .69 without).
+    The strides need sides that are multiples of 32. The padding repeats the image's border, because the network
+    took torchvision's grey bars for findings (demo: view ``zoom_out`` .57 with bars, .69 without).
     """
 
     def resize(
         self, image: Tensor, target: dict[str, Tensor] | None = None
     ) -> tuple[Tensor, dict[str, Tensor] | None]:
-        """Return both as they are: a view chose the size."""
+        """Return both unchanged: the view determines the size."""
         return image, target
 
     def batch_images(self, images: list[Tensor], size_divisible: int = 32) -> Tensor:
-        """Stack images (3, h, w) of any sizes, each continued to the right and below by its border."""
+        """Stack images (3, h, w) of any sizes; the last column and row are repeated to the right and below."""
         height, width = (
             math.ceil(max(image.shape[side] for image in images) / size_divisible) * size_divisible
             for side in (1, 2)
         )
-        grown = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
+        margins = [(0, width - image.shape[2], 0, height - image.shape[1]) for image in images]
         return torch.cat(
-            [pad(image[None], margin, mode="replicate") for image, margin in zip(images, grown, strict=True)]
+            [pad(image[None], margin, mode="replicate") for image, margin in zip(images, margins, strict=True)]
         )
 
 
 def build(config: ModelConfig, classes: int) -> nn.Module:
-    """The detector for ``classes`` findings with random weights, its floors and norm layers as configured.
+    """The detector for ``classes`` findings with random weights, its score floor and norm layers as configured.
 
-    Labels are 1..classes; 0 is background. ``config`` names its norms: see ``weights.resolve_norms``.
+    Labels are 1..classes; 0 is background. ``config`` has explicit norms, see ``weights.resolve_norms``.
     """
     model: Any = DETECTORS[config.detector].build(config, classes + 1)
     old = model.transform
@@ -78,12 +78,12 @@ def build(config: ModelConfig, classes: int) -> nn.Module:
             module.eps = config.norm_eps
     if config.norm == "frozen":
         timm_backbones.freeze_norms(body) if config.backbone else _freeze_norms(body)
-    _lower_floors(model, config)
+    _set_limits(model, config)
     return model
 
 
 def network_input(images: Sequence[UInt8[Tensor, "1 _h _w"]]) -> list[Float[Tensor, "3 _h2 _w2"]]:
-    """Grey bytes as the detectors want them: three equal channels in 0..1, on the images' own device."""
+    """Grey bytes as the detectors take them: three equal channels in 0..1, on the images' device."""
     return [(image.to(torch.float32) / 255).expand(3, -1, -1) for image in images]
 
 
@@ -144,14 +144,14 @@ DETECTORS: dict[str, Family] = {
 }
 
 
-def _lower_floors(model: nn.Module, config: ModelConfig) -> None:
-    # Faster R-CNN keeps its floors in its heads, the one-stage detectors in themselves.
-    holder: Any = getattr(model, "roi_heads", model)
-    holder.score_thresh = config.score_floor
-    holder.nms_thresh = config.nms_iou
-    holder.detections_per_img = config.detections_per_image
+def _set_limits(model: nn.Module, config: ModelConfig) -> None:
+    # The limits are attributes of Faster R-CNN's heads, but of a one-stage detector itself.
+    heads: Any = getattr(model, "roi_heads", model)
+    heads.score_thresh = config.score_floor
+    heads.nms_thresh = config.nms_iou
+    heads.detections_per_img = config.detections_per_image
     if isinstance(rpn := getattr(model, "rpn", None), RegionProposalNetwork):
-        rpn.score_thresh = 0.0  # the 320 px variant drops proposals below .05 otherwise
+        rpn.score_thresh = 0.0  # otherwise the 320 px variant drops proposals below .05
 
 
 def _freeze_norms(module: nn.Module) -> None:

@@ -1,7 +1,7 @@
-"""Any feature extractor of timm under Faster R-CNN, RetinaNet or FCOS; the only import of timm, an optional extra.
+"""timm's feature extractors as backbones of Faster R-CNN, RetinaNet and FCOS. timm is an optional extra.
 
-A second family of backbones, so that an ensemble has something to differ by. Networks that take images of one
-size only (most transformers) are refused: images come in many sizes here.
+A second family of backbones makes the members of an ensemble differ. Networks for one image size only (most
+transformers) are refused, because images have many sizes.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxP
 from kit.core.errors import KitError, closest_names, reason
 
 KINDS = ("fasterrcnn", "retinanet", "fcos")
-GROUPS = 32  # of the group norms in the heads: the pyramid's channels are a multiple of it
+GROUPS = 32  # groups of the heads' group norms: the pyramid's channels are a multiple of them
 _STRIDES = (4, 8, 16, 32)
 _FIRST_STRIDE = {"fasterrcnn": 4, "retinanet": 8, "fcos": 8}  # as in torchvision's own detectors
-_EXTRA_LEVELS = {"fasterrcnn": 1, "retinanet": 2, "fcos": 2}  # each of twice the last one's stride
-_ANCHOR_STRIDES = {"fasterrcnn": 8, "retinanet": 4}  # the side of a level's smallest anchor, in its strides
+_EXTRA_LEVELS = {"fasterrcnn": 1, "retinanet": 2, "fcos": 2}  # each doubles the stride
+_ANCHOR_STRIDES = {"fasterrcnn": 8, "retinanet": 4}  # side of a level's smallest anchor, in units of its stride
 _RATIOS = (0.5, 1.0, 2.0)
 _OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 _PROBE = (1, 3, 128, 192)
@@ -35,32 +35,32 @@ _HUB = "https://huggingface.co"
 
 
 class Pyramid(nn.Module):
-    """Features of some strides of a timm network, joined by a feature pyramid to maps of equally many channels."""
+    """A feature pyramid on some of the feature maps of a timm network; every level has ``channels`` channels."""
 
     def __init__(self, body: nn.Module, kind: str, channels: int) -> None:
         super().__init__()
         self.body = body
         info: Any = body.feature_info
         strides, widths = info.reduction(), info.channels()
-        last = {stride: place for place, stride in enumerate(strides)}  # the deepest of each stride
-        wanted = [stride for stride in _STRIDES if stride in last and stride >= _FIRST_STRIDE[kind]]
-        self.places = [last[stride] for stride in wanted]
-        self.strides = [*wanted, *(wanted[-1] * 2 ** (step + 1) for step in range(_EXTRA_LEVELS[kind]))]
+        deepest = {stride: index for index, stride in enumerate(strides)}  # the last feature map of each stride
+        used = [stride for stride in _STRIDES if stride in deepest and stride >= _FIRST_STRIDE[kind]]
+        self.indices = [deepest[stride] for stride in used]
+        self.strides = [*used, *(used[-1] * 2 ** (step + 1) for step in range(_EXTRA_LEVELS[kind]))]
         extra: ExtraFPNBlock = LastLevelMaxPool() if kind == "fasterrcnn" else LastLevelP6P7(channels, channels)
-        self.fpn = FeaturePyramidNetwork([widths[place] for place in self.places], channels, extra)
+        self.fpn = FeaturePyramidNetwork([widths[index] for index in self.indices], channels, extra)
         self.out_channels = channels
 
     def forward(self, images: Float[Tensor, "n 3 h w"]) -> dict[str, Tensor]:
-        """Maps by level, the finest first."""
+        """The maps by level, the finest first."""
         features = self.body(images)
-        return self.fpn(OrderedDict((str(level), features[place]) for level, place in enumerate(self.places)))
+        return self.fpn(OrderedDict((str(level), features[index]) for level, index in enumerate(self.indices)))
 
 
 def build_timm(kind: str, name: str, channels: int, classes: int) -> nn.Module:
-    """A detector of ``KINDS`` on the timm network ``name``, with random weights; ``classes`` count the background.
+    """A detector of ``KINDS`` on the timm network ``name``, with random weights; background is a class.
 
-    Anchors grow with the strides: 8 strides wide for Faster R-CNN, 4 to 6.3 for RetinaNet, 1 for FCOS. Raises
-    KitError where timm is missing, does not know the name, or its network cannot take images of any size.
+    The anchors are 8 strides wide for Faster R-CNN, 4 to 6.3 for RetinaNet, 1 for FCOS. Raises KitError if timm is
+    not installed or has no such network, or if the network does not take images of any size.
     """
     body = _body(name)
     backbone = Pyramid(body, kind, channels)
@@ -79,24 +79,24 @@ def build_timm(kind: str, name: str, channels: int, classes: int) -> nn.Module:
         norm = functools.partial(nn.GroupNorm, GROUPS)
         head = RetinaNetHead(channels, len(octaves) * len(_RATIOS), classes, norm_layer=norm)
         return RetinaNet(backbone, classes, anchor_generator=anchors, head=head, **means)
-    levels = [str(level) for level in range(len(backbone.places))]
+    levels = [str(level) for level in range(len(backbone.indices))]
     pool = MultiScaleRoIAlign(levels, output_size=7, sampling_ratio=2)
     return FasterRCNN(backbone, classes, rpn_anchor_generator=anchors, box_roi_pool=pool, **means)
 
 
 def norm_eps(name: str) -> float | None:
-    """The epsilon of the network's batch norms as timm makes them; None where it has none."""
+    """The epsilon of the network's batch norms in timm; None if it has no batch norm."""
     norms = [module for module in _body(name).modules() if isinstance(module, nn.BatchNorm2d)]
     return norms[0].eps if norms else None
 
 
 def freeze_norms(body: nn.Module) -> None:
-    """Replace the network's batch norms by fixed ones; timm's carry an activation, which stays."""
+    """Replace the network's batch norms by frozen ones; the activation inside timm's norms is kept."""
     _timm().layers.freeze_batch_norm_2d(body)
 
 
 def pretrained_weights(name: str) -> Mapping[str, Tensor]:
-    """The weights that timm has for the network, as its features take them. Raises KitError without a network."""
+    """timm's weights of the network, for its feature extractor. Raises KitError if they cannot be downloaded."""
     body = _body(name)
     source = _weights_of(body)
     page = f"{_HUB}/{source['hf_hub_id']}" if source.get("hf_hub_id") else source.get("url")
@@ -104,7 +104,7 @@ def pretrained_weights(name: str) -> Mapping[str, Tensor]:
         raise KitError(f"pretrained weights of {name}", "timm has none", "--set model.weights=none goes without")
     try:
         return _timm().create_model(name, features_only=True, pretrained=True).state_dict()
-    except Exception as error:  # the hub's client raises errors of several libraries, which differ by version
+    except Exception as error:  # the hub's client raises errors of several libraries, depending on its version
         raise KitError(
             f"to download the imagenet weights of {name}", reason(error),
             f"fetch model.safetensors from {page} elsewhere and --set model.weights=PATH to it; "
@@ -113,24 +113,27 @@ def pretrained_weights(name: str) -> Mapping[str, Tensor]:
 
 
 def convert_classifier_weights(name: str, weights: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:
-    """A classifier's weights, as timm publishes them for the network, as its features take them.
+    """A classifier's weights, as timm publishes them, converted for the feature extractor.
 
-    Raises KitError where fewer than half of the features' tensors come from there.
+    Raises KitError if they hold fewer than half of the feature extractor's tensors.
     """
     try:
-        made = _timm().create_model(
+        converted = _timm().create_model(
             name, features_only=True, pretrained=True, pretrained_cfg_overlay={"state_dict": dict(weights)}
         ).state_dict()  # fmt: skip
     except (RuntimeError, KeyError, ValueError, AttributeError) as error:
         raise _unfit(name, source, reason(error)) from error
-    given: dict[torch.Size, list[Tensor]] = {}
+    by_shape: dict[torch.Size, list[Tensor]] = {}
     for tensor in weights.values():
-        given.setdefault(tensor.shape, []).append(tensor)
-    # timm says nothing about tensors that it did not find, and may rename those that it did: compare the values.
-    found = sum(any(torch.equal(tensor, one) for one in given.get(tensor.shape, ())) for tensor in made.values())
-    if found < len(made) / 2:
-        raise _unfit(name, source, f"{found} of its {len(made)} tensors are there")
-    return made
+        by_shape.setdefault(tensor.shape, []).append(tensor)
+    # timm does not report missing tensors, and may rename the others: compare the values.
+    taken = sum(
+        any(torch.equal(tensor, original) for original in by_shape.get(tensor.shape, ()))
+        for tensor in converted.values()
+    )
+    if taken < len(converted) / 2:
+        raise _unfit(name, source, f"{taken} of its {len(converted)} tensors are there")
+    return converted
 
 
 def _body(name: str) -> nn.Module:
@@ -143,7 +146,7 @@ def _body(name: str) -> nn.Module:
         body.eval()
         with torch.no_grad():
             features = body(torch.zeros(_PROBE))
-    # A model that is none for features, or for images of this size, shows it by whatever breaks first.
+    # A model without feature maps, or for another image size, can fail with any exception.
     except Exception as error:
         raise _unsuited(name, reason(error)) from error
     body.train()
@@ -158,9 +161,9 @@ def _body(name: str) -> nn.Module:
 
 
 def _weights_of(body: nn.Module) -> Mapping[str, Any]:
-    """What timm says about the network's pretrained weights: where they are, the mean and deviation of pixels."""
-    said: Any = body.pretrained_cfg
-    return dict(said)
+    """timm's description of the pretrained weights: their address, the mean and deviation of pixels."""
+    description: Any = body.pretrained_cfg
+    return dict(description)
 
 
 def _timm() -> Any:
@@ -181,5 +184,5 @@ def _unsuited(name: str, reason: str) -> KitError:
 def _unfit(name: str, source: str, reason: str) -> KitError:
     return KitError(
         f"{source} to hold weights of {name}", reason,
-        "choose the model.backbone that the file was made with",
+        "choose the model.backbone of the file's weights",
     )  # fmt: skip

@@ -14,11 +14,14 @@ from kit.config import ModelConfig
 _TINY_CHANNELS = (32, 64, 96, 128)
 _TINY_BLOCKS = (1, 2, 2, 1)
 _TINY_STRIDES = (4, 8, 16, 32)
-_TINY_HEAD_CHANNELS, _TINY_HEAD_CONVS = 64, 2  # torchvision's four cost twice the time and learn slower
+_TINY_HEAD_CHANNELS, _TINY_HEAD_CONVS = (
+    64,
+    2,
+)  # torchvision's four convolutions take twice the time and learn slower
 
 
 def tiny_fcos(_: ModelConfig, classes: int) -> nn.Module:
-    """FCOS of about a million parameters: four strides from 4 on, for small images and training from scratch."""
+    """FCOS of about a million parameters with strides 4, 8, 16 and 32; ``classes`` includes the background."""
     backbone = BackboneWithFPN(
         _TinyBody(),
         {name: name for name in _TinyBody.stages},
@@ -32,7 +35,7 @@ def tiny_fcos(_: ModelConfig, classes: int) -> nn.Module:
 
 
 class _TinyBody(nn.Sequential):
-    """A stem of stride 4 and residual stages, each after the first halving the size."""
+    """A stem of stride 4 and residual stages; each stage after the first halves the size."""
 
     stages = ("stage1", "stage2", "stage3", "stage4")
 
@@ -46,18 +49,18 @@ class _TinyBody(nn.Sequential):
             nn.MaxPool2d(3, stride=2, padding=1),
         )
         self.add_module("stem", stem)
-        for name, wanted, blocks in zip(self.stages, _TINY_CHANNELS, _TINY_BLOCKS, strict=True):
+        for name, width, blocks in zip(self.stages, _TINY_CHANNELS, _TINY_BLOCKS, strict=True):
             stride = 1 if name == self.stages[0] else 2
             shortcut = nn.Sequential(
-                nn.Conv2d(channels, wanted, 1, stride=stride, bias=False), nn.BatchNorm2d(wanted)
+                nn.Conv2d(channels, width, 1, stride=stride, bias=False), nn.BatchNorm2d(width)
             )
-            first = BasicBlock(channels, wanted, stride, shortcut)
-            self.add_module(name, nn.Sequential(first, *(BasicBlock(wanted, wanted) for _ in range(blocks - 1))))
-            channels = wanted
+            first = BasicBlock(channels, width, stride, shortcut)
+            self.add_module(name, nn.Sequential(first, *(BasicBlock(width, width) for _ in range(blocks - 1))))
+            channels = width
 
 
 class _NoExtraLevel(detection.backbone_utils.ExtraFPNBlock):
-    """The pyramid as it is: torchvision would otherwise append a pooled level."""
+    """No level after the pyramid: torchvision would otherwise append a pooled one."""
 
     def forward(self, results: list[Tensor], x: list[Tensor], names: list[str]) -> tuple[list[Tensor], list[str]]:
         return results, names

@@ -1,7 +1,7 @@
-"""Test-time views: what the network is shown instead of the plain image, and the way back for its boxes.
+"""Test-time views: the variants of an image that the network gets, and the way back for their boxes.
 
-A zoom feeds the whole image at another size, with no crop and no padding; the detectors of ``networks``
-take an image as it comes (torchvision's own would resize it back, and every zoom would be the plain view).
+A zoom is the whole image at another size, without crop or padding. The detectors of ``networks`` do not resize it;
+torchvision's would, and every zoom would equal the plain view.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ ZOOM_OUT, ZOOM_IN = 0.9, 1.1
 
 @dataclass(frozen=True)
 class View:
-    """A name, how the image is shown, and how boxes come back to the original image's pixels."""
+    """One view: its name and its changes of the image."""
 
     name: str
     zoom: float = 1.0
@@ -28,35 +28,35 @@ class View:
     brightness: float = 1.0
 
     def size_px(self, image_size_px: int) -> int:
-        """Longer side of what the network sees, pixels."""
+        """The longer side of the view, pixels."""
         return round(self.zoom * image_size_px)
 
     def apply(self, image: Grey, image_size_px: int) -> Grey:
-        """The image (h, w) of any size as this view shows it, longer side ``size_px``."""
-        shown = resize_longest(image, self.size_px(image_size_px))
+        """The view of an image (h, w) of any size; its longer side is ``size_px(image_size_px)``."""
+        view = resize_longest(image, self.size_px(image_size_px))
         if self.flip:
-            shown = shown[:, ::-1]
+            view = view[:, ::-1]
         if self.brightness != 1:
             levels = np.round(np.arange(256) * self.brightness).clip(0, 255).astype(np.uint8)
-            shown = levels[shown]
-        return np.ascontiguousarray(shown)
+            view = levels[view]
+        return np.ascontiguousarray(view)
 
     def invert(self, boxes: Boxes, width_px: int, height_px: int, image_size_px: int) -> Boxes:
-        """Boxes (n, 4) in the pixels of this view, back in the original of that size."""
-        shown_width, shown_height = fitted_size(width_px, height_px, self.size_px(image_size_px))
-        upright = geometry.flip_horizontally(boxes, shown_width) if self.flip else boxes
-        return geometry.scale(upright, width_px / shown_width, height_px / shown_height)
+        """Move boxes (n, 4) from the pixels of this view to those of the original of that size."""
+        view_width, view_height = fitted_size(width_px, height_px, self.size_px(image_size_px))
+        unflipped = geometry.flip_horizontally(boxes, view_width) if self.flip else boxes
+        return geometry.scale(unflipped, width_px / view_width, height_px / view_height)
 
 
 def views(config: InferenceConfig) -> tuple[View, ...]:
-    """The configured views, in the order of their names in the configuration."""
-    known = (
+    """The configured views, in the configured order."""
+    all_views = (
         View("plain"),
         View("flip", flip=True),
         View("bright", brightness=config.brightness),
         View("zoom_out", zoom=ZOOM_OUT),
         View("zoom_in", zoom=ZOOM_IN),
     )
-    assert tuple(view.name for view in known) == VIEW_NAMES
-    by_name = {view.name: view for view in known}
+    assert tuple(view.name for view in all_views) == VIEW_NAMES
+    by_name = {view.name: view for view in all_views}
     return tuple(by_name[name] for name in config.views)

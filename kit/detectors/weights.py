@@ -1,4 +1,4 @@
-"""Starting weights: downloaded, from a file, or none; and the norm layers that they were made with."""
+"""Starting weights: downloaded, from a file, or none; and the norm layers that they were trained with."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ _CHECK_WEIGHTS = "check model.weights: coco, imagenet, none or the path of a wei
 
 
 def resolve_norms(config: ModelConfig) -> ModelConfig:
-    """The same configuration with ``norm`` and ``norm_eps`` named where they were left to the weights.
+    """The configuration with explicit ``norm`` and ``norm_eps``: ``auto`` and -1 become those of the weights.
 
-    Raises KitError where they stand in a file that cannot be read.
+    Raises KitError if the weights are a file that cannot be read.
     """
     if config.norm != "auto" and config.norm_eps >= 0:
         return config
@@ -45,10 +45,10 @@ def resolve_norms(config: ModelConfig) -> ModelConfig:
 
 
 def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
-    """Put the configured starting weights into a new detector; the names of tensors that stayed random.
+    """Load the configured starting weights into a new detector; returns the names of tensors that stay random.
 
-    ``coco`` and a file fill all that fits (a head for other classes does not), ``imagenet`` the backbone.
-    Raises KitError where a download is impossible, or a file is none of this detector's.
+    ``coco`` and a file fill every tensor that fits (a head for other classes does not), ``imagenet`` fills the
+    backbone. Raises KitError if a download fails, or if a file is not of this detector.
     """
     if config.weights == "none":
         return []
@@ -61,8 +61,8 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
         return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
     weights = _state_dict(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
     if config.backbone and not any(name.startswith("backbone.") for name in weights):
-        of_body = timm_backbones.convert_classifier_weights(config.backbone, weights, config.weights)
-        return _load_body(model, of_body, config.weights)
+        body_weights = timm_backbones.convert_classifier_weights(config.backbone, weights, config.weights)
+        return _load_body(model, body_weights, config.weights)
     return _load_fitting(model, weights, config.weights)
 
 
@@ -71,24 +71,25 @@ def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str
         raise KitError(
             f"weights that exist for {config.detector}", f"model.weights={config.weights}",
             f"--set model.weights={'imagenet fills the backbone, ' if config.backbone else ''}none trains from "
-            "scratch; a file of an earlier run works too",
+            "scratch; the checkpoint of an earlier run works too",
         )  # fmt: skip
-    goal = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
-    start = goal.stem.rpartition("-")[2]  # torchvision's names end with the first digits of the hash
+    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+    prefix = path.stem.rpartition("-")[2]  # torchvision's file names end with the first digits of the SHA-256
     try:
-        # Not get_state_dict: it takes a file that is there as it is, and runs the code in it.
-        if not goal.exists():
-            goal.parent.mkdir(parents=True, exist_ok=True)
-            torch.hub.download_url_to_file(weights.url, str(goal), start, progress=True)
+        # Not get_state_dict: it does not check an existing file, and runs code from it.
+        if not path.exists():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            torch.hub.download_url_to_file(weights.url, str(path), prefix, progress=True)
     except (OSError, RuntimeError) as error:
         raise KitError(
             f"to download the {config.weights} weights of {config.detector}",
             reason(error),
-            f"fetch {weights.url} elsewhere and put it at {goal}; --set model.weights=none goes without",
+            f"download {weights.url} elsewhere and put it at {path}, or train without: --set model.weights=none",
         ) from error
-    if not (found := sha256(goal)).startswith(start):
-        raise KitError(f"{goal} to have a SHA-256 that begins with {start}", found, f"fetch {weights.url} anew")
-    return load_checkpoint(goal, f"fetch {weights.url} anew")
+    again = f"delete it and repeat the command, or replace it with {weights.url}"
+    if not (digest := sha256(path)).startswith(prefix):
+        raise KitError(f"{path} to have a SHA-256 that begins with {prefix}", digest, again)
+    return load_checkpoint(path, again)
 
 
 def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
@@ -97,19 +98,21 @@ def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
 
 
 def _saved_norm(path: Path, norm: str, eps: float) -> tuple[str, float]:
-    """The norm and its epsilon as a checkpoint of the kit names them, else those given."""
+    """The norm and its epsilon of a kit checkpoint; of another file ``norm`` and ``eps``."""
     kit = load_checkpoint(path, _CHECK_WEIGHTS).get("kit", {})
     saved = kit.get("model", {}) if isinstance(kit, dict) else {}
-    found = (saved.get("norm", norm), saved.get("norm_eps", eps)) if isinstance(saved, dict) else (saved, None)
-    if found[0] not in ("batch", "frozen") or not isinstance(found[1], float) or not 0 <= found[1] < 1:
-        raise KitError(f"{path} to name its norm and norm_eps", ", ".join(map(repr, found)), _CHECK_WEIGHTS)
-    return found[0], found[1]
+    name, value = (
+        (saved.get("norm", norm), saved.get("norm_eps", eps)) if isinstance(saved, dict) else (saved, None)
+    )
+    if name not in ("batch", "frozen") or not isinstance(value, float) or not 0 <= value < 1:
+        raise KitError(f"{path} to name its norm and norm_eps", f"{name!r}, {value!r}", _CHECK_WEIGHTS)
+    return name, value
 
 
 def _load_backbone(model: nn.Module, weights: Mapping[str, Tensor]) -> list[str]:
-    # A MobileNet's layers stand under "features." in the classifier, at the top in the detector's body.
-    bare = {name.removeprefix("features."): tensor for name, tensor in weights.items()}
-    return _load_body(model, bare, "the ImageNet weights")
+    # A MobileNet's layers are named "features.*" in the classifier, without that prefix in the detector's body.
+    layers = {name.removeprefix("features."): tensor for name, tensor in weights.items()}
+    return _load_body(model, layers, "the ImageNet weights")
 
 
 def _load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> list[str]:
@@ -117,12 +120,12 @@ def _load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
     return [name for name in model.state_dict() if not name.startswith("backbone.body.")]
 
 
-def _fits(found: object, own: Tensor) -> bool:
+def _fits(weight: object, own: Tensor) -> bool:
     return (
-        isinstance(found, Tensor)
-        and found.layout == own.layout
-        and found.shape == own.shape
-        and torch.can_cast(found.dtype, own.dtype)
+        isinstance(weight, Tensor)
+        and weight.layout == own.layout
+        and weight.shape == own.shape
+        and torch.can_cast(weight.dtype, own.dtype)
     )
 
 
@@ -133,7 +136,7 @@ def _load_fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str) 
     if len(fitting) < len(own) / 2:
         raise KitError(
             f"{source} to fit this detector", f"{len(fitting)} of its {len(own)} tensors do",
-            "choose the model.detector that the file was made with",
+            "choose the model.detector of the file's weights",
         )  # fmt: skip
     model.load_state_dict(fitting, strict=False)
     return missing

@@ -254,11 +254,11 @@ def test_an_interrupted_decoding_waits_for_what_has_begun_only():
 )
 def test_a_file_that_vanishes_under_the_network_is_said_in_words(text):
     with (
-        pytest.raises(KitError, match="makes the cache anew") as error,
+        pytest.raises(KitError, match="rebuilds the cache") as error,
         explain_failures(4, 128, "training.batch_size"),
     ):
         raise FileNotFoundError(text)
-    assert error.value.found == ("no such file: 'train.u8'" if text else "a file is gone")
+    assert error.value.found == ("no such file: 'train.u8'" if text else "a deleted file")
 
 
 def test_a_deleted_cache_is_said_in_words(toy):

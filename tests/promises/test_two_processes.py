@@ -103,7 +103,7 @@ def test_a_killed_process_ends_the_other_with_a_message_and_one_goes_on_after_tw
     run = Run(toy, "demo")
     code, said = second_gets(signal.SIGKILL, run, recipe)
     assert code == 1, said
-    assert "expected: every process of this training to go on" in said
+    assert "expected: every process of this training to run" in said
     assert len(pd.read_csv(run.history)) < 8
 
     train(toy, None, "demo", recipe)
@@ -115,7 +115,7 @@ def test_a_killed_process_ends_the_other_with_a_message_and_one_goes_on_after_tw
 def test_a_second_process_that_is_asked_to_stop_ends_the_first_with_a_message(toy):
     code, said = second_gets(signal.SIGTERM, Run(toy, "demo"), (*TOY, "training.max_epochs=8"))
     assert code == 1, said
-    assert "expected: every process of this training to go on" in said
+    assert "expected: every process of this training to run" in said
     assert len(pd.read_csv(Run(toy, "demo").history)) < 8
 
 
@@ -124,7 +124,7 @@ def test_a_killed_first_process_does_not_leave_the_second_behind(toy):
     second = until_the_first_epoch_has_ended(process, Run(toy, "demo"))
     process.kill()
     said = "".join(process.communicate(timeout=A_MINUTE))  # ends when the second has let go of the pipes
-    assert "expected: every process of this training to go on" in said
+    assert "expected: every process of this training to run" in said
     assert not second.exists() or ") Z " in (second / "stat").read_text()
 
 
