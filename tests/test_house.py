@@ -62,11 +62,12 @@ TORCH_FREE_PACKAGES = (
     "core", "config", "boxes", "metrics", "choosing", "schemas", "reports", "kaggle", "submission",
 )  # fmt: skip
 TORCH_FREE_MODULES = ("evaluation.report", "evaluation.comparison", "runs.ensemble", "runs.adoption")
-# What loads none of the heavy libraries: `invoke download`, `submit` and `kernel.push` begin with these.
+# What loads none of the heavy libraries: the verbs that neither train nor draw begin with these.
 LIGHT = (
     "config", "schemas.tables", "submission.folders", "runs.folder", "core.files", "core.errors", "core.progress",
     "kaggle.competition_api", "kaggle.download", "kaggle.kernels.push", "kaggle.kernels.session",
     "submission.preview", "submission.upload", "submission.scoreboard",
+    "reports.report_file", "evaluation.report", "evaluation.comparison", "runs.ensemble", "runs.adoption",
 )  # fmt: skip
 
 

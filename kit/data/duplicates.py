@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
@@ -44,6 +43,8 @@ class Likeness:
 
 def take_prints(digests: Mapping[str, str], read: Callable[[str], Grey], track: Track = silent) -> Prints:
     """The prints of the images that ``digests`` names; ``read`` gives their pixels, one image at a time."""
+    import cv2  # on use: a stored audit needs no prints
+
     copies = np.zeros((len(digests), _SIDE_PX, _SIDE_PX), dtype=np.uint8)
     for index, name in enumerate(track(digests, "comparing images", len(digests))):
         copies[index] = cv2.resize(read(name), (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)

@@ -12,7 +12,6 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-import cv2
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
@@ -72,6 +71,8 @@ def pixel_digest(image: Grey) -> str:
 
 def resize_longest(image: Grey, size_px: int) -> Grey:
     """Resize so that the longer side is ``size_px``, keeping the aspect (rounded); the input if it fits."""
+    import cv2  # on use: a stored cache needs no resizing
+
     height, width = image.shape
     new_width, new_height = fitted_size(width, height, size_px)
     if (new_width, new_height) == (width, height):
