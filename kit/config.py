@@ -42,7 +42,7 @@ _FPN_STEP = 32  # the heads normalise channels in 32 groups
 def knob(
     default: Any, doc: str, *, low: float = -math.inf, high: float = math.inf, choices: tuple[str, ...] = ()
 ) -> Any:
-    """A dataclass field of a knob: its default, its line of documentation, its closed range or its choices."""
+    """A dataclass field with its line of documentation, and its closed range ``low..high`` or its ``choices``."""
     return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
 
 

@@ -237,7 +237,15 @@ def with_image_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> p
 
 
 def raise_faults(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:
-    """Raise TableError with all faults by line, also if rows are needed and there are none."""
+    """Raise TableError if a file has faults.
+
+    Args:
+        path: the file.
+        table: its parsed rows.
+        faults: those of its cells and rows; the error has them by line.
+        do: the error's advice.
+        rows_needed: whether a table without rows is a fault.
+    """
     if rows_needed and not faults and table.empty:
         faults = [Fault(path, None, "no rows", "at least one row")]
     if faults:
