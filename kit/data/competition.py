@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -52,6 +52,14 @@ class TestData:
         return tuple(sorted(set(self.mapping["image_id"])))
 
 
+@dataclass(frozen=True)
+class OpenedData:
+    """What one step of a command has opened, so that the next one need not: pixel caches and rows of train.csv."""
+
+    pixels: Mapping[str, PixelCache]  # by folder: train/, and test/ if it exists
+    annotations: pd.DataFrame | None = None  # None: not read yet; may name images of test/ as well
+
+
 def data_folder(workspace: Path) -> Path:
     """``WORKSPACE/data``. Raises KitError where it holds no competition."""
     folder = workspace / "data"
@@ -60,23 +68,32 @@ def data_folder(workspace: Path) -> Path:
     return folder
 
 
-def load_training(workspace: Path, config: Config, track: Track = silent) -> TrainingData:
-    """Read and check ``train/`` and ``train.csv``, decoding every image once (cached).
+def open_pixels(workspace: Path, part: str, config: Config, track: Track = silent) -> PixelCache:
+    """The pixel cache of the images in ``WORKSPACE/data/PART`` (train or test); every image is decoded once."""
+    return open_cache(data_folder(workspace) / part, workspace / ".cache", config.data.cache_max_gib, track)
 
-    Raises schemas.TableError with all faults of the table together.
+
+def load_training(
+    workspace: Path, config: Config, track: Track = silent, opened: OpenedData | None = None
+) -> TrainingData:
+    """Read and check ``train/`` and ``train.csv``, except what is ``opened`` already.
+
+    Raises TableError with all faults of the table together.
     """
-    folder = data_folder(workspace)
-    pixels = open_cache(folder / TRAIN, workspace / ".cache", config.data.cache_max_gib, track)
-    table = folder / TABLE
-    annotations = read_annotations(table, pixels.facts, every_image=True)
+    pixels = opened.pixels[TRAIN] if opened else open_pixels(workspace, TRAIN, config, track)
+    table = data_folder(workspace) / TABLE
+    annotations = opened.annotations if opened else None
+    if annotations is None or not annotations["image_id"].isin(pixels.facts).all():
+        annotations = read_annotations(table, pixels.facts, every_image=True)
     return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), sha256(table))
 
 
-def load_test(workspace: Path, config: Config, track: Track = silent) -> TestData:
-    """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, decoding every image once (cached)."""
-    folder = data_folder(workspace)
-    pixels = open_cache(folder / TEST, workspace / ".cache", config.data.cache_max_gib, track)
-    mapping = read_mapping(folder / MAPPING, pixels.facts, config.competition.expected_ids)
+def load_test(workspace: Path, config: Config, track: Track = silent, opened: OpenedData | None = None) -> TestData:
+    """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, except what is ``opened`` already."""
+    pixels = opened.pixels.get(TEST) if opened else None
+    if pixels is None:
+        pixels = open_pixels(workspace, TEST, config, track)
+    mapping = read_mapping(data_folder(workspace) / MAPPING, pixels.facts, config.competition.expected_ids)
     return TestData(pixels, mapping)
 
 

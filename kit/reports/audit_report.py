@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,10 @@ from kit.core.json_files import fingerprint, read_record, write_json
 from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.data.audit import BOXES, CHECKS, DUPLICATES, FAULT, NOTE, WARNING, Finding, Material, findings
-from kit.data.competition import data_folder, has_test, patients
+from kit.data.competition import OpenedData, data_folder, has_test, open_pixels, patients
 from kit.data.duplicates import Prints, take_prints
 from kit.data.images import Grey
-from kit.data.pixel_cache import PixelCache, open_cache
+from kit.data.pixel_cache import PixelCache
 from kit.data.provenance import has_own_table
 from kit.reports.figures import COLUMNS, PREDICTION, Mark, Shown, save, sheet, short
 from kit.reports.html import Section, write_page
@@ -38,10 +38,11 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class Audit:
-    """What was found in a workspace's data, worst first, and the page that shows it."""
+    """What was found in a workspace's data, worst first, the page that shows it, and the opened data."""
 
     findings: tuple[Finding, ...]
     page: Path
+    opened: OpenedData = field(compare=False, repr=False)
 
     @property
     def counts(self) -> dict[str, int]:
@@ -87,20 +88,21 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     """
     data, folder = data_folder(workspace), workspace / "audit"
     caches = {
-        part: open_cache(data / part, workspace / ".cache", config.data.cache_max_gib, track)
+        part: open_pixels(workspace, part, config, track)
         for part in (TRAIN, TEST)
         if part == TRAIN or (data / part).is_dir()
     }
     own = has_own_table(data)
     key = _key(data, caches, own, config)
-    done = _stored(folder, key)
-    if done is not None:
-        return done
+    stored = _stored(folder, key)
+    if stored is not None:
+        return Audit(stored, folder / "audit.html", OpenedData(caches))
     train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
     # The same faults as a training would find, whatever the test half holds.
     readable_test = {name: facts for name, facts in test.items() if not facts.fault}
+    annotations = read_annotations(data / TABLE, {**readable_test, **train}, every_image=True)
     material = Material(
-        read_annotations(data / TABLE, {**readable_test, **train}, every_image=True),
+        annotations,
         own,
         train,
         test,
@@ -108,8 +110,10 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         patients(sorted({*train, *test}), config.data.patient_pattern),
         _prints(caches, track),
     )
+    audit = Audit(tuple(findings(material)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
-        return _written(findings(material), folder, key, caches)
+        _write(audit, folder, key)
+    return audit
 
 
 def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
@@ -151,7 +155,7 @@ def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
     return take_prints(digests, read, track)
 
 
-def _stored(folder: Path, key: str) -> Audit | None:
+def _stored(folder: Path, key: str) -> tuple[Finding, ...] | None:
     path, page = folder / "audit.json", folder / "audit.html"
     if not path.is_file() or not page.is_file():
         return None
@@ -161,17 +165,17 @@ def _stored(folder: Path, key: str) -> Audit | None:
         return None
     if memory.key != key:
         return None
-    told = [
+    return tuple(
         Finding(one.level, one.check, one.text, one.do, pd.DataFrame(list(one.rows))) for one in memory.findings
-    ]
-    return Audit(tuple(told), page)
+    )
 
 
-def _written(found: Sequence[Finding], folder: Path, key: str, caches: Mapping[str, PixelCache]) -> Audit:
+def _write(audit: Audit, folder: Path, key: str) -> None:
     """Draw the sheets, write the page and, last, the JSON whose key says that both are there."""
-    audit = Audit(tuple(found), folder / "audit.html")
     paths = {
-        f"{part}/{name}": facts.path for part, pixels in caches.items() for name, facts in pixels.facts.items()
+        f"{part}/{name}": facts.path
+        for part, pixels in audit.opened.pixels.items()
+        for name, facts in pixels.facts.items()
     }
     sheets = {DUPLICATES: _pairs, BOXES: _boxes}
     sections = []
@@ -194,7 +198,6 @@ def _written(found: Sequence[Finding], folder: Path, key: str, caches: Mapping[s
         key, __version__, counts[FAULT], counts[WARNING], counts[NOTE], audit.nothing_found, tuple(told)
     )
     write_json(folder / "audit.json", asdict(memory))
-    return audit
 
 
 def _records(rows: pd.DataFrame) -> tuple[dict[str, Any], ...]:

@@ -105,10 +105,13 @@ def train(
         if run.finished.exists() and run.detections("validation").exists():
             save_knobs(run, config)
             return Trained(run, read_finished(run), already=True)
-        require_sound(audit_workspace(workspace, config, track), allow)
-        data = load_training(workspace, config, track)
+        audit = audit_workspace(workspace, config, track)
+        require_sound(audit, allow)
+        data = load_training(workspace, config, track, audit.opened)
         if has_test(workspace):
-            load_test(workspace, config, track)  # a fault there must show before hours of training, not after
+            load_test(
+                workspace, config, track, audit.opened
+            )  # a fault there must show before hours of training, not after
         split, first = _begun(run, asked[0], config, data)
         detectors = itertools.chain([first], (_starting_detector(each, config, split) for each in asked[1:]))
         for each, detector in zip(asked, detectors, strict=True):

@@ -7,11 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from PIL import Image
-from toy import TOY, toy_config
+from toy import TOY, TOY_TEST_IMAGES, toy_config
 
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import KitError
 from kit.data import audit
+from kit.data.competition import load_test, load_training
 from kit.data.provenance import DownloadRecord, has_own_table, read_download, record_download
 from kit.data.synthetic.generator import LABELS, STATISTICS, draw_findings
 from kit.reports.audit_report import audit_workspace, require_sound
@@ -244,6 +245,22 @@ class TestWorkspace:
         for one, other in zip(first.findings, again.findings, strict=True):
             assert (one.level, one.check, one.text, one.do) == (other.level, other.check, other.text, other.do)
             pd.testing.assert_frame_equal(one.rows, other.rows, check_dtype=False)
+
+    def test_what_it_opened_is_not_opened_again_to_load_the_data(self, toy):
+        before, opened = load_training(toy, toy_config()), audit_workspace(toy, toy_config()).opened
+        shutil.rmtree(toy / ".cache")
+        (toy / "data" / "train.csv").write_text("no table")
+        data = load_training(toy, toy_config(), opened=opened)
+        assert data.annotations.equals(before.annotations) and data.pixels == before.pixels
+        assert len(load_test(toy, toy_config(), opened=opened).mapping) == TOY_TEST_IMAGES
+        assert not (toy / ".cache").exists()
+
+    def test_a_row_on_a_test_image_is_refused_by_its_line_all_the_same(self, toy):
+        add_row(toy, f"{image_names(toy, 'test')[0]},10,10,50,50,Mass")
+        opened = audit_workspace(toy, toy_config()).opened
+        with pytest.raises(TableError) as caught:
+            load_training(toy, toy_config(), opened=opened)
+        assert caught.value.faults[0].line == len((toy / "data" / "train.csv").read_text().splitlines())
 
     @pytest.mark.parametrize("broken", ["", "{", "[]", '{"key": 1}'])
     def test_a_broken_memory_is_made_anew(self, broken, toy):

@@ -88,6 +88,22 @@ class TestAccumulation:
         assert images % 8
 
 
+def test_the_data_are_opened_once(toy):
+    """An index that vanishes after the audit would make whoever opens the cache again decode the images."""
+    steps = []
+
+    def track(items, description, total):
+        steps.append(description)
+        yield from items
+        if description == "comparing images":
+            for index in (toy / ".cache").glob("*.json"):
+                index.unlink()
+
+    with pytest.raises(KitError, match="coco"):  # the weights are checked after the data
+        train(toy, None, "demo", (*TOY, "model.weights=coco"), track)
+    assert steps == ["comparing images"]
+
+
 def test_patience_counts_the_epochs_since_the_best():
     assert not schedule.patience_ended([], 2)
     assert not schedule.patience_ended([0.3, 0.1], 2)
@@ -209,4 +225,4 @@ def test_the_averaged_weights_differ_from_the_raw_ones_and_are_kept_on_demand(to
 
 def test_devices_are_as_asked_for():
     config = toy_config()
-    assert fit.devices(config) == max(1, torch.cuda.device_count())
+    assert fit.process_count(config) == max(1, torch.cuda.device_count())
