@@ -57,11 +57,10 @@ ONLY_IN = {
     ("kaggle", "kaggle"): "kit.kaggle.client",
     ("choosing", "sklearn"): "kit.choosing.calibration",
 }
-# What loads no torch: these packages whole, and of others these modules.
-TORCH_FREE_PACKAGES = (
+# Packages that load no torch.
+TORCH_FREE = (
     "core", "config", "boxes", "metrics", "choosing", "schemas", "reports", "kaggle", "submission",
 )  # fmt: skip
-TORCH_FREE_MODULES = ("evaluation.report", "evaluation.comparison", "runs.ensemble", "runs.adoption")
 # What loads none of the heavy libraries: the verbs that neither train nor draw begin with these.
 LIGHT = (
     "config", "schemas.tables", "submission.folders", "runs.folder", "core.files", "core.errors", "core.progress",
@@ -156,10 +155,8 @@ def test_a_light_module_loads_no_heavy_library(name):
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
 
-def test_what_needs_no_network_loads_no_torch():
-    """So `evaluate` on stored detections, `compare`, `ensemble` and `submissions` start without it."""
-    free = [name for name in MODULES if package(name) in TORCH_FREE_PACKAGES]
-    free += [f"kit.{name}" for name in TORCH_FREE_MODULES]
+def test_a_package_that_needs_no_network_loads_no_torch():
+    free = [name for name in MODULES if package(name) in TORCH_FREE]
     code = f"import sys, {', '.join(free)}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False, cwd=ROOT).returncode == 0
 
@@ -266,6 +263,12 @@ def test_a_training_step_waits_for_no_gpu(module, function):
             if isinstance(call, ast.Call)
         }
         assert not called & waits
+
+
+def test_every_package_offers_its_entrances():
+    folders = {path.parent for path in MODULES.values()} - {ROOT / "kit", ROOT / "kit" / "tasks"}
+    for folder in folders:  # what is typed is collected by tasks.py
+        assert importlib.import_module(".".join(folder.relative_to(ROOT).parts)).__all__, folder.name
 
 
 @pytest.mark.parametrize("door", sorted((ROOT / "kit").rglob("__init__.py")), ids=lambda path: path.parent.name)

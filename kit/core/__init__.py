@@ -1,1 +1,14 @@
 """What every package uses: errors in three parts, atomic files, locks, typed JSON, progress, source."""
+
+from kit.core.front_door import front_door
+
+__all__, __getattr__ = front_door(
+    __name__,
+    {
+        "errors": ("KitError",),
+        "files": ("replacing", "sha256", "write_text"),
+        "json_files": ("read_json", "read_record", "write_json", "write_record"),
+        "locks": ("exclusive", "locked"),
+        "progress": ("Track", "silent"),
+    },
+)
