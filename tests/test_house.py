@@ -214,6 +214,9 @@ def test_every_function_that_the_docs_name_with_its_module_is_defined_there():
     assert len(named) > 25
     for path, names in named:
         assert set(re.findall(r"\w+", names)) <= defined_names(ROOT / path), path
+    defined = set().union(*map(defined_names, MODULES.values()))
+    architecture = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    assert set(re.findall(r"\(`(\w+)`[,)]", architecture)) <= defined
 
 
 def defined_names(path: Path) -> set[str]:
