@@ -18,7 +18,7 @@ from kit.data.pixel_cache import PixelCache, open_cache
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.tables import mapped_images, read_annotations, read_mapping
 
-_HOW_TO_GET = "put the competition's files there, or run `invoke demo` for a synthetic competition"
+_HOW_TO_GET = "run `invoke download`, put the competition's files there, or run `invoke demo` for a synthetic one"
 
 
 @dataclass(frozen=True)

@@ -48,15 +48,16 @@ class HeldOut:
     patients: Mapping[str, str]
 
     def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> Decision:
-        """One box per ID of ``mapping``, each with a prior that never saw it; scores below ``threshold`` go."""
+        """One box per ID of ``mapping``; candidates under ``threshold`` are left out; no prior saw its image."""
         kept = judged[judged["score"] >= threshold]
         fallback = self.config.decision.fallback_confidence
-        parts = [
+        decisions = [
             decide(kept, self.mapping[self.mapping["image_id"].isin(held)], prior, self.sizes, fallback)
             for held, prior in zip(self.split.folds, self.priors, strict=True)
         ]
-        table = pd.concat([part.table for part in parts]).set_index("ID").loc[self.mapping["ID"]].reset_index()
-        return Decision(table, tuple(sorted(each for part in parts for each in part.fallback_ids)))
+        tables = pd.concat([decision.table for decision in decisions])
+        table = tables.set_index("ID").loc[self.mapping["ID"]].reset_index()
+        return Decision(table, tuple(sorted(row for decision in decisions for row in decision.fallback_ids)))
 
     def many_box(self) -> average_precision.Matches:
         """All candidates of all held-out images, matched."""
@@ -64,15 +65,15 @@ class HeldOut:
 
     def one_box(self, answers: Decision) -> average_precision.Matches:
         """The answers, matched with ``one_box_truth``."""
-        found = answers_to_detections(answers.table)
-        return average_precision.match(self.one_box_truth, found, set(self.mapping["image_id"]))
+        detections = answers_to_detections(answers.table)
+        return average_precision.match(self.one_box_truth, detections, set(self.mapping["image_id"]))
 
 
 def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = None) -> HeldOut:
     """Put a finished run's stored detections on the scored path. Raises KitError if they or the data changed.
 
-    Rules are cross-fitted by fold; with a single fold, by groups of patients inside the held-out images. The
-    training data are read, unless ``data`` are they.
+    Rules are cross-fitted by fold; with a single fold, by groups of patients inside the held-out images.
+    ``data`` are the training data if they are loaded already; else they are read.
     """
     refresh(run)
     require_finished(run)
@@ -119,7 +120,7 @@ def random_choice_map50(held: HeldOut, rule: str) -> float:
 def out_of_fold_priors(
     annotations: pd.DataFrame, split: Split, sizes: location_prior.Sizes
 ) -> list[location_prior.Prior]:
-    """By fold, the location prior of the images that the fold was trained on: never of those it answers for."""
+    """By fold, the location prior of the images that the fold was trained on, never of those it held out."""
     rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
     return [location_prior.fit_prior(annotations[learned], sizes) for learned in rows]
 

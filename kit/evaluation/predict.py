@@ -1,7 +1,7 @@
 """The last steps of the scored path for test images: judged within each fold, joined over the folds.
 
-Held-out images have the detections of one fold and end with the judging; the joining cannot be scored on any
-image that the folds were trained on.
+A held-out image has the detections of one fold, so nothing is joined there; the joining cannot be scored on images
+that the folds were trained on.
 """
 
 from __future__ import annotations
@@ -16,20 +16,13 @@ from kit.boxes.fusion import weighted_boxes_fusion
 from kit.boxes.geometry import Sizes
 from kit.choosing import one_box
 from kit.choosing.selection import SelectionRule
-from kit.config import (
-    FusionConfig,
-    load,
-)
+from kit.config import FusionConfig, load
 from kit.core.progress import Track, silent
 from kit.core.source_tree import git_state
 from kit.data.competition import load_test, load_training
 from kit.evaluation.report import current_report
 from kit.runs.ensemble import refresh
-from kit.runs.folder import (
-    Run,
-    read_split,
-    require_finished,
-)
+from kit.runs.folder import Run, read_split, require_finished
 from kit.runs.guards import require_same_data
 from kit.runs.locks import using_results
 from kit.runs.members import Member, by_fold, fused, members
@@ -51,23 +44,34 @@ def candidates_for_test(
 ) -> pd.DataFrame:
     """The judged candidates of test images: fused and calibrated within each fold, then joined.
 
-    Fused candidates scored below ``threshold`` are left out, as on the held-out images.
+    Args:
+        detections: The stored raw detections of all folds and members.
+        members: The run itself, or the members of an ensemble.
+        config: How views and members are fused.
+        rule: Judges the candidates of each fold.
+        sizes: Width and height in pixels, by image_id.
+        threshold: Fused candidates with a lower score are left out, as on the held-out images.
+
+    Returns:
+        Candidates with the columns that `decide` needs.
     """
     tables = [fused(rows, members, config) for rows in by_fold(detections, members)]
-    # Judged before any is left out, as on the held-out images: each is the others' rival.
-    judged = [part[part["score"] >= threshold] for part in (rule.judge(table, sizes) for table in tables)]
-    return joined(judged, rule, config.iou)
+    # Judged before any is left out, as on the held-out images: a candidate's rivals count in its probability.
+    judged = [rule.judge(table, sizes) for table in tables]
+    return joined([table[table["score"] >= threshold] for table in judged], rule, config.iou)
 
 
 def joined(judged: Sequence[pd.DataFrame], rule: SelectionRule, iou: float) -> pd.DataFrame:
     """The folds' judged candidates as one list: overlapping boxes of a class averaged, the rule's value anew.
 
-    All folds have the same weight. A box that each of some folds found once gets the sum of their confidences
-    over the number of all folds: one that did not find it counts 0. One fold alone is left as it is.
+    All folds have the same weight: a box gets the sum of its confidences over the number of folds, and a fold
+    without that box counts 0. A single fold is left as it is.
     """
     if len(judged) == 1:
         return judged[0]
-    folds = [part.assign(run=str(number), view="", score=part["confidence"]) for number, part in enumerate(judged)]
+    folds = [
+        table.assign(run=str(number), view="", score=table["confidence"]) for number, table in enumerate(judged)
+    ]
     sources = [(str(number), "") for number in range(len(judged))]
     averaged = weighted_boxes_fusion(_stacked(folds), sources, iou)
     return rule.valued(averaged.assign(confidence=averaged["score"]))
@@ -90,7 +94,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     config, split = load(run.config), read_split(run)
     training = load_training(run.workspace, config, track)
     require_same_data(run, split, training)
-    data = load_test(run.workspace, config, track)  # a fault there must not cost the report that there is
+    data = load_test(run.workspace, config, track)  # first: a fault in it leaves the report as it is
     report = current_report(run, track, training)
     sizes = image_sizes(data.pixels.facts)
     candidates = candidates_for_test(

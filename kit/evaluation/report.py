@@ -52,7 +52,7 @@ from kit.runs.members import members
 from kit.schemas.file_names import MAPPING
 from kit.schemas.tables import mapped_images
 
-THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # those that the notebook tried, and none
+THRESHOLDS = (0.0, 0.05, 0.1, 0.15, 0.2, 0.25, 0.3, 0.35, 0.4)  # none, and those that the notebook tried
 _LATE_EPOCHS = 10
 log = logging.getLogger("kit")
 
@@ -67,7 +67,7 @@ def evaluate(run: Run, track: Track = silent) -> Report:
 def current_report(run: Run, track: Track = silent, data: TrainingData | None = None) -> Report:
     """The run's report, evaluated first if it is missing, damaged, or older than its detections or knobs.
 
-    The caller holds the run (``using_results``). An evaluation reads the training data, unless ``data`` are they.
+    The caller holds the run's lock (``using_results``). ``data`` are the training data if they are loaded already.
     """
     refresh(run)
     if run.report.exists():
@@ -83,7 +83,7 @@ def current_report(run: Run, track: Track = silent, data: TrainingData | None = 
 
 
 def _evaluated(run: Run, track: Track, data: TrainingData | None = None) -> Report:
-    """Evaluate a run that the caller holds (``using_results``)."""
+    """Evaluate a run whose lock the caller holds (``using_results``)."""
     held, finished = score_held_out(run, track, data), require_finished(run)
     histories = [read_history(fold) for fold in run.in_folds(len(finished.epoch))] if finished.epoch else []
     choice = _choice(held)
@@ -159,7 +159,7 @@ def _made_from(run: Run, config: Config) -> MadeFrom:
 def fold_training(history: pd.DataFrame, epoch: int) -> FoldTraining:
     """The mAP@0.5 in the loop of a fold's chosen and last epoch, and the range of the last ten.
 
-    ``history`` has a row per epoch (``read_history``); zero rows, if it was lost, make every score NaN.
+    ``history`` has a row per epoch (``read_history``); without rows every score is NaN.
     """
     scores = history.set_index("epoch")["map50"].astype(float)
     late = scores.iloc[-_LATE_EPOCHS:]

@@ -59,7 +59,7 @@ class ImageCounts:
     """How many images and boxes were trained on and scored."""
 
     folds: int
-    training: int | None  # of the fold with the fewest; None where nothing was trained
+    training: int | None  # of the fold with the fewest; None if nothing was trained
     validation: int
     validation_single_box: int  # with exactly one true box
     boxes: int  # true boxes on the validation images
@@ -132,7 +132,7 @@ class Choice:
 
     def __post_init__(self) -> None:
         if self.rule.name != self.chosen:
-            raise ValueError(f"the rule is the chosen one, not {self.rule.name!r} where {self.chosen!r} is chosen")
+            raise ValueError(f"the rule is the one that is chosen ({self.chosen!r}), not {self.rule.name!r}")
 
 
 @dataclass(frozen=True)
@@ -185,7 +185,7 @@ class Report:
     run: str
     kit_version: str
     weights: Weights
-    training: tuple[FoldTraining, ...]  # by fold; none where nothing was trained
+    training: tuple[FoldTraining, ...]  # by fold; none if nothing was trained
     detections_sha256: str
     made_from: MadeFrom
     images: ImageCounts
