@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.core.errors import KitError, closest_names
-from kit.core.json_files import read_json, write_json
+from kit.core.json_files import read_record, write_json
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
 RULE_NAMES = (
@@ -373,20 +373,7 @@ def parse(key: str, text: str) -> Any:
 
 def load(path: Path) -> Config:
     """Read ``config.json``; a missing knob has its default. Raises KitError for a wrong key, type or range."""
-    do = f"restore {path}, or start another run with --run NAME"
-    content = read_json(path, do)
-    if not isinstance(content, dict) or not all(isinstance(names, dict) for names in content.values()):
-        raise KitError(f"{path} to hold objects of knobs by section", type(content).__name__, do)
-    try:
-        return Config().replace(
-            {
-                f"{section}.{name}": _from_json(f"{section}.{name}", value)
-                for section, names in content.items()
-                for name, value in names.items()
-            }
-        )
-    except KitError as error:
-        raise KitError(f"{error.expected}, in {path}", error.found, f"{error.do}; or {do}") from error
+    return read_record(path, Config, f"restore {path}, or start another run with --run NAME")
 
 
 def save(config: Config, path: Path) -> None:
@@ -411,21 +398,6 @@ def _spec(key: str) -> dataclasses.Field[Any]:
     if key not in specs:
         raise KitError("the key of a knob", repr(key), f"nearest: {closest_names(key, specs)}")
     return specs[key]
-
-
-def _from_json(key: str, value: Any) -> Any:
-    default = _spec(key).default
-    if isinstance(default, tuple) and isinstance(value, list) and all(isinstance(item, str) for item in value):
-        return tuple(value)
-    if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if type(value) is not type(default):
-        raise KitError(
-            f"{key} to be {_kind(default)}",
-            repr(value),
-            f"write it as {_as_text(default)}, for example",
-        )
-    return value
 
 
 def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:

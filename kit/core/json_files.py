@@ -5,22 +5,45 @@ A dataclass alone takes any value: a list for a text would surface far away, as 
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import math
-import types
-from collections.abc import Mapping
-from dataclasses import MISSING, asdict, fields, is_dataclass
+from collections.abc import Hashable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
-from typing import Annotated, Any, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, TypeVar
 
 from kit.core.errors import KitError
 from kit.core.files import write_text
 
 _LETTERS_SHOWN = 80
-_WORDS = {str: "a text", int: "a whole number", float: "a finite number", bool: "true or false", type(None): "null"}
+_WORDS = {
+    "string_type": "a text",
+    "int_type": "a whole number",
+    "float_type": "a finite number",
+    "bool_type": "true or false",
+    "dataclass_type": "an object",
+    "dict_type": "an object",
+    "mapping_type": "an object",
+    "tuple_type": "a list",
+    "none_required": "null",
+    "finite_number": "a finite number",
+}
 T = TypeVar("T")
-FloatOrNaN = Annotated[float, "null in JSON"]  # a field that may be NaN, for which JSON has null
+
+
+class _NullForNaN:
+    @staticmethod
+    def __get_pydantic_core_schema__(source: Any, handler: Any) -> Any:
+        from pydantic_core import core_schema
+
+        return core_schema.no_info_after_validator_function(
+            lambda value: math.nan if value is None else value, core_schema.nullable_schema(handler(source))
+        )
+
+
+FloatOrNaN = Annotated[float, _NullForNaN]  # a field that may be NaN, for which JSON has null
 
 
 def read_record(path: Path, kind: type[T], do: str, known: Mapping[str, Any] | None = None) -> T:
@@ -28,13 +51,24 @@ def read_record(path: Path, kind: type[T], do: str, known: Mapping[str, Any] | N
 
     ``known`` holds the values of fields that are not in the file. Raises KitError with the file, the field, its
     value and the advice ``do`` if a field is missing, unknown or of another type, or if the dataclass raises
-    ValueError.
+    ValueError or KitError.
     """
+    from pydantic import ValidationError
+
     content = read_json(path, do)
+    known = known or {}
+    expected = f"{path} to hold a {kind.__name__.lower()}"
+    if isinstance(content, dict):
+        if repeated := sorted(set(content) & set(known)):
+            raise KitError(expected, f"the file has also {_shown(repeated[0])}", do)
+        content |= known
     try:
-        return _record(kind, content, "", known or {})
-    except ValueError as error:
-        raise KitError(f"{path} to hold a {kind.__name__.lower()}", str(error), do) from error
+        record: T = _adapter(kind).validate_json(json.dumps([content], default=str))[0]  # type: ignore[arg-type]
+    except ValidationError as error:
+        raise KitError(expected, _problem(error.errors(include_url=False)), do) from error
+    except KitError as error:
+        raise KitError(f"{error.expected}, in {path}", error.found, f"{error.do}; or {do}") from error
+    return record
 
 
 def read_json(path: Path, do: str) -> Any:
@@ -76,74 +110,28 @@ def _without_nan(value: Any) -> Any:
     return None if isinstance(value, float) and math.isnan(value) else value
 
 
-def _record(kind: type[T], content: Any, field: str, known: Mapping[str, Any]) -> T:
-    if not isinstance(content, dict):
-        raise _wrong(field or "the file", "an object", content)
-    specs = {spec.name: spec for spec in fields(kind) if spec.name not in known}  # type: ignore[arg-type]
-    unknown = sorted(set(content) - set(specs))
-    missing = sorted(
-        name
-        for name, spec in specs.items()
-        if name not in content and spec.default is MISSING and spec.default_factory is MISSING
-    )
-    if unknown or missing:
-        problem = f"no {', '.join(missing)}" if missing else f"also {_shown(unknown[0])}"
-        raise ValueError(f"{field or 'the file'} has {problem}")
-    hints = get_type_hints(kind, include_extras=True)
-    return kind(
-        **known, **{name: _value(hints[name], value, _subfield(field, name)) for name, value in content.items()}
-    )
+@functools.cache
+def _adapter(kind: Hashable) -> Any:
+    """pydantic hands its configuration down from a list, but not from a dataclass."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(list[kind], config={"strict": True, "extra": "forbid", "allow_inf_nan": False})  # type: ignore[valid-type]
 
 
-def _value(hint: Any, value: Any, field: str) -> Any:
-    """The value, checked against its annotation. Raises ValueError with the name of the field."""
-    if hint == FloatOrNaN:
-        return math.nan if value is None else _plain(float, value, field)
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        rest = next(argument for argument in arguments if argument is not type(None))
-        return None if value is None and type(None) in arguments else _value(rest, value, field)
-    if origin is tuple:
-        return _tuple(arguments, value, field)
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, dict):
-            raise _wrong(field, "an object", value)
-        return {name: _value(arguments[1], item, _subfield(field, name)) for name, item in value.items()}
-    return _record(hint, value, field, {}) if is_dataclass(hint) else _plain(hint, value, field)  # type: ignore[arg-type]
-
-
-def _tuple(arguments: tuple[Any, ...], value: Any, field: str) -> tuple[Any, ...]:
-    """A JSON list as a tuple of any length, or of as many items as the annotation has."""
-    any_length = arguments[-1] is Ellipsis
-    if not isinstance(value, list) or not (any_length or len(value) == len(arguments)):
-        raise _wrong(field, "a list" if any_length else f"a list of {len(arguments)}", value)
-    kinds = arguments[:1] * len(value) if any_length else arguments
-    return tuple(
-        _value(kind, item, f"{field}[{i}]") for i, (kind, item) in enumerate(zip(kinds, value, strict=True))
-    )
-
-
-def _plain(hint: Any, value: Any, field: str) -> Any:
-    """A number, text, bool or null; JSON may write 1 for 1.0."""
-    plain = _as_float(value) if hint is float and type(value) is int else value
-    if hint is not Any and (type(plain) is not hint or (hint is float and not math.isfinite(plain))):
-        raise _wrong(field, _WORDS[hint], value)
-    return plain
-
-
-def _as_float(value: int) -> float:
-    try:
-        return float(value)
-    except OverflowError:
-        return math.inf
-
-
-def _subfield(field: str, name: str) -> str:
-    return f"{field}.{name}" if field else name
-
-
-def _wrong(field: str, expected: str, value: Any) -> ValueError:
-    return ValueError(f"{field} is {_shown(value)}, not {expected}")
+def _problem(errors: Sequence[Any]) -> str:
+    """The first of pydantic's errors in kit's words."""
+    error = errors[0]
+    kind, path = error["type"], list(error["loc"][1:])
+    name = path.pop() if kind in ("missing", "unexpected_keyword_argument") else ""
+    field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
+    field = field or "the file"
+    if kind == "value_error":
+        return str(error["ctx"]["error"])
+    if isinstance(name, int):
+        return f"{field} is {_shown(error['input'])}, not a list of {errors[-1]['loc'][-1] + 1}"
+    if name:
+        return f"{field} has {'no' if kind == 'missing' else 'also'} {name if kind == 'missing' else _shown(name)}"
+    return f"{field} is {_shown(error['input'])}, not {_WORDS.get(kind, error['msg'])}"
 
 
 def _shown(value: Any) -> str:
