@@ -1,6 +1,6 @@
 """Adopting detections that another tool made: CSV, parquet or COCO results become a run like any other.
 
-Detections of images of ``train/`` are taken to be out of fold; nobody but the user can know that they are.
+Detections on images of ``train/`` are assumed to be out of fold; kit cannot check this.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from kit.schemas.image_headers import ImageFacts
 from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
 from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
 
-KEPT = "adopted"  # in place of which weights were kept
+KEPT = "adopted"  # instead of best, ema or last
 _NEEDED = ("image_id", *CORNERS, "score", "label")
 _OPTIONAL = {"fold": "0", "view": "plain", "run": ""}
 _DO = "correct these lines and adopt the file again"
@@ -55,10 +55,20 @@ def adopt(
 ) -> Arrival:
     """Make a run of the detections in ``path``; the same file again changes nothing.
 
-    Every image of ``train/`` counts as held out, those without a row as images where nothing was found; where
-    only some were, ``held_out`` names a text file of them, one a line. Without a column ``fold`` all are fold
-    0, without ``view`` all are "plain". Raises TableError with all faults of the file, KitError for a name
-    that is taken.
+    Args:
+        run: The new run.
+        path: A CSV, parquet or COCO results file.
+        held_out: A text file of the images of ``train/`` that were held out, one per line; by default all were. A
+            held-out image without a row has no detections.
+        assignments: Knobs, as ``KEY=VALUE``.
+        track: Reports progress.
+
+    Returns:
+        What was adopted. Without a column ``fold`` every row has fold 0, without ``view`` the view "plain".
+
+    Raises:
+        TableError: All faults of the file.
+        KitError: Another run has the name.
     """
     everywhere = workspace_config(run.workspace)
     config = override(dataclasses.replace(Config(), data=everywhere.data, competition=everywhere.competition),
@@ -116,7 +126,7 @@ def read_foreign(path: Path, data: TrainingData, test: TestData | None, held: Se
 
 
 def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
-    """The images of ``train/`` that a text file names, one a line, sorted. Raises TableError for any other."""
+    """The images of ``train/`` that a text file names, one per line, sorted. Raises TableError for any other."""
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -201,9 +211,9 @@ def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fa
 
 
 def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
-    """The held-out images by fold; one without a row stands in its patient's, or in fold 0.
+    """The held-out images by fold; an image without a row is in its patient's fold, or in fold 0.
 
-    Where there is one fold of all images, whose weights saw which is unknown, and folds of patients are made.
+    If one fold holds all images, new folds by patient are made: priors and calibrations are cross-fitted on them.
     """
     fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
     folds: list[list[str]] = [[] for _ in range(1 + max(fold_of.values(), default=0))]

@@ -1,6 +1,6 @@
 """Ensembles: runs whose detections are those of other runs, judged on the images that every member held out.
 
-An ensemble keeps copies of the detections and is brought up to its members whenever it is used.
+An ensemble keeps copies of the detections and updates them from its members whenever it is used.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split
 from kit.runs.knobs import require_same_knobs
 from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
 
-KEPT = "ensemble"  # in place of which weights were kept
+KEPT = "ensemble"  # instead of best, ema or last
 _WBF_IOU = 0.55  # Solovyev et al., Weighted boxes fusion (2021)
 log = logging.getLogger("kit")
 
@@ -27,10 +27,10 @@ log = logging.getLogger("kit")
 def ensemble(
     run: Run, of: Sequence[str], weights: Sequence[float] = (), assignments: Sequence[str] = ()
 ) -> Ensemble:
-    """Make an ensemble of the named runs, or bring one up to them; ``weights`` has one for each, or none.
+    """Make an ensemble of the named runs, or update it; ``weights`` has one weight per run, or is empty.
 
     ``assignments`` are knobs that act on stored detections; the others are the first member's. Raises KitError
-    where the name is another run's, fewer than two runs are named, or they do not go together.
+    if another run has the name, fewer than two runs are named, or the runs cannot be combined.
     """
     factors = tuple(weights) or (1.0,) * len(of)
     if len(of) < 2 or len(set(of)) != len(of) or run.name in of:
@@ -56,16 +56,16 @@ def ensemble(
 
 
 def refresh(run: Run) -> None:
-    """Bring an ensemble's files up to its members; does nothing for any other run.
+    """Update an ensemble's files from its members; does nothing for any other run.
 
-    Raises KitError where a member is gone or no longer goes with the others.
+    Raises KitError if a member is missing or can no longer be combined with the others.
     """
     if run.ensemble.exists():
         _assemble(run, [(one.run, one.weight) for one in read_ensemble(run).members])
 
 
 def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
-    """Write split, detections and end of an ensemble of (run, weight), where they are not up to date."""
+    """Write split, detections and ``finished.json`` of an ensemble of (run, weight), unless they are up to date."""
     runs = [member_run(run, name) for name, _ in wanted]
     split = _common_split(runs, [read_split(one) for one in runs])
     looks = [members(one)[0] for one in runs]
@@ -95,7 +95,7 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
 
 
 def _config(runs: Sequence[Run]) -> Config:
-    """The first member's knobs, with its fusion where that is weighted boxes fusion already."""
+    """The first member's knobs, with its fusion if that is weighted boxes fusion already."""
     first = load(runs[0].config)
     return (
         first if first.fusion.method == "wbf" else first.replace({"fusion.method": "wbf", "fusion.iou": _WBF_IOU})
@@ -129,10 +129,10 @@ def member_run(run: Run, name: str) -> Run:
 
 
 def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
-    """The images that every member held out, in the folds of the member with most; each is one for itself only.
+    """The images that every member held out, grouped as in the member with most folds.
 
-    Which fold a member's own detections come from stands in their table; these folds tell images apart that a
-    prior or a calibration must not see together.
+    The groups only keep images apart when a prior or a calibration is cross-fitted: the fold that detected an
+    image is in each member's own table.
     """
     for one, split in zip(runs[1:], splits[1:], strict=True):
         _require_same_data(runs[0], splits[0], one, split)

@@ -1,6 +1,6 @@
-"""The run folder: one name chosen by the user, and everything that training under it left behind.
+"""The folder of a run: a name chosen by the user, and every file of the run.
 
-``finished.json`` is written last; a run without it is one to go on with.
+``finished.json`` is written last; `invoke train` continues a run without it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 @dataclass(frozen=True)
 class Run:
-    """Where the parts of a run lie; with ``fold`` those of one of several folds.
+    """The paths of a run's files; with ``fold``, those of one of several folds.
 
     A single split is fold 0 and lies directly in the run's folder.
     """
@@ -58,7 +58,7 @@ class Run:
         return self.workspace / "runs" / self.title
 
     def in_folds(self, count: int) -> tuple[Run, ...]:
-        """The run in each of its folds; itself where it is a single split."""
+        """The run in each of its folds; the run itself if it is a single split."""
         return tuple(replace(self, fold=fold) for fold in range(count)) if count > 1 else (self,)
 
     @property
@@ -78,7 +78,7 @@ class Run:
 
     @property
     def last(self) -> Path:
-        """Checkpoint of the last epoch that ended: where training goes on."""
+        """Checkpoint of the last epoch that ended: training continues from it."""
         return self.home / "last.ckpt"
 
     @property
@@ -88,12 +88,12 @@ class Run:
 
     @property
     def ensemble(self) -> Path:
-        """Present where the run is made of other runs: which ones, with which weights."""
+        """Present if the run is an ensemble: its members and their weights."""
         return self.folder / "ensemble.json"
 
     @property
     def adopted(self) -> Path:
-        """Present where the detections were made elsewhere: the file that they came from."""
+        """Present if the detections were adopted: the file that they came from."""
         return self.folder / "adopted.json"
 
     @property
@@ -149,7 +149,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Finished:
-    """How a run ended. The epochs are by fold; there are none where nothing was trained."""
+    """How a run ended. The epochs are by fold; there are none if nothing was trained."""
 
     kept: str
     epoch: tuple[int, ...]  # the one whose weights were kept
@@ -164,9 +164,9 @@ def read_split(run: Run) -> Split:
 
 
 def read_history(run: Run) -> pd.DataFrame:
-    """One row per epoch; zero rows where the file was lost (`invoke train` writes it anew before it goes on).
+    """One row per epoch; zero rows if the file is missing (`invoke train` writes it anew when it continues).
 
-    Raises KitError where it is no such table.
+    Raises KitError if the file is no such table.
     """
     do = f"delete {run.history}: it only shows the epochs, and a training that goes on writes it anew"
     try:
@@ -204,7 +204,7 @@ def names(workspace: Path) -> list[str]:
 
 
 def existing(workspace: Path, name: str) -> Run:
-    """The run of that name. Raises KitError with the nearest names where there is none."""
+    """The run of that name. Raises KitError with the closest names if there is none."""
     run = Run(workspace, name)
     if not run.config.exists():
         raise KitError(
@@ -216,7 +216,7 @@ def existing(workspace: Path, name: str) -> Run:
 
 
 def newest_finished(workspace: Path) -> Run:
-    """The run that finished last. Raises KitError where none has."""
+    """The run that finished last. Raises KitError if none has."""
     finished = [run for name in names(workspace) if (run := Run(workspace, name)).finished.exists()]
     if not finished:
         started = names(workspace)
@@ -229,13 +229,13 @@ def newest_finished(workspace: Path) -> Run:
 
 
 def workspace_config(workspace: Path) -> Config:
-    """The knobs of the run that finished last, or the defaults where none has: for verbs without a run."""
+    """The knobs of the run that finished last, or the defaults if none has: for verbs without a run."""
     finished = [run for name in names(workspace) if (run := Run(workspace, name)).finished.exists()]
     return load(newest_finished(workspace).config) if finished else Config()
 
 
 def require_finished(run: Run) -> Finished:
-    """How the run ended. Raises KitError where it has not."""
+    """How the run ended. Raises KitError if it has not."""
     if not run.finished.exists():
         raise KitError(
             f"run {run.name!r} to be finished",

@@ -19,7 +19,7 @@ _LEAST_MEMBERS = 2
 
 @dataclass(frozen=True)
 class Member:
-    """A run whose detections are fused: the views it looked through, its weight, the folds that see test images."""
+    """A run whose detections are fused: its views, its weight, the number of folds that detect on test images."""
 
     run: str
     views: tuple[str, ...]
@@ -33,7 +33,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Ensemble:
-    """The content of ``ensemble.json``: the members, and what their weights and detections were (SHA-256)."""
+    """The content of ``ensemble.json``: the members, and the SHA-256 of their weights and detections."""
 
     members: tuple[Member, ...]
     weights: Mapping[str, str]
@@ -46,12 +46,12 @@ class Ensemble:
 
 @dataclass(frozen=True)
 class Adopted:
-    """The content of ``adopted.json``: the file that the detections came from, and how it looked at images."""
+    """The content of ``adopted.json``: the file that the detections came from, its views and folds."""
 
     file: str
     sha256: str
     views: tuple[str, ...]
-    folds: int  # that saw the test images
+    folds: int  # that detected on the test images
 
     def __post_init__(self) -> None:
         if not self.views or self.folds < 1:
@@ -69,17 +69,17 @@ def members(run: Run) -> tuple[Member, ...]:
 
 
 def read_ensemble(run: Run) -> Ensemble:
-    """What an ensemble was made of."""
+    """The content of a run's ``ensemble.json``."""
     return read_record(run.ensemble, Ensemble, "restore it, or make the ensemble anew under another --run NAME")
 
 
 def read_adopted(run: Run) -> Adopted:
-    """Where adopted detections came from."""
+    """The content of a run's ``adopted.json``."""
     return read_record(run.adopted, Adopted, "restore it, or adopt the file again under another --run NAME")
 
 
 def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) -> pd.DataFrame:
-    """Candidates from one fold of each member; every view of every member counts as having looked."""
+    """Candidates from one fold of each member; every view of every member counts, also if it found nothing."""
     sources = [(member.run, view) for member in of for view in member.views]
     strangers = set(zip(detections["run"], detections["view"], strict=True)) - set(sources)
     if strangers:
@@ -93,7 +93,7 @@ def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) 
 
 
 def require_weights_that_act(weights: Sequence[float], config: FusionConfig) -> None:
-    """Raises KitError where members weigh differently and the fusion would not mind."""
+    """Raises KitError if the members have different weights and the fusion ignores weights."""
     if len(set(weights)) > 1 and config.method != "wbf":
         raise KitError(
             "fusion.method=wbf, in which alone the members' weights act", f"fusion.method={config.method}",
@@ -104,7 +104,7 @@ def require_weights_that_act(weights: Sequence[float], config: FusionConfig) -> 
 def by_fold(detections: pd.DataFrame, of: Sequence[Member]) -> list[pd.DataFrame]:
     """The test's detections for each fold index of the member with most folds.
 
-    A member with fewer serves the further indices with its own from the first on: a single split stands in all.
+    A member with fewer folds is reused cyclically: fold K takes its fold K modulo its number of folds.
     """
     folds = detections["run"].map({member.run: member.folds for member in of}).to_numpy(np.float64)
     fold = detections["fold"].to_numpy(np.int64)

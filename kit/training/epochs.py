@@ -22,7 +22,7 @@ log = logging.getLogger("kit")
 
 
 class Progress(Checkpoint):
-    """Writes ``best.ckpt``, ``last.ckpt`` and the history where an epoch ends, and stops when patience does.
+    """Writes ``best.ckpt``, ``last.ckpt`` and the history when an epoch ends, and stops when patience ends.
 
     Lightning's own callbacks forget the best score when the folder is moved, lose the CSV on resume and
     train one epoch more after an early stop; here all three follow from the rows, which the checkpoint holds.

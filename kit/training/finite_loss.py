@@ -23,7 +23,7 @@ class BadLoss:
 
 
 class LossCheck:
-    """The losses since the last optimiser step, and the verdict on those before it that is still under way."""
+    """The losses since the last optimiser step, and the pending (asynchronous) check of the step before."""
 
     def __init__(self) -> None:
         self._losses: list[tuple[Tensor, tuple[int, ...]]] = []
@@ -44,7 +44,7 @@ class LossCheck:
         return known()
 
     def last_verdict(self) -> BadLoss | None:
-        """Wait for the verdict that is under way, if any: before validation and before a checkpoint."""
+        """Wait for the pending verdict, if any: before validation and before a checkpoint."""
         known, self._under_way = self._under_way, _nothing
         return known()
 
@@ -54,7 +54,7 @@ def _nothing() -> BadLoss | None:
 
 
 def _later(finite: Tensor, images: list[tuple[int, ...]], step: int) -> Callable[[], BadLoss | None]:
-    """Start the copy; the function returned waits for that copy alone, not for what was asked of the GPU since."""
+    """Start the copy; the function returned waits for that copy alone, not for later work of the GPU."""
     arrived = torch.empty(finite.shape, dtype=torch.bool, pin_memory=True)
     arrived.copy_(finite, non_blocking=True)
     event = torch.cuda.Event()

@@ -1,7 +1,7 @@
 """The loop that turns images into weights; the only module that imports Lightning.
 
 Whatever is random (order, augmentation, the detector's own sampling) is a function of (seed, epoch, step,
-image), and checkpoints are written where an epoch ends: a kill costs at most one epoch and changes nothing.
+image), and checkpoints are written when an epoch ends: a kill costs at most one epoch and changes nothing.
 """
 
 from __future__ import annotations
@@ -37,12 +37,19 @@ log = logging.getLogger("kit")
 
 
 def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn.Module) -> None:
-    """Train until the last epoch or until patience ends, going on from ``last.ckpt`` where there is one.
+    """Train until the last epoch or until patience ends; continue from ``last.ckpt`` if it exists.
 
-    ``run`` names its fold where there are several. ``detector`` has its starting weights, which matter only
-    where there is no ``last.ckpt``. Leaves ``best.ckpt``, ``last.ckpt``, ``history.csv`` and TensorBoard logs
-    in ``run.home``.
-    Raises KitError for a batch that does not divide, a non-finite loss, or a batch that does not fit.
+    Leaves ``best.ckpt``, ``last.ckpt``, ``history.csv`` and TensorBoard logs in ``run.home``.
+
+    Args:
+        run: The run; names its fold if there are several.
+        config: Every knob of the run.
+        split: The images that each fold holds out.
+        data: The training data.
+        detector: The network with its starting weights, which ``last.ckpt`` replaces.
+
+    Raises:
+        KitError: A batch that does not divide or does not fit in memory, or a non-finite loss.
     """
     settings = config.training
     processes = process_count(config) * config.trainer.nodes

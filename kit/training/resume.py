@@ -1,4 +1,4 @@
-"""The state that a training goes on from, looked through before Lightning takes it."""
+"""The state that a training continues from, checked before Lightning loads it."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ PROGRESS = "kit.progress"  # under which the callback keeps its rows
 
 
 def resume_state(run: Run, detector: nn.Module) -> dict[str, Any]:
-    """The content of ``last.ckpt``; empty where there is none.
+    """The content of ``last.ckpt``; empty if there is none.
 
-    Raises KitError where the file is broken, lacks a part, or holds the weights of another detector.
+    Raises KitError if the file is broken, lacks a part, or holds the weights of another detector.
     """
     if not run.last.exists():
         return {}

@@ -1,7 +1,7 @@
-"""What the tasks that need a network do: from a workspace and a run's name to files and a result.
+"""Train a run, from a workspace and a run's name to checkpoints and stored validation detections.
 
-Each may be called again after a kill and goes on; ``train`` in a second process of the same training only
-trains, and leaves every file to the first.
+``train`` may be called again after a kill and continues. In a further process of the same training it only trains;
+the first process writes every file.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class Trained:
-    """A run whose training has ended, and whether it had before; not ``finished`` while folds are missing."""
+    """A run whose training ended now, or before if ``already``; ``finished`` is None while folds are missing."""
 
     run: Run
     finished: Finished | None
@@ -75,10 +75,20 @@ def train(
 ) -> Trained | None:
     """Start a run, go on with it, or find that it is finished; ends with its validation detections stored.
 
-    The name defaults to the preset's, the preset of a new run to one that suits the machine. A run that exists
-    keeps its knobs: others raise KitError, unless they only describe the machine; so do faults of the data, unless
-    ``allow`` names their checks (kit.data.audit). With ``fold`` only that one of ``data.folds`` is trained;
-    whichever process ends last finishes the run. None in the second and further processes of one training.
+    Args:
+        workspace: Holds ``data/`` and ``runs/``.
+        name: The run; by default the preset's name.
+        preset_name: The preset of a new run; by default the one that suits the machine.
+        assignments: Knobs, as ``KEY=VALUE``; those of an existing run must agree, unless they describe the machine.
+        track: Reports progress.
+        allow: Checks of the audit whose faults do not stop the training.
+        fold: Train only this one of ``data.folds``; the process that ends last finishes the run.
+
+    Returns:
+        The run and its end; None in the second and further processes of one training.
+
+    Raises:
+        KitError: The knobs differ from those of the run, or the data have faults that are not allowed.
     """
     from kit.training import fit  # imports Lightning: seconds that no other verb needs
 
@@ -122,7 +132,7 @@ def train(
 
 
 def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> Config:
-    """The knobs of a new run by its recipe, or those of one that exists, which must agree with what is asked."""
+    """The knobs of a new run by its recipe, or those of an existing run, which must agree with the command's."""
     stored = _stored(run)
     base = preset(recipe) if stored is None or asked else stored
     wanted = override(base, assignments)
@@ -163,9 +173,9 @@ def _asked(run: Run, config: Config, fold: int | None) -> tuple[Run, ...]:
 
 
 def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Split, nn.Module]:
-    """The run's split and the first fold's network; from here on there is a run, whatever can be refused has been.
+    """The run's split and the first fold's network; everything that can fail on user input has been checked.
 
-    Processes that train one fold each begin one after the other, and the later ones find the run of the first.
+    Processes that train one fold each begin one after the other; the first one writes split.json and config.json.
     """
     with starting_or_finishing(run):
         before = _stored(run)
@@ -179,7 +189,7 @@ def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Sp
 
 
 def _finish(run: Run, config: Config, split: Split, data: TrainingData) -> Finished | None:
-    """Write the run's detections and its end, if every fold has its own."""
+    """Merge the folds' detections and write ``finished.json``, if every fold has its detections."""
     folds = run.in_folds(len(split.folds))
     with starting_or_finishing(run):
         if not all(fold.detections("validation").exists() for fold in folds):
@@ -209,7 +219,7 @@ def _awaited_split(run: Run) -> Split:
 
 
 def _split(run: Run, config: Config, data: TrainingData) -> Split:
-    # Folds may be trained by several processes: theirs is settled by the first that begins.
+    # Several processes may train the folds: the first one that begins makes the split.
     if run.last.exists() or (config.data.folds > 1 and run.split.exists()):
         split = read_split(run)
         require_same_data(run, split, data)
