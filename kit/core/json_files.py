@@ -122,14 +122,16 @@ def _problem(errors: Sequence[Any]) -> str:
     """The first of pydantic's errors in kit's words."""
     error = errors[0]
     kind, path = error["type"], list(error["loc"][1:])
-    name = path.pop() if kind in ("missing", "unexpected_keyword_argument") else ""
+    name = path.pop() if kind in ("missing", "unexpected_keyword_argument") else None
     field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
     field = field or "the file"
     if kind == "value_error":
         return str(error["ctx"]["error"])
     if isinstance(name, int):
         return f"{field} is {_shown(error['input'])}, not a list of {errors[-1]['loc'][-1] + 1}"
-    if name:
+    if kind == "too_long":
+        return f"{field} is {_shown(error['input'])}, not a list of {error['ctx']['max_length']}"
+    if name is not None:
         return f"{field} has {'no' if kind == 'missing' else 'also'} {name if kind == 'missing' else _shown(name)}"
     return f"{field} is {_shown(error['input'])}, not {_WORDS.get(kind, error['msg'])}"
 
