@@ -53,6 +53,7 @@ ONLY_IN = {
     ("data", "scipy"): "kit.data.duplicates",
     ("detectors", "timm"): "kit.detectors.timm_backbones",
     ("reports", "matplotlib"): "kit.reports.figures",
+    ("reports", "jinja2"): "kit.reports.html",
     ("runs", "torch"): "kit.runs.out_of_fold",
     ("kaggle", "kaggle"): "kit.kaggle.client",
     ("choosing", "sklearn"): "kit.choosing.calibration",

@@ -19,7 +19,7 @@ from kit.data.duplicates import Prints, duplicate_groups, likeness
 from kit.data.statistics import box_fractions
 from kit.schemas.image_headers import ImageFacts
 
-FAULT, WARNING, NOTE = "fault", "warning", "note"
+LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
 ANNOTATED, DUPLICATES, BOXES = "annotated-test-images", "duplicate-images", "improbable-boxes"
 LABELS, PATIENTS, CLASSES = "labels-alike", "patients-in-both", "class-counts"
 CHECKS = (ANNOTATED, DUPLICATES, BOXES, LABELS, PATIENTS, CLASSES)
@@ -72,8 +72,7 @@ def findings(material: Material) -> list[Finding]:
         patients_in_both(list(material.train), list(material.test), material.patients),
         class_counts(material.annotations),
     )
-    levels = (FAULT, WARNING, NOTE)
-    return sorted((one for one in found if one is not None), key=lambda one: levels.index(one.level))
+    return sorted((one for one in found if one is not None), key=lambda one: LEVELS.index(one.level))
 
 
 def annotated_test_images(

@@ -8,6 +8,6 @@ __all__, __getattr__ = front_door(
         "dataset_report": ("DatasetReport",),
         "run_report": ("RunReport",),
         "audit_report": ("Audit", "audit_workspace", "require_sound"),
-        "html": ("Section", "write_page"),
+        "html": ("write_page",),
     },
 )

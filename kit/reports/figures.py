@@ -45,7 +45,7 @@ class Mark:
 
 
 Drawings = Mapping[str, Callable[[], Figure]]  # by file name, without .png
-Shown = tuple[str, Path, list[Mark]]  # a picture's title, file and marks
+Picture = tuple[str, Path, list[Mark]]  # title, file and marks
 
 
 def blank(
@@ -170,7 +170,7 @@ def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in:
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
-def sheet(shown: Sequence[Shown], columns: int) -> Figure:
+def sheet(shown: Sequence[Picture], columns: int) -> Figure:
     """Radiographs side by side, row by row, each with its title and marks; zero are an empty figure."""
     rows = max(1, -(-len(shown) // columns))
     side_in = WIDTH_IN / columns

@@ -13,6 +13,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from markupsafe import escape
+from report_json import class_scores, report_content
 from repository import ROOT
 from torchvision.models import detection
 from toy import TOY
@@ -20,8 +22,12 @@ from toy import TOY
 from kit.config import ModelConfig
 from kit.core.errors import KitError
 from kit.core.files import write_text
+from kit.core.json_files import write_json
+from kit.data.audit import Finding
 from kit.detectors import weights
-from kit.reports.html import Section, write_page
+from kit.reports.audit_page import write_audit_page
+from kit.reports.html import write_page
+from kit.reports.report_file import read_report
 from kit.runs.folder import Run
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations
@@ -30,6 +36,10 @@ from kit.submission.folders import slug
 SOURCES = [ROOT / "tasks.py", *sorted((ROOT / "kit").rglob("*.py"))]
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 UNPICKLES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "jsonpickle", "yaml"}
+FIGURES = (
+    "rules", "losses", "per-class", "precision-recall", "threshold", "confidences", "detections-per-image",
+    "history", "grid", "image-1",
+)  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
 
 
@@ -83,17 +93,31 @@ HOSTILE = (
 
 
 def hostile_page(folder):
+    """A run's page whose run, views, rules, classes and causes have these names."""
+    content = report_content(dict.fromkeys(HOSTILE, class_scores(0.5)), [], name=HOSTILE[0])
+    content["decision"]["rules"] = dict.fromkeys(HOSTILE, content["decision"]["rules"]["score"])
+    causes = {label: {"count": 1, "gain": 0.1} for label in HOSTILE}
+    content["losses"] = dict.fromkeys(("many_box", "one_box"), content["losses"]["one_box"] | {"causes": causes})
+    content["members"][0]["views"] = list(HOSTILE)
+    write_json(folder / "report.json", content)
+    report = read_report(folder / "report.json")
+    (folder / "figure.png").write_bytes(b"")
+    figures = dict.fromkeys(FIGURES, folder / "figure.png")
+    return write_page(folder / "page.html", "run_report.html", {"report": report, "figures": figures})
+
+
+def hostile_audit(folder):
+    """An audit's page whose findings and rows are these texts."""
     table = pd.DataFrame({label: [label, 1.0] for label in HOSTILE})
-    sections = [Section(label, label, table=table) for label in HOSTILE]
-    return write_page(
-        folder / "page.html", HOSTILE[0], " ".join(HOSTILE), dict.fromkeys(HOSTILE, HOSTILE[1]), sections
-    )
+    findings = [Finding(label, label, label, label, table) for label in HOSTILE]
+    return write_audit_page(folder / "audit.html", findings, {})
 
 
-def test_a_hostile_label_stays_text_in_a_page(tmp_path):
-    page = hostile_page(tmp_path).read_text()
+@pytest.mark.parametrize("write", [hostile_page, hostile_audit])
+def test_a_hostile_label_stays_text_in_a_page(write, tmp_path):
+    page = write(tmp_path).read_text()
     for label in HOSTILE:
-        assert html.escape(label) in page
+        assert escape(label) in page
     assert "<script" not in page
     assert "<img src=x" not in page
     assert "<svg" not in page
@@ -120,7 +144,7 @@ def test_a_hostile_label_stays_text_in_a_real_browser(tmp_path):
             pytest.skip(f"{browser} does not start here: {done.stderr.splitlines()[-1:]}")
         titles[path] = done.stdout.partition("<title>")[2].partition("</title>")[0]
     assert titles[trapped] == "OWNED"
-    assert html.unescape(titles[page]) == HOSTILE[0]
+    assert html.unescape(titles[page]) == f"Run {HOSTILE[0]}"
 
 
 @pytest.mark.parametrize(

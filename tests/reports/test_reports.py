@@ -1,5 +1,6 @@
 """Both reports: what they count, what they draw, and that nothing from a file ever becomes markup."""
 
+import html
 import re
 import shutil
 import subprocess
@@ -10,20 +11,25 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from jinja2 import UndefinedError
 from PIL import Image
 from report_json import class_scores, report_content
 
 from kit.boxes.geometry import CORNERS
 from kit.core.json_files import write_json
 from kit.data import statistics
-from kit.reports import dataset_charts, dataset_report, figures, html, pictures, run_charts, run_report
+from kit.data.audit import Finding
+from kit.reports import dataset_charts, dataset_report, figures, pictures, run_charts, run_report
+from kit.reports.audit_page import write_audit_page
 from kit.reports.figures import PREDICTION, TRUTH, Mark
+from kit.reports.html import write_page
 from kit.reports.report_file import read_report
 from kit.schemas.image_headers import ImageFacts
 
 SCRIPT = "<script>document.title='ran'</script>"
 DOLLARS = r"$\frac{$ & \"quoted\" 'label' of considerable length " + "x" * 200
 LABELS = (SCRIPT, DOLLARS, "Mass")
+CARDS = ("training images", "boxes", "test images", "test IDs")
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
@@ -109,8 +115,8 @@ def reported(train, tmp_path_factory):
 
 
 def markup(page):
-    """The page without its pictures' bytes."""
-    return re.sub(r"base64,[^\"]*", "base64,", page.read_text(encoding="utf-8"))
+    """The page without its pictures' bytes, each run of blanks as one."""
+    return " ".join(re.sub(r"base64,[^\"]*", "base64,", page.read_text(encoding="utf-8")).split())
 
 
 def assert_png(path):
@@ -221,47 +227,41 @@ def test_the_pages_need_nothing_from_outside(described, reported):
         assert "default-src 'none'" in page
 
 
+def test_a_value_that_a_template_names_and_nobody_gives_is_an_error(tmp_path):
+    with pytest.raises(UndefinedError, match="tables"):
+        write_page(tmp_path / "page.html", "dataset_report.html", {"counts": dict.fromkeys(CARDS, 1)})
+    assert not (tmp_path / "page.html").exists()
+
+
 def test_text_from_files_stays_text(described, reported):
-    assert "&lt;script&gt;document.title=&#x27;ran&#x27;&lt;/script&gt;" in markup(described.page)
+    assert "&lt;script&gt;document.title=&#39;ran&#39;&lt;/script&gt;" in markup(described.page)
     page = markup(reported.page)
     assert "<title>Run &lt;script&gt;" in page
     assert "Views: plain, &lt;script&gt;" in page
-    assert "\\&quot;quoted\\&quot;" in page
+    assert "\\&#34;quoted\\&#34;" in page
 
 
 def test_tables_show_three_decimals_thousands_and_dashes(reported):
     page = markup(reported.page)
-    assert '<td>the prior&#x27;s mAP@0.5</td><td class="n">0.019</td><td class="n">–</td>' in page
+    assert '<td>location prior, mAP@0.5</td><td class="n">0.019</td><td class="n">–</td>' in page
     assert "trained on 1,234 images" in page
-    assert "Of the test images 25% show a patient who is also in train" in page
+    assert "Of the test images, 25% show a patient who is also in train" in page
     # One-box AP is unknown (null) and drawn as a dash.
-    assert '<td>Mass</td><td class="n">–</td><td>–</td><td class="n">0.500</td><td>0.500 to 0.500</td>' in page
+    row = '<td>Mass</td><td class="n">–</td> <td>–</td><td class="n">0.500</td> <td>0.500 to 0.500</td>'
+    assert row in page
 
 
 @given(st.text(max_size=40))
 @settings(deadline=None)
 def test_any_title_survives_as_text(tmp_path_factory, text):
-    path = tmp_path_factory.mktemp("page") / "explore.html"
-    tables = {"counts": pd.DataFrame({"what": [text], "count": [1]})}
-    page = html.write_page(path, text, text, {text: text}, [html.Section(text, text, (), tables["counts"])])
-    body = page.read_text(encoding="utf-8").split("</style>")[1]
-    tags = set(re.findall(r"<(\w+)", body))
-    assert tags == {
-        "body",
-        "main",
-        "h1",
-        "h2",
-        "p",
-        "div",
-        "b",
-        "section",
-        "table",
-        "thead",
-        "tbody",
-        "tr",
-        "th",
-        "td",
-    }
+    path = tmp_path_factory.mktemp("page") / "audit.html"
+    finding = Finding(text, text, text, text, pd.DataFrame({text: [text]}))
+    page = write_audit_page(path, [finding], {}).read_text(encoding="utf-8")
+    body = page.split("</style>")[1]
+    tags = {"body", "main", "h1", "h2", "p", "div", "b", "section", "table", "thead", "tbody", "tr", "th", "td"}
+    assert set(re.findall(r"<(\w+)", body)) == tags
+    shown = html.unescape(re.findall("<td>(.*?)</td>", body, re.DOTALL)[0])
+    assert shown == text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def test_the_same_call_writes_the_same_page(described, train, test, tmp_path):

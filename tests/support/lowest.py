@@ -15,8 +15,9 @@ from repository import ROOT
 
 # Torch and what needs it stay out.
 PACKAGES = (
-    "albumentations", "filelock", "invoke", "jaxtyping", "kaggle", "matplotlib", "numpy", "opencv-python-headless",
-    "pandas", "pandera", "pillow", "pyarrow", "pycocotools", "pydantic", "rich", "scikit-learn", "scipy", "six",
+    "albumentations", "filelock", "invoke", "jaxtyping", "jinja2", "kaggle", "matplotlib", "numpy",
+    "opencv-python-headless", "pandas", "pandera", "pillow", "pyarrow", "pycocotools", "pydantic", "rich",
+    "scikit-learn", "scipy", "six",
 )  # fmt: skip
 TEST_PACKAGES = ("beartype", "ensemble-boxes", "hypothesis", "pytest")
 FILES = (
