@@ -1,10 +1,12 @@
 """Shapes and types are checked while the tests run; nothing leaves this machine."""
 
 import os
+import shutil
 import socket
 import warnings
 
 import pytest
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
 from toy import FOLDS, TOY, TOY_TEST_IMAGES, copied, toy_config
 
@@ -15,7 +17,10 @@ settings.load_profile("kit")
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-os.environ.setdefault("OMP_NUM_THREADS", "2")
+# One of several workers computes with one thread: more would wait for each other.
+THREADS = "1" if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1 else "2"
+for library in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+    os.environ.setdefault(library, THREADS)
 
 with warnings.catch_warnings():  # jaxtyping imports what is installed and warns of what is old there
     warnings.simplefilter("ignore")
@@ -61,16 +66,36 @@ def warm(tmp_path):
 
 
 @pytest.fixture(scope="session")
-def toy_source(tmp_path_factory):
+def made_once(tmp_path_factory):
+    """Call ``make`` with a new folder once for all workers: later ones wait, and get the same folder."""
+    base = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        base = base.parent
+
+    def folder_of(name, make):
+        folder, made = base / name, base / f"{name}.made"
+        with FileLock(base / f"{name}.lock"):
+            if not made.exists():
+                shutil.rmtree(folder, ignore_errors=True)  # of a worker that failed half-way
+                make(folder)
+                made.touch()
+        return folder
+
+    return folder_of
+
+
+@pytest.fixture(scope="session")
+def toy_source(made_once):
     """A synthetic competition of 32 + 8 images with its pixel cache; tests work on copies."""
     from kit.data.competition import load_test, load_training
     from kit.data.synthetic.generator import write_competition
 
-    workspace = tmp_path_factory.mktemp("toy")
-    write_competition(workspace, 3, train_images=32, test_images=TOY_TEST_IMAGES, size_px=96)
-    load_training(workspace, toy_config())
-    load_test(workspace, toy_config())
-    return workspace
+    def make(workspace):
+        write_competition(workspace, 3, train_images=32, test_images=TOY_TEST_IMAGES, size_px=96)
+        load_training(workspace, toy_config())
+        load_test(workspace, toy_config())
+
+    return made_once("toy", make)
 
 
 @pytest.fixture
@@ -80,13 +105,11 @@ def toy(toy_source, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def trained_source(toy_source, tmp_path_factory):
+def trained_source(toy_source, made_once):
     """The toy competition with a run 'demo' trained for two epochs; tests work on copies."""
     from kit.training.train import train
 
-    workspace = copied(toy_source, tmp_path_factory.mktemp("trained") / "toy")
-    train(workspace, None, "demo", TOY)
-    return workspace
+    return made_once("trained", lambda folder: train(copied(toy_source, folder), None, "demo", TOY))
 
 
 @pytest.fixture
@@ -96,14 +119,12 @@ def trained(trained_source, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def evaluated_source(trained_source, tmp_path_factory):
+def evaluated_source(trained_source, made_once):
     """The trained workspace with its report; tests work on copies."""
     from kit.evaluation.report import evaluate
     from kit.runs.folder import Run
 
-    workspace = copied(trained_source, tmp_path_factory.mktemp("evaluated") / "toy")
-    evaluate(Run(workspace, "demo"))
-    return workspace
+    return made_once("evaluated", lambda folder: evaluate(Run(copied(trained_source, folder), "demo")))
 
 
 @pytest.fixture
@@ -113,14 +134,15 @@ def evaluated(evaluated_source, tmp_path):
 
 
 @pytest.fixture(scope="session")
-def folded_source(toy_source, tmp_path_factory):
+def folded_source(toy_source, made_once):
     """The toy competition with an evaluated run 'folds': three folds, an epoch each; tests work on copies."""
     from kit.evaluation.report import evaluate
     from kit.training.train import train
 
-    workspace = copied(toy_source, tmp_path_factory.mktemp("folded") / "toy")
-    evaluate(train(workspace, "folds", "demo", FOLDS).run)
-    return workspace
+    def make(workspace):
+        evaluate(train(copied(toy_source, workspace), "folds", "demo", FOLDS).run)
+
+    return made_once("folded", make)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 import time
@@ -12,6 +13,8 @@ from invoke import Context, Exit, task
 from kit.tasks.command import WORKSPACE, command
 from kit.tasks.console import progress_bar
 from kit.tasks.submissions import show_dry_run
+
+_MOST_WORKERS = 8  # of the tests: each loads torch
 
 
 @command(
@@ -57,7 +60,8 @@ def knobs(context: Context) -> None:
 @task(help={"slow": "run the slow tests instead of the fast ones"})
 def test(context: Context, slow: bool = False) -> None:
     """Run the fast tests (a few minutes), or the slow ones."""
-    _run_module("pytest", "-m", "slow" if slow else "not slow")
+    workers = str(min(os.cpu_count() or 1, _MOST_WORKERS))
+    _run_module("pytest", "-m", "slow" if slow else "not slow", "-n", workers, "--dist", "worksteal")
 
 
 @task
