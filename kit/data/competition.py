@@ -61,7 +61,7 @@ class OpenedData:
 
 
 def data_folder(workspace: Path) -> Path:
-    """``WORKSPACE/data``. Raises KitError where it holds no competition."""
+    """``WORKSPACE/data``. Raises KitError if it holds no competition."""
     folder = workspace / "data"
     if not (folder / TABLE).exists() and not (folder / MAPPING).exists():
         raise KitError(f"a competition in {folder}", f"no {TABLE} there", _HOW_TO_GET)
@@ -103,7 +103,7 @@ def has_test(workspace: Path) -> bool:
 
 
 def asks_twice(workspace: Path) -> bool:
-    """Whether the mapping, where there is one, has an image under several IDs: one ID per true box."""
+    """Whether the mapping, if there is one, has an image under several IDs: one ID per true box."""
     return has_test(workspace) and bool(mapped_images(workspace / "data" / MAPPING).duplicated().any())
 
 

@@ -127,7 +127,7 @@ def _near(signs: Float32[np.ndarray, "n 256"], start: int) -> Int64[np.ndarray, 
 def _correlations(
     copies: UInt8[np.ndarray, "n 64 64"], pairs: Int64[np.ndarray, "m 2"]
 ) -> Float32[np.ndarray, " m"]:
-    """Pearson's correlation of the small copies of each pair; 0 where one of them has a single grey level."""
+    """Pearson's correlation of the small copies of each pair; 0 if one of them has a single grey level."""
     flat = copies[pairs].reshape(len(pairs), 2, _SIDE_PX**2).astype(np.float32)
     flat -= flat.mean(axis=2, keepdims=True)
     norms = np.linalg.norm(flat, axis=2).prod(axis=1)

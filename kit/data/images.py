@@ -34,7 +34,7 @@ class ImageError(Exception):
 def read_grey(path: Path) -> Grey:
     """Decode a PNG or JPEG (grey, RGB, RGBA, palette, 16-bit) to grey levels 0..255, shape (h, w).
 
-    An alpha channel is ignored. Raises ImageError where the file is missing, truncated or no image; only a JPEG
+    An alpha channel is ignored. Raises ImageError if the file is missing, truncated or no image; only a JPEG
     that was cut and closed again is not seen. Pillow may warn of odd metadata or of size; filters are the
     caller's to set, since they belong to the whole process.
     """

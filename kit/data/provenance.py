@@ -41,7 +41,7 @@ def record_download(
 
 
 def read_download(data: Path) -> DownloadRecord | None:
-    """The record of the download into ``data``; None where there was none. Raises KitError for a broken one."""
+    """The record of the download into ``data``; None if there was none. Raises KitError for a broken one."""
     path = data / NAME
     if not path.exists():
         return None
@@ -49,7 +49,7 @@ def read_download(data: Path) -> DownloadRecord | None:
 
 
 def downloaded_slug(workspace: Path) -> str | None:
-    """The competition in ``WORKSPACE/data`` as `invoke download` recorded it; None where it did not."""
+    """The competition in ``WORKSPACE/data`` as `invoke download` recorded it; None if it did not."""
     record = read_download(workspace / "data")
     return None if record is None else record.slug
 

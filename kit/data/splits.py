@@ -38,7 +38,7 @@ def validation_split(
 
     A pure function of its arguments, whatever the order of rows and images; ``digests`` says which images have
     equal pixels. Among ``split_candidates`` random orders of the patients, the one whose class shares are
-    nearest to ``validation_share`` wins. Raises KitError where one patient has too many images, or a class
+    nearest to ``validation_share`` wins. Raises KitError if one patient has too many images, or a class
     cannot stand on both sides.
     """
     groups = _groups(image_ids, config, digests or {})

@@ -168,8 +168,8 @@ def _parquet_cells(path: Path) -> Cells:
 
 
 def _rules(data: TrainingData, testing: Mapping[str, ImageFacts], held: Sequence[str]) -> tuple[RowCheck, ...]:
-    training, asked = set(data.image_ids), set(held)
-    both, left_out = training & set(testing), training - asked
+    training = set(data.image_ids)
+    both, left_out = training & set(testing), training - set(held)
     return (
         RowCheck(
             "an image that was held out (--held-out)", ("image_id",), lambda rows: ~rows["image_id"].isin(left_out)
@@ -196,14 +196,14 @@ def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fa
         faults.append(
             Fault(path, None, "no row of an image of train/", "out-of-fold detections, to score and calibrate")
         )
-    seen, asked = (sorted(set(part["view"])) for part in (table[trained], table[~trained]))
-    if seen and asked and seen != asked:
-        views = f"views {', '.join(seen)} of train images, {', '.join(asked)} of test images"
+    train_views, test_views = (sorted(set(rows["view"])) for rows in (table[trained], table[~trained]))
+    if train_views and test_views and train_views != test_views:
+        views = f"views {', '.join(train_views)} of train images, {', '.join(test_views)} of test images"
         faults.append(Fault(path, None, views, "the same views of both: what is scored is what is submitted"))
-    for words, part in (("train", table[trained]), ("test", table[~trained])):
-        found = sorted(part["fold"].unique().tolist())
-        if found != list(range(len(found))):
-            listed = ", ".join(map(str, found))
+    for words, rows in (("train", table[trained]), ("test", table[~trained])):
+        folds = sorted(rows["fold"].unique().tolist())
+        if folds != list(range(len(folds))):
+            listed = ", ".join(map(str, folds))
             faults.append(
                 Fault(path, None, f"folds {listed}", f"the folds of {words} images counted from 0, none left out")
             )

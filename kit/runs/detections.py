@@ -20,7 +20,7 @@ KEY = "kit_source"
 def merge_detections(
     path: Path, tables: Sequence[pd.DataFrame], image_ids: Sequence[str] | None = None
 ) -> pd.DataFrame:
-    """Stored tables, or their rows on some images, as one at ``path``, written where it is not theirs already."""
+    """Stored tables, or their rows on some images, as one at ``path``; it is written unless it is up to date."""
     key = fingerprint([[table.attrs.get(KEY) for table in tables], image_ids])
     if path.exists() and (merged := read_detections(path)).attrs.get(KEY) == key:
         return merged
@@ -39,7 +39,7 @@ def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:
 
 
 def read_detections(path: Path) -> pd.DataFrame:
-    """Read and check a stored table. Raises KitError where it is broken."""
+    """Read and check a stored table. Raises KitError if it is broken."""
     try:
         table = pd.read_parquet(path)
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
@@ -52,7 +52,7 @@ def read_detections(path: Path) -> pd.DataFrame:
 
 
 def held_out_detections(run: Run) -> Path:
-    """Where a run's detections of the held-out images lie. Raises KitError where they were lost."""
+    """The path of a run's detections on the held-out images. Raises KitError if they are missing."""
     path = run.detections(TrainingData.part)
     if not path.exists():
         do = "adopt the file again" if run.adopted.exists() else f"`invoke train --run {run.name}` makes them anew"

@@ -61,27 +61,28 @@ def refresh(run: Run) -> None:
     Raises KitError if a member is missing or can no longer be combined with the others.
     """
     if run.ensemble.exists():
-        _assemble(run, [(one.run, one.weight) for one in read_ensemble(run).members])
+        _assemble(run, [(member.run, member.weight) for member in read_ensemble(run).members])
 
 
 def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
     """Write split, detections and ``finished.json`` of an ensemble of (run, weight), unless they are up to date."""
     runs = [member_run(run, name) for name, _ in wanted]
-    split = _common_split(runs, [read_split(one) for one in runs])
-    looks = [members(one)[0] for one in runs]
+    split = _common_split(runs, [read_split(other) for other in runs])
+    sources = [members(other)[0] for other in runs]
     now = Ensemble(
         tuple(
-            Member(one.run, one.views, weight, one.folds) for one, (_, weight) in zip(looks, wanted, strict=True)
+            Member(source.run, source.views, weight, source.folds)
+            for source, (_, weight) in zip(sources, wanted, strict=True)
         ),
-        {title: digest for one in runs for title, digest in read_finished(one).weights.items()},
-        {one.name: sha256(held_out_detections(one)) for one in runs},
+        {title: digest for other in runs for title, digest in read_finished(other).weights.items()},
+        {other.name: sha256(held_out_detections(other)) for other in runs},
     )
     goal = run.detections(TrainingData.part)
     whole = run.ensemble.exists() and run.finished.exists() and goal.exists()
     if whole and read_ensemble(run) == now and read_split(run) == split:
         return
     make_folder(run.folder)
-    tables = [read_detections(held_out_detections(one)) for one in runs]
+    tables = [read_detections(held_out_detections(other)) for other in runs]
     for table, digest in zip(tables, now.detections.values(), strict=True):
         table.attrs = {KEY: digest}
     merge_detections(goal, tables, split.validation)
@@ -90,7 +91,7 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
     mark_finished(run, KEPT, (), (), now.weights)
     log.info(
         "ensemble %s: %s %s, judged on the %d images that all of them held out",
-        run.name, "brought up to" if whole else "of", ", ".join(one.name for one in runs), len(split.validation),
+        run.name, "updated from" if whole else "of", ", ".join(other.name for other in runs), len(split.validation),
     )  # fmt: skip
 
 
@@ -103,7 +104,7 @@ def _config(runs: Sequence[Run]) -> Config:
 
 
 def _require_this(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
-    known = [(one.run, one.weight) for one in read_ensemble(run).members] if run.ensemble.exists() else []
+    known = [(member.run, member.weight) for member in read_ensemble(run).members] if run.ensemble.exists() else []
     if known != list(wanted):
         what = ", ".join(f"{name} (weight {weight:g})" for name, weight in known)
         raise KitError(
@@ -115,17 +116,17 @@ def _require_this(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
 
 def member_run(run: Run, name: str) -> Run:
     """A member of an ensemble: finished, and itself no ensemble."""
-    one = Run(run.workspace, name)
-    if not one.config.exists():
+    member = Run(run.workspace, name)
+    if not member.config.exists():
         raise KitError(
-            f"run {name!r}, a member of the ensemble {run.name!r}", f"no such run in {one.folder.parent}",
+            f"run {name!r}, a member of the ensemble {run.name!r}", f"no such run in {member.folder.parent}",
             "restore its folder, or make an ensemble of other runs under another --run NAME",
         )  # fmt: skip
-    if one.ensemble.exists():
-        names = " ".join(f"--of {member.run}" for member in read_ensemble(one).members)
+    if member.ensemble.exists():
+        names = " ".join(f"--of {source.run}" for source in read_ensemble(member).members)
         raise KitError("members that are no ensembles", f"{name!r} is one", f"name its members instead: {names}")
-    require_finished(one)
-    return one
+    require_finished(member)
+    return member
 
 
 def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
@@ -134,11 +135,11 @@ def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
     The groups only keep images apart when a prior or a calibration is cross-fitted: the fold that detected an
     image is in each member's own table.
     """
-    for one, split in zip(runs[1:], splits[1:], strict=True):
-        _require_same_data(runs[0], splits[0], one, split)
+    for run, split in zip(runs[1:], splits[1:], strict=True):
+        _require_same_data(runs[0], splits[0], run, split)
     common = set.intersection(*(set(split.validation) for split in splits))
     if not common:
-        held = ", ".join(f"{one.name!r} {len(split.validation)}" for one, split in zip(runs, splits, strict=True))
+        held = ", ".join(f"{run.name!r} {len(split.validation)}" for run, split in zip(runs, splits, strict=True))
         raise KitError(
             "images that every member held out", f"none; each held out: {held}",
             "train one of them with --folds, or both with the same training.seed and data.validation_share",
@@ -150,13 +151,13 @@ def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
 
 def _require_same_data(first: Run, ours: Split, other: Run, theirs: Split) -> None:
     faults = []
-    for one, images in (
+    for run, images in (
         (first, set(ours.images) - set(theirs.images)),
         (other, set(theirs.images) - set(ours.images)),
     ):
         if images:
             shown = first_few(sorted(images))
-            faults.append(f"{len(images)} images that only {one.name!r} has ({shown})")
+            faults.append(f"{len(images)} images that only {run.name!r} has ({shown})")
     if ours.table_sha256 != theirs.table_sha256:
         faults.append(f"train.csv {ours.table_sha256[:12]}... and {theirs.table_sha256[:12]}...")
     if ours.labels != theirs.labels:

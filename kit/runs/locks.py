@@ -40,6 +40,6 @@ def using_results(run: Run) -> Iterator[None]:
 
 
 def rank() -> int:
-    """The number of this process among those of one training; 0 where there is one."""
+    """The number of this process among those of one training; 0 if there is only one."""
     # Set by torchrun (RANK) and by Lightning's own launcher (LOCAL_RANK) in every process but the first.
     return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)

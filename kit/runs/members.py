@@ -84,7 +84,7 @@ def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) 
     strangers = set(zip(detections["run"], detections["view"], strict=True)) - set(sources)
     if strangers:
         raise KitError(
-            f"detections of {', '.join(' '.join(each) for each in sources)}",
+            f"detections of {', '.join(' '.join(source) for source in sources)}",
             f"rows of {first_few(' '.join(source) for source in sorted(strangers))}",
             "a run keeps its folder's name: rename the folder back, or restore its files",
         )

@@ -81,8 +81,8 @@ class DetectionModule(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the detector's own sampling by (seed, epoch, batch, rank)."""
-        place = [self._config.training.seed, self.current_epoch, batch_idx, self.global_rank]
-        torch.manual_seed(int(np.random.SeedSequence(place).generate_state(1)[0]))
+        key = [self._config.training.seed, self.current_epoch, batch_idx, self.global_rank]
+        torch.manual_seed(int(np.random.SeedSequence(key).generate_state(1)[0]))
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of one batch, scaled for its place in the accumulation window."""
@@ -114,8 +114,11 @@ class DetectionModule(pl.LightningModule):
         detections = self.detector(network_input(batch.images))
         # An image that wrapped round is handed in empty: the metric gathers the processes' images pair by pair.
         handed = [
-            [one if counted else {name: rows[:0] for name, rows in one.items()} for one, counted in pairs]
-            for pairs in (zip(each, batch.counted, strict=True) for each in (detections, _targets(batch)))
+            [
+                boxes if counted else {name: rows[:0] for name, rows in boxes.items()}
+                for boxes, counted in zip(boxes_by_image, batch.counted, strict=True)
+            ]
+            for boxes_by_image in (detections, _targets(batch))
         ]
         self._score.update(*handed)
 

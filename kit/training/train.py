@@ -73,7 +73,7 @@ def train(
     allow: Sequence[str] = (),
     fold: int | None = None,
 ) -> Trained | None:
-    """Start a run, go on with it, or find that it is finished; ends with its validation detections stored.
+    """Start a run, continue it, or report that it is finished; ends with its validation detections stored.
 
     Args:
         workspace: Holds ``data/`` and ``runs/``.
@@ -101,17 +101,17 @@ def train(
         )
     config = _config(run, recipe, preset_name is not None, assignments)
     accumulation(config.training, process_count(config) * config.trainer.nodes)  # refuses what does not divide
-    asked = _asked(run, config, fold)
+    folds = _requested_folds(run, config, fold)
     if rank() > 0:
         split = _awaited_split(run)
         data = load_training(workspace, config)
-        for each in asked:
-            fit.fit(each, config, split, data, _starting_detector(each, config, split))
+        for fold_run in folds:
+            fit.fit(fold_run, config, split, data, _starting_detector(fold_run, config, split))
         return None
     data_folder(workspace)
     with contextlib.ExitStack() as stack:
-        for each in asked:
-            stack.enter_context(training_lock(each))
+        for fold_run in folds:
+            stack.enter_context(training_lock(fold_run))
         if run.finished.exists() and run.detections("validation").exists():
             save_knobs(run, config)
             return Trained(run, read_finished(run), already=True)
@@ -122,21 +122,23 @@ def train(
             load_test(
                 workspace, config, track, audit.opened
             )  # a fault there must show before hours of training, not after
-        split, first = _begun(run, asked[0], config, data)
-        detectors = itertools.chain([first], (_starting_detector(each, config, split) for each in asked[1:]))
-        for each, detector in zip(asked, detectors, strict=True):
-            fit.fit(each, config, split, data, detector)
-        for each in asked:  # after all trainings: other processes of a training wait for none of this
-            stored_fold(each, config, split, data, track)
+        split, first = _begun(run, folds[0], config, data)
+        detectors = itertools.chain(
+            [first], (_starting_detector(fold_run, config, split) for fold_run in folds[1:])
+        )
+        for fold_run, detector in zip(folds, detectors, strict=True):
+            fit.fit(fold_run, config, split, data, detector)
+        for fold_run in folds:  # after all trainings: other processes of a training wait for none of this
+            stored_fold(fold_run, config, split, data, track)
         return Trained(run, _finish(run, config, split, data), already=False)
 
 
-def _config(run: Run, recipe: str, asked: bool, assignments: Sequence[str]) -> Config:
+def _config(run: Run, recipe: str, is_requested: bool, assignments: Sequence[str]) -> Config:
     """The knobs of a new run by its recipe, or those of an existing run, which must agree with the command's."""
     stored = _stored(run)
-    base = preset(recipe) if stored is None or asked else stored
+    base = preset(recipe) if stored is None or is_requested else stored
     wanted = override(base, assignments)
-    if stored is None or _as_asked(stored.model, wanted.model) != wanted.model:
+    if stored is None or _with_open_norms(stored.model, wanted.model) != wanted.model:
         wanted = dataclasses.replace(wanted, model=weights.resolve_norms(wanted.model))
     else:  # the file that it started from may be gone by now
         wanted = dataclasses.replace(wanted, model=stored.model)
@@ -153,13 +155,13 @@ def _stored(run: Run) -> Config | None:
     return dataclasses.replace(config, model=weights.resolve_norms(config.model))
 
 
-def _as_asked(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:
+def _with_open_norms(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:
     """The stored knobs, with the norms left open where the command leaves them open."""
     norm = "auto" if wanted.norm == "auto" else stored.norm
     return dataclasses.replace(stored, norm=norm, norm_eps=min(wanted.norm_eps, stored.norm_eps))
 
 
-def _asked(run: Run, config: Config, fold: int | None) -> tuple[Run, ...]:
+def _requested_folds(run: Run, config: Config, fold: int | None) -> tuple[Run, ...]:
     """The folds that this process trains."""
     folds = run.in_folds(config.data.folds)
     if fold is None:

@@ -106,7 +106,7 @@ class TestWhatChanged:
         few = read_detections(member).groupby("image_id").head(1)
         few.to_parquet(member, index=False)
         refresh(run)
-        assert "brought up to folds, demo" in caplog.text
+        assert "updated from folds, demo" in caplog.text
         table = read_detections(run.detections("validation"))
         assert (table["run"] == "demo").sum() == len(few)
 
