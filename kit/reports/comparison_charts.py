@@ -13,23 +13,23 @@ from kit.reports.report_file import Comparison
 _VERDICTS = {"better": BLUE, "worse": ORANGE, "noise": GREY}
 
 
-def differences(result: Comparison) -> Figure:
-    """The paired differences of two runs with their 95% intervals, overall and per class."""
-    first, second = result.runs
-    labels = list(result.many_box.per_class)
+def differences(comparison: Comparison) -> Figure:
+    """The paired differences of two runs with their 95% intervals, of the mean and of each class."""
+    first, second = comparison.runs
+    labels = list(comparison.many_box.per_class)
     figure, panels = figures.blank(1.2 + figures.ROW_IN * (1 + len(labels)), 1, 2, sharex=True, sharey=True)
-    shown = (
-        ("many boxes", result.many_box, result.images.many_box),
-        ("one box", result.one_box, result.images.one_box),
+    sides = (
+        ("many boxes", comparison.many_box, comparison.images.many_box),
+        ("one box", comparison.one_box, comparison.images.one_box),
     )
-    for axes, (title, part, images) in zip(panels, shown, strict=True):
-        rows = [part, *(part.per_class.get(label) for label in labels)]
+    for axes, (title, scores, images) in zip(panels, sides, strict=True):
+        verdicts = [scores, *(scores.per_class.get(label) for label in labels)]
         axes.axvline(0, color=INK, linewidth=0.8)
-        for place, row in enumerate(rows):
-            if row is not None and not math.isnan(row.difference):
-                figures.interval(axes, place, row.difference, row.low, row.high, _VERDICTS[row.verdict])
+        for row, gap in enumerate(verdicts):
+            if gap is not None and not math.isnan(gap.difference):
+                figures.interval(axes, row, gap.difference, gap.low, gap.high, _VERDICTS[gap.verdict])
         figures.names_down(axes, ["mean", *labels])
-        figures.titles(axes, f"{title}: {part.verdict}, {images} images", "difference in AP at IoU 0.5")
+        figures.titles(axes, f"{title}: {scores.verdict}, {images} images", "difference in AP at IoU 0.5")
     figure.suptitle(
         f"{figures.short(first, 40)} minus {figures.short(second, 40)}: right of 0 the first is better",
         fontsize=figures.TEXT_PT, color=INK, parse_math=False,
@@ -37,13 +37,13 @@ def differences(result: Comparison) -> Figure:
     return figure
 
 
-_SCORE_MARGIN = 0.12  # of the scores' range, around them
-_NUMBERED_POINTS = 8  # with more of them only the best carries its number
+_SCORE_MARGIN = 0.12  # around the points, as a share of their range
+_NUMBERED_POINTS = 8  # with more points only the best has its number
 
 
 @dataclass(frozen=True)
 class ScorePoint:
-    """A submission in the plot: what was expected of it with its range, and its public score."""
+    """A submission in the plot: its expected score with its range, and its public score."""
 
     number: int
     expected: float
@@ -53,9 +53,9 @@ class ScorePoint:
 
 
 def local_against_public(points: Sequence[ScorePoint], best: int | None) -> Figure:
-    """Public score over the expected one (on the line both agree), and both over the submissions' numbers.
+    """Public scores over expected scores (equal on the dashed line), and both over the submissions' numbers.
 
-    Bars are the ranges that were expected. ``best`` is the number of the best public score.
+    Bars are the expected ranges. ``best`` is the number of the submission with the best public score.
     """
     figure, (against, along) = figures.blank(3.7, 1, 2, sharey=True)
     ends = [value for point in points for value in (point.low, point.high, point.public)]

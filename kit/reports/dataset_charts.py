@@ -14,19 +14,19 @@ _HEAT_CELLS = 48
 
 
 def classes(table: pd.DataFrame) -> Figure:
-    """Boxes per class, the commonest on top, with their share. ``table``: label, boxes, share."""
+    """Boxes of each class with their share, in the order of ``table`` (label, boxes, share)."""
     figure, (axes,) = figures.blank(figures.MARGIN_IN + figures.ROW_IN * max(len(table), 2))
     axes.barh(range(len(table)), table["boxes"], height=0.66, color=BLUE)
     figures.names_down(axes, list(table["label"]))
-    for place, (boxes, share) in enumerate(zip(table["boxes"], table["share"], strict=True)):
-        figures.beside(axes, boxes, place, f"{boxes} · {share:.0%}")
+    for row, (boxes, share) in enumerate(zip(table["boxes"], table["share"], strict=True)):
+        figures.beside(axes, boxes, row, f"{boxes} · {share:.0%}")
     axes.set_xlim(0, 1.15 * table["boxes"].max() if len(table) else 1)
     figures.titles(axes, "Boxes per class", "boxes")
     return figure
 
 
 def boxes_per_image(table: pd.DataFrame) -> Figure:
-    """How many training images have 0, 1, 2 ... boxes. ``table``: boxes, images."""
+    """How many training images have 0, 1, 2 ... boxes, from ``table`` (boxes, images)."""
     figure, (axes,) = figures.blank(2.4)
     axes.bar(table["boxes"], table["images"], width=0.66, color=BLUE)
     for boxes, images in zip(table["boxes"], table["images"], strict=True):
@@ -40,17 +40,17 @@ def boxes_per_image(table: pd.DataFrame) -> Figure:
 
 
 def sizes(shares: pd.DataFrame, labels: Sequence[str]) -> Figure:
-    """Every box's width and height as a share of its image, with the quartiles and the median per class."""
+    """Width and height of every box as a share of its image's, with the quartiles and the median of each class."""
     figure, panels = figures.blank(
         figures.MARGIN_IN + figures.ROW_IN * max(len(labels), 2), 1, 2, sharex=True, sharey=True
     )
     for axes, side in zip(panels, ("width", "height"), strict=True):
-        for place, label in enumerate(labels):
+        for row, label in enumerate(labels):
             values = shares.loc[shares["label"] == label, side].to_numpy()
-            low, middle, high = np.percentile(values, [25, 50, 75])
-            axes.plot(values, np.full(len(values), place), "|", color=BLUE, alpha=0.3, markersize=9)
-            axes.plot([low, high], [place, place], color=INK, linewidth=2.2, solid_capstyle="butt")
-            axes.plot([middle], [place], "o", color="white", markeredgecolor=INK, markersize=5)
+            low, median, high = np.percentile(values, [25, 50, 75])
+            axes.plot(values, np.full(len(values), row), "|", color=BLUE, alpha=0.3, markersize=9)
+            axes.plot([low, high], [row, row], color=INK, linewidth=2.2, solid_capstyle="butt")
+            axes.plot([median], [row], "o", color="white", markeredgecolor=INK, markersize=5)
         figures.names_down(axes, labels)
         axes.set_xlim(0, 1)
         figures.titles(axes, f"Box {side}", f"share of the image {side}")
@@ -58,34 +58,34 @@ def sizes(shares: pd.DataFrame, labels: Sequence[str]) -> Figure:
 
 
 def positions(shares: pd.DataFrame, labels: Sequence[str]) -> Figure:
-    """Per class: box centres as dots, over the share of its boxes that cover each place, 0 to 1."""
+    """For each class: the centres of its boxes as dots, over the share of its boxes that cover a point."""
     figure, panels = figures.small_panels(len(labels), 1.75)
     cells = (np.arange(_HEAT_CELLS) + 0.5) / _HEAT_CELLS
     for axes, label in zip(panels, labels, strict=True):
-        part = shares[shares["label"] == label]
+        boxes = shares[shares["label"] == label]
         across, down = (
-            np.abs(cells - part[[centre]].to_numpy()) <= part[[side]].to_numpy() / 2
+            np.abs(cells - boxes[[centre]].to_numpy()) <= boxes[[side]].to_numpy() / 2
             for centre, side in (("centre_x", "width"), ("centre_y", "height"))
         )
-        covered = down.T.astype(np.float64) @ across / len(part)
+        covered = down.T.astype(np.float64) @ across / len(boxes)
         axes.grid(visible=False)
-        # The root lets the thin cover of the scattered classes be seen beside Cardiomegaly's.
+        # The square root keeps classes with scattered boxes visible beside Cardiomegaly.
         axes.imshow(np.sqrt(covered), extent=(0, 1, 1, 0), cmap="Blues", vmin=0, vmax=1.5)
-        axes.plot(part["centre_x"], part["centre_y"], ".", color=INK, markersize=2.5, alpha=0.6)
+        axes.plot(boxes["centre_x"], boxes["centre_y"], ".", color=INK, markersize=2.5, alpha=0.6)
         axes.set(xlim=(0, 1), ylim=(1, 0), xticks=[0, 0.5, 1], yticks=[0, 0.5, 1])
-        figures.titles(axes, f"{figures.short(label)} · {len(part)}")
+        figures.titles(axes, f"{figures.short(label)} · {len(boxes)}")
     figure.supxlabel("x from the left / image width", fontsize=figures.TEXT_PT, color=INK)
     figure.supylabel("y from the top / image height", fontsize=figures.TEXT_PT, color=INK)
     return figure
 
 
 def co_occurrence(table: pd.DataFrame) -> Figure:
-    """How many images show both classes; ``table`` has a column label and one per label."""
+    """How many images show both of two classes, from ``table`` (label, then a column for each label)."""
     labels = list(table.iloc[:, 0])
     counts = table.iloc[:, 1:].to_numpy(np.int64)
     figure, (axes,) = figures.blank(1.6 + 0.42 * max(len(labels), 2))
-    apart = np.where(np.eye(len(labels), dtype=bool), 0, counts)
-    axes.imshow(apart if labels else [[0]], cmap="Blues", vmin=0, vmax=2 * max(apart.max(initial=0), 1))
+    pairs = np.where(np.eye(len(labels), dtype=bool), 0, counts)
+    axes.imshow(pairs if labels else [[0]], cmap="Blues", vmin=0, vmax=2 * max(pairs.max(initial=0), 1))
     figures.names_down(axes, labels)
     axes.set_xticks(range(len(labels)), labels=[figures.short(label) for label in labels], rotation=40,
                     ha="right", rotation_mode="anchor", parse_math=False)  # fmt: skip

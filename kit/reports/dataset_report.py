@@ -22,7 +22,7 @@ from kit.schemas.image_headers import ImageFacts
 
 @dataclass(frozen=True)
 class DatasetReport:
-    """What was found in the data: tables by title, PNG files, and the page that shows both."""
+    """The tables on the data by title, the PNG files, and the page that shows both."""
 
     tables: dict[str, pd.DataFrame]
     figures: tuple[Path, ...]
@@ -41,8 +41,15 @@ def dataset_report(
 ) -> DatasetReport:
     """Describe a competition's data in ``folder``: PNG figures and one self-contained ``explore.html``.
 
-    ``annotations`` has image_id, corners in pixels, label (zero rows are fine); ``mapping`` has ID and
-    image_id; ``patients`` names the patient of every train and test image. ``seed`` draws the samples.
+    Args:
+        annotations: True boxes (image_id, corners in pixels, label); may have zero rows.
+        mapping: The test's ID and image_id.
+        train_images: Size and file of every image of ``train/``, by image_id.
+        test_images: The same for the images of the mapping.
+        patients: The patient of every training and test image, by image_id.
+        folder: Where figures and page are written.
+        seed: Draws the samples.
+        track: Reports progress.
     """
     tables = dataset_tables(annotations, mapping, train_images, test_images, patients)
     shares = box_fractions(annotations, train_images)
@@ -64,7 +71,7 @@ def dataset_report(
 
 
 def describe(workspace: Path, config: Config, track: Track = silent) -> DatasetReport:
-    """The dataset report in ``WORKSPACE/explore``."""
+    """Write the dataset report to ``WORKSPACE/explore``. Raises KitError if the data are missing or have faults."""
     training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
     everyone = [*training_data.image_ids, *test.image_ids]
     with locked_folder(workspace / "explore") as folder:

@@ -36,7 +36,7 @@ _AROUND_IN = 0.5
 
 @dataclass(frozen=True)
 class Mark:
-    """A box to draw: corners in pixels of the original image, its words, its colour, its line in points."""
+    """A box to draw: corners in pixels of the original image, text, colour, and line width in points."""
 
     corners: tuple[float, float, float, float]
     text: str
@@ -51,7 +51,15 @@ Picture = tuple[str, Path, list[Mark]]  # title, file and marks
 def blank(
     height_in: float, rows: int = 1, columns: int = 1, sharex: bool = False, sharey: bool = False
 ) -> tuple[Figure, list[Axes]]:
-    """A figure of the page's width with its panels, row by row; panels may share their scales."""
+    """A figure of the page's width, and its panels row by row.
+
+    Args:
+        height_in: Height of the figure in inches.
+        rows: Panels one below the other.
+        columns: Panels side by side.
+        sharex: Whether all panels have the same horizontal scale.
+        sharey: Whether all panels have the same vertical scale.
+    """
     figure = Figure(figsize=(WIDTH_IN, height_in), dpi=_DPI, layout="constrained", facecolor="white")
     panels = list(figure.subplots(rows, columns, squeeze=False, sharex=sharex, sharey=sharey).ravel())
     for axes in panels:
@@ -64,7 +72,7 @@ def blank(
 
 
 def small_panels(count: int, height_in: float) -> tuple[Figure, list[Axes]]:
-    """``count`` panels of one scale, four in a row, each ``height_in`` high; says so if there are none."""
+    """``count`` panels of one scale, four in a row, ``height_in`` inches high; without panels a note."""
     rows = max(1, math.ceil(count / COLUMNS))
     figure, panels = blank(height_in * rows + _AROUND_IN, rows, COLUMNS, sharex=True, sharey=True)
     hide(panels[count:])
@@ -76,13 +84,13 @@ def small_panels(count: int, height_in: float) -> tuple[Figure, list[Axes]]:
 def save(figure: Figure, path: Path) -> None:
     """Write a PNG atomically."""
     with replacing(path) as partial, warnings.catch_warnings():
-        # A letter that the font lacks is drawn as an empty square; the page beside it has the letter.
+        # A letter that the font lacks is drawn as an empty square; the page shows the letter itself.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
         figure.savefig(partial, format="png")
 
 
 def save_all(folder: Path, drawings: Drawings, track: Track) -> dict[str, Path]:
-    """Draw each figure and save it as ``folder/NAME.png``; the paths by name."""
+    """Draw each figure and save it as ``folder/NAME.png``; returns the paths by name."""
     paths = {name: folder / f"{name}.png" for name in drawings}
     for name, draw in track(drawings.items(), "drawing figures", len(drawings)):
         save(draw(), paths[name])
@@ -90,46 +98,64 @@ def save_all(folder: Path, drawings: Drawings, track: Track) -> dict[str, Path]:
 
 
 def hide(axes: Iterable[Axes]) -> None:
-    """Leave panels out that nothing was drawn on."""
+    """Hide empty panels."""
     for panel in axes:
         panel.set_axis_off()
 
 
 def titles(axes: Axes, title: str = "", x: str = "", y: str = "") -> None:
-    """Title and axis labels, as they are written: no formulas."""
+    """Set title and axis labels as plain text: a ``$`` begins no formula."""
     axes.set_title(_printable(title), loc="left", fontsize=TEXT_PT, color=INK, parse_math=False)
     axes.set_xlabel(x, fontsize=TEXT_PT, color=INK, parse_math=False)
     axes.set_ylabel(y, fontsize=TEXT_PT, color=INK, parse_math=False)
 
 
 def note(axes: Axes, text: str) -> None:
-    """Say in the middle of a panel why it is empty."""
+    """Write in the middle of a panel why it is empty."""
     axes.text(0.5, 0.5, text, ha="center", va="center", transform=axes.transAxes, fontsize=TEXT_PT,
               color=GREY, parse_math=False)  # fmt: skip
 
 
 def beside(axes: Axes, x: float, y: float, text: str, colour: str = INK, points: tuple[int, int] = (4, 0)) -> None:
-    """Write a value next to the point (x, y) it belongs to; above it where ``points`` go up."""
+    """Write a value next to the point that it belongs to.
+
+    Args:
+        axes: The panel.
+        x: The point's horizontal value.
+        y: The point's vertical value.
+        text: The value as text.
+        colour: Colour of the text.
+        points: Distance of the text to the right and upwards, in points; (0, N) centres the text above the point.
+    """
     across, along = ("center", "bottom") if points[0] == 0 else ("left", "center")
     axes.annotate(_printable(text), (x, y), xytext=points, textcoords="offset points", ha=across, va=along,
                   fontsize=TEXT_PT, color=colour, parse_math=False)  # fmt: skip
 
 
 def legend(axes: Axes, colours: Mapping[str, str]) -> None:
-    """What each colour means, in words of that colour above the panel."""
-    for place, (text, colour) in enumerate(colours.items()):
-        axes.text(place * 0.3, 1.03, text, transform=axes.transAxes, fontsize=TEXT_PT, color=colour)
+    """Write what each colour means above the panel, in that colour."""
+    for index, (text, colour) in enumerate(colours.items()):
+        axes.text(index * 0.3, 1.03, text, transform=axes.transAxes, fontsize=TEXT_PT, color=colour)
 
 
-def interval(axes: Axes, place: float, value: float, low: float, high: float, colour: str) -> None:
-    """A dot with its interval, if it has one (NaN ends: none)."""
+def interval(axes: Axes, row: float, value: float, low: float, high: float, colour: str) -> None:
+    """Draw a dot with its interval.
+
+    Args:
+        axes: The panel.
+        row: Height of the dot, in units of the vertical scale.
+        value: Horizontal value of the dot.
+        low: Lower end of the interval; NaN if there is none.
+        high: Upper end of the interval.
+        colour: Colour of both.
+    """
     if not math.isnan(low):
-        axes.plot([low, high], [place, place], color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.45)
-    axes.plot([value], [place], "o", color=colour, markersize=5)
+        axes.plot([low, high], [row, row], color=colour, linewidth=2.2, solid_capstyle="butt", alpha=0.45)
+    axes.plot([value], [row], "o", color=colour, markersize=5)
 
 
 def names_down(axes: Axes, labels: Sequence[str], counts: Sequence[int] | None = None) -> None:
-    """Class names down the vertical axis, the first on top; with their counts in brackets, if given."""
+    """Write class names down the vertical axis, the first on top, with their ``counts`` in brackets if given."""
     names = [short(label) for label in labels]
     if counts is not None:
         names = [f"{name} ({count})" for name, count in zip(names, counts, strict=True)]
@@ -140,15 +166,20 @@ def names_down(axes: Axes, labels: Sequence[str], counts: Sequence[int] | None =
 
 
 def short(text: str, letters: int = _LABEL_LETTERS) -> str:
-    """A text in one line of at most so many letters."""
+    """A text in one line of at most ``letters`` letters."""
     line = _printable(text)
     return line if len(line) <= letters else line[: letters - 1] + "…"
 
 
 def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in: float) -> None:
-    """A radiograph in grey with its marks, the first the lowest; ``panel_in`` is the panel's side in inches.
+    """Draw a radiograph with boxes; if the image cannot be read, a note says why.
 
-    An image that cannot be read is drawn as a note that says why.
+    Args:
+        axes: The panel.
+        path: The image's file.
+        title: Title of the panel.
+        marks: Boxes to draw, the lowest first.
+        panel_in: Side of the panel in inches.
     """
     titles(axes, title)
     axes.set(xticks=[], yticks=[], anchor="N")
@@ -160,8 +191,8 @@ def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in:
         note(axes, f"cannot be read: {error}")
         return
     height, width = grey.shape
-    shown = resize_longest(grey, min(_SHOWN_PX, max(width, height)))
-    axes.imshow(shown, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
+    resized = resize_longest(grey, min(_SHOWN_PX, max(width, height)))
+    axes.imshow(resized, cmap="gray", vmin=0, vmax=255, extent=(0, width, height, 0), interpolation="nearest")
     for mark in marks:
         x_min, y_min, x_max, y_max = mark.corners
         axes.add_patch(Rectangle((x_min, y_min), x_max - x_min, y_max - y_min, fill=False,
@@ -170,19 +201,19 @@ def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in:
     axes.set(xlim=(0, width), ylim=(height, 0))
 
 
-def sheet(shown: Sequence[Picture], columns: int) -> Figure:
-    """Radiographs side by side, row by row, each with its title and marks; zero are an empty figure."""
-    rows = max(1, -(-len(shown) // columns))
+def sheet(pictures: Sequence[Picture], columns: int) -> Figure:
+    """Radiographs with their titles and marks, row by row; zero pictures are an empty figure."""
+    rows = max(1, -(-len(pictures) // columns))
     side_in = WIDTH_IN / columns
     figure, panels = blank((side_in + 0.2) * rows, rows, columns)
-    for axes, (title, path, marks) in zip(panels, shown, strict=False):
+    for axes, (title, path, marks) in zip(panels, pictures, strict=False):
         picture(axes, path, title, marks, side_in)
-    hide(panels[len(shown) :])
+    hide(panels[len(pictures) :])
     return figure
 
 
 def _write_labels(axes: Axes, marks: Sequence[Mark], size: tuple[int, int], pixels_per_point: float) -> None:
-    """Each mark's words at its box, inside the picture, moved on while they would cover earlier ones."""
+    """Write each mark's text at its box, inside the picture, at the first position that covers no other text."""
     em = _BOX_TEXT_PT * pixels_per_point
     line = em * _LINE_EM
     taken: list[tuple[float, float, float]] = []
@@ -192,12 +223,12 @@ def _write_labels(axes: Axes, marks: Sequence[Mark], size: tuple[int, int], pixe
         near = [(x_min, y_min - line), (x_min, y_max), (x_max, y_min), (x_min - wide, y_min)]
         steps = [step * line for step in range(len(marks) + 1)]
         far = [(x_min, y_min + step) for step in steps] + [(x_min, y_min - line - step) for step in steps]
-        places = [(max(0.0, min(x, size[0] - wide)), max(0.0, min(y, size[1] - line))) for x, y in near + far]
+        positions = [(max(0.0, min(x, size[0] - wide)), max(0.0, min(y, size[1] - line))) for x, y in near + far]
         free = (
-            (x, y) for x, y in places
+            (x, y) for x, y in positions
             if not any(abs(y - other) < line and x < right and left < x + wide for left, right, other in taken)
         )  # fmt: skip
-        x, y = next(free, places[0])
+        x, y = next(free, positions[0])
         taken.append((x, x + wide, y))
         box = {"facecolor": mark.colour, "edgecolor": "none", "pad": 0.8, "alpha": 0.85}
         axes.text(x + em * 0.15, y + line / 2, mark.text, fontsize=_BOX_TEXT_PT, color="white", va="center",

@@ -21,13 +21,13 @@ _TRUTH_PT, _CANDIDATE_PT, _ANSWER_PT = 1.4, 0.7, 2.6
 
 
 def samples(annotations: pd.DataFrame, labels: Sequence[str], paths: Mapping[str, Path], seed: int) -> Figure:
-    """Up to two images per class that show it, drawn by the seed, with all their boxes."""
+    """Up to two images of each class, drawn by the seed, with all their boxes."""
     rng = np.random.default_rng(seed)
     chosen = []
     for label in labels:
         ids = sorted(annotations.loc[annotations["label"] == label, "image_id"].unique())
-        places = rng.permutation(len(ids))[:_SAMPLES_PER_CLASS]
-        chosen += [(label, ids[place]) for place in places]
+        drawn = rng.permutation(len(ids))[:_SAMPLES_PER_CLASS]
+        chosen += [(label, ids[index]) for index in drawn]
     return figures.sheet(
         [(figures.short(label), paths[name], marks(on_image(annotations, name), TRUTH)) for label, name in chosen],
         figures.COLUMNS,
@@ -35,20 +35,20 @@ def samples(annotations: pd.DataFrame, labels: Sequence[str], paths: Mapping[str
 
 
 def drawn_images(image_ids: Iterable[str], seed: int) -> list[str]:
-    """The images in an order that depends on the seed and on nothing else, such as the order given."""
+    """The images in an order that depends on their names and the seed only."""
     ids = sorted(image_ids)
-    return [ids[place] for place in np.random.default_rng(seed).permutation(len(ids))]
+    return [ids[index] for index in np.random.default_rng(seed).permutation(len(ids))]
 
 
 def prediction_marks(candidates: pd.DataFrame, answers: pd.DataFrame, most: int) -> list[Mark]:
-    """One image's best ``most`` candidates in thin lines with their scores, its answers above in thick ones.
+    """The best ``most`` candidates of one image in thin lines with their scores, its answers on top in thick lines.
 
-    A candidate that an answer repeats (same label, corners within a pixel) is drawn once, as the answer.
+    A candidate equal to an answer (same label, corners within a pixel) is drawn once, as the answer.
     """
     best = candidates.sort_values("score", ascending=False, kind="stable").head(most)
     for _, answer in answers.iterrows():
-        apart = np.abs(best[CORNERS].to_numpy(np.float64) - answer[CORNERS].to_numpy(np.float64))
-        same = (best["label"] == answer["label"]).to_numpy() & (apart <= _SAME_BOX_PX).all(axis=1)
+        distance_px = np.abs(best[CORNERS].to_numpy(np.float64) - answer[CORNERS].to_numpy(np.float64))
+        same = (best["label"] == answer["label"]).to_numpy() & (distance_px <= _SAME_BOX_PX).all(axis=1)
         best = best[~same]
     return marks(best[::-1], PREDICTION, "score", _CANDIDATE_PT) + marks(
         answers, PREDICTION, "confidence", _ANSWER_PT
@@ -61,11 +61,11 @@ def on_image(table: pd.DataFrame, image_id: str) -> pd.DataFrame:
 
 
 def marks(table: pd.DataFrame, colour: str, score: str = "", line_pt: float = _TRUTH_PT) -> list[Mark]:
-    """A box a mark, with its label and, if ``score`` names a column, that number beside it."""
-    said = [f" {value:.2f}" for value in table[score]] if score else [""] * len(table)
+    """A mark for each box: its label, and the number in the column ``score`` if that is named."""
+    numbers = [f" {value:.2f}" for value in table[score]] if score else [""] * len(table)
     return [
         Mark((x_min, y_min, x_max, y_max), figures.short(label) + text, colour, line_pt)
         for (x_min, y_min, x_max, y_max), label, text in zip(
-            table[CORNERS].to_numpy(np.float64).tolist(), table["label"], said, strict=True
+            table[CORNERS].to_numpy(np.float64).tolist(), table["label"], numbers, strict=True
         )
     ]

@@ -1,6 +1,6 @@
-"""Charts of an evaluated run, from tables to figures; none of them reads an image or writes a file.
+"""Charts of an evaluated run, from tables to figures; none reads an image or writes a file.
 
-A chart without data is still drawn: it says that there is nothing to show.
+A chart without data is drawn too, with a note that there is nothing to show.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ Curves = Mapping[str, tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]
 
 
 def per_class(scores: Mapping[str, ClassScores]) -> Figure:
-    """AP at IoU .5 per class, many-box above one-box; a class without truth has no bar."""
-    rows = [(label, part.ap50, part.one_box_ap50, part.boxes) for label, part in scores.items()]
+    """AP at IoU .5 of each class, with many boxes above one box; a class without truth has no bar."""
+    rows = [(label, score.ap50, score.one_box_ap50, score.boxes) for label, score in scores.items()]
     table = pd.DataFrame(rows, columns=["label", "ap50", "one_box_ap50", "boxes"])
     table = table.sort_values("ap50", ascending=False, kind="stable")
-    places = np.arange(len(table))
+    row = np.arange(len(table))
     figure, (axes,) = figures.blank(figures.MARGIN_IN + 0.1 + 0.36 * max(len(table), 2))
     for column, offset, colour in (("ap50", -0.19, BLUE), ("one_box_ap50", 0.19, ORANGE)):
-        axes.barh(places + offset, table[column], height=0.34, color=colour)
-        for place, value in zip(places, table[column], strict=True):
-            figures.beside(axes, np.nan_to_num(value), place + offset, decimal(value, DASH), colour)
+        axes.barh(row + offset, table[column], height=0.34, color=colour)
+        for y, value in zip(row + offset, table[column], strict=True):
+            figures.beside(axes, np.nan_to_num(value), y, decimal(value, DASH), colour)
     figures.names_down(axes, list(table["label"]), list(table["boxes"]))
     axes.set_xlim(0, 1.1)
     figures.titles(axes, "", "average precision at IoU 0.5 (in brackets: true boxes)")
@@ -43,16 +43,19 @@ def per_class(scores: Mapping[str, ClassScores]) -> Figure:
     return figure
 
 
-def threshold(part: Thresholds) -> Figure:
-    """mAP at IoU .5 if only detections of at least that score were kept."""
-    curve = pd.DataFrame(list(map(vars, part.curve)), columns=["threshold", "map50", "one_box_map50"]).astype(float)
+def threshold(thresholds: Thresholds) -> Figure:
+    """mAP at IoU .5 over the lowest score that is kept, and the threshold that is applied."""
+    applied = thresholds.applied
+    curve = pd.DataFrame(list(map(vars, thresholds.curve)), columns=["threshold", "map50", "one_box_map50"]).astype(
+        float
+    )
     figure, (axes,) = figures.blank(2.8)
     for column, colour in (("map50", BLUE), ("one_box_map50", ORANGE)):
         axes.plot(curve["threshold"], curve[column], "o-", color=colour, linewidth=1.8, markersize=4)
     axes.margins(y=0.15)
     axes.set_ylim(bottom=0)
-    axes.axvline(part.applied, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
-    figures.beside(axes, part.applied, 0, f"applied {part.applied:.2f}", GREY, points=(4, 8))
+    axes.axvline(applied, color=GREY, linewidth=1, linestyle=(0, (4, 3)))
+    figures.beside(axes, applied, 0, f"applied {applied:.2f}", GREY, points=(4, 8))
     if curve[["map50", "one_box_map50"]].isna().all(axis=None):
         figures.note(axes, "not measured")
     figures.titles(axes, "", "score threshold", "mAP at IoU 0.5")
@@ -61,7 +64,7 @@ def threshold(part: Thresholds) -> Figure:
 
 
 def precision_recall(curves: Curves) -> Figure:
-    """One panel per class with truth: precision against recall, walking down the scores."""
+    """Precision over recall from the highest score down, a panel for each class with truth."""
     figure, panels = figures.small_panels(len(curves), 1.7)
     for axes, (label, (recall, precision)) in zip(panels, curves.items(), strict=True):
         if recall.any():
@@ -79,14 +82,14 @@ def precision_recall(curves: Curves) -> Figure:
 
 
 def confidences(candidates: pd.DataFrame, answers: pd.DataFrame) -> Figure:
-    """Histograms of the candidates' score (logarithmic counts) and of the answers' confidence."""
+    """Histograms of the candidates' scores (logarithmic counts) and of the answers' confidences."""
     figure, panels = figures.blank(3.2, 2, 1, sharex=True)
-    shown = (
+    histograms = (
         (candidates["score"], "candidates", "score", BLUE),
         (answers["confidence"], "answers", "confidence", ORANGE),
     )
     panels[0].set_yscale("symlog", linthresh=1)
-    for axes, (values, name, kind, colour) in zip(panels, shown, strict=True):
+    for axes, (values, name, kind, colour) in zip(panels, histograms, strict=True):
         axes.hist(values.to_numpy(np.float64), bins=_BINS, color=colour)
         axes.set(xlim=(0, 1), ylim=(0, None))
         axes.yaxis.set_major_formatter(lambda count, _: f"{count:,.4g}")
@@ -97,11 +100,11 @@ def confidences(candidates: pd.DataFrame, answers: pd.DataFrame) -> Figure:
 
 
 def detections_per_image(candidates: pd.DataFrame, image_ids: Sequence[str]) -> Figure:
-    """How many images have 0, 1, 2 ... candidates of at least a score."""
+    """How many images have 0, 1, 2 ... candidates, for three lowest scores."""
     figure, panels = figures.blank(2.4, 1, len(SCORES_COUNTED))
     for axes, lowest in zip(panels, SCORES_COUNTED, strict=True):
-        found = candidates.loc[candidates["score"] >= lowest, "image_id"].value_counts()
-        counts = found.reindex(list(image_ids), fill_value=0).to_numpy(np.int64)
+        by_image = candidates.loc[candidates["score"] >= lowest, "image_id"].value_counts()
+        counts = by_image.reindex(list(image_ids), fill_value=0).to_numpy(np.int64)
         most = int(counts.max(initial=0))
         step = 1 + most // _COUNT_BARS
         bins = [start - 0.5 for start in range(0, most + step + 1, step)]
@@ -112,14 +115,14 @@ def detections_per_image(candidates: pd.DataFrame, image_ids: Sequence[str]) -> 
 
 
 def history(table: pd.DataFrame, kept_epoch: int) -> Figure:
-    """Loss, in-loop mAP and learning rate over the epochs; a line marks the epoch whose weights were kept."""
+    """Loss, in-loop mAP and learning rate over the epochs; a line marks the epoch whose weights are kept."""
     figure, panels = figures.blank(4.2, 3, 1, sharex=True)
-    shown = (
+    quantities = (
         ("training loss", {"train_loss": BLUE}),
         ("in-loop mAP", {"map50": BLUE, "map50_95": GREY}),
         ("learning rate", {"learning_rate": BLUE}),
     )
-    for axes, (name, columns) in zip(panels, shown, strict=True):
+    for axes, (name, columns) in zip(panels, quantities, strict=True):
         for column, colour in columns.items():
             known = table[["epoch", column]].astype(float).dropna()
             axes.plot(known["epoch"], known[column], "o-", color=colour, linewidth=1.6, markersize=3)
@@ -133,42 +136,42 @@ def history(table: pd.DataFrame, kept_epoch: int) -> Figure:
         axes.set_ylim(bottom=0)
         axes.locator_params(axis="x", integer=True)
         figures.titles(axes, y=name)
-    figures.titles(panels[-1], x="epoch", y=shown[-1][0])
+    figures.titles(panels[-1], x="epoch", y=quantities[-1][0])
     figures.legend(panels[1], {"at IoU 0.5": BLUE, "mean over IoU 0.5 to 0.95": GREY})
     return figure
 
 
-def rules(part: Choice) -> Figure:
-    """One-box mAP of every rule with its 95% interval, and what the oracle, chance and the prior score."""
-    rows = [(name, scores.map50, scores.low, scores.high) for name, scores in part.rules.items()]
-    references = {"oracle": part.oracle, "random candidate": part.random, "location prior": part.prior}
+def rules(choice: Choice) -> Figure:
+    """One-box mAP of every rule with its 95% interval; of the oracle, a random candidate and the prior without."""
+    rows = [(name, score.map50, score.low, score.high) for name, score in choice.rules.items()]
+    references = {"oracle": choice.oracle, "random candidate": choice.random, "location prior": choice.prior}
     marks = [(name, reference.map50) for name, reference in references.items()]
     figure, (axes,) = figures.blank(figures.MARGIN_IN + figures.ROW_IN * (len(rows) + len(marks)) + 0.1)
-    for place, (name, value, low, high) in enumerate(rows):
-        colour = BLUE if name == part.chosen else INK
-        figures.interval(axes, place, value, low, high, colour)
-        figures.beside(axes, value if np.isnan(high) else high, place, decimal(value, DASH), colour)
-    for place, (_, value) in enumerate(marks, start=len(rows)):
-        axes.plot([value], [place], "D", color=GREY, markersize=5)
-        figures.beside(axes, value, place, decimal(value, DASH), GREY)
-    names = [f"{name} ◂" if name == part.chosen else name for name, *_ in rows]
+    for row, (name, value, low, high) in enumerate(rows):
+        colour = BLUE if name == choice.chosen else INK
+        figures.interval(axes, row, value, low, high, colour)
+        figures.beside(axes, value if np.isnan(high) else high, row, decimal(value, DASH), colour)
+    for row, (_, value) in enumerate(marks, start=len(rows)):
+        axes.plot([value], [row], "D", color=GREY, markersize=5)
+        figures.beside(axes, value, row, decimal(value, DASH), GREY)
+    names = [f"{name} ◂" if name == choice.chosen else name for name, *_ in rows]
     figures.names_down(axes, names + [name for name, _ in marks])
     axes.set_xlim(0, 1.1)
     figures.titles(axes, "", "one-box mAP at IoU 0.5, with its 95% interval")
     return figure
 
 
-def losses(part: LossesByPath) -> Figure:
-    """The mAP that the repair of each cause alone would bring."""
+def losses(errors: LossesByPath) -> Figure:
+    """The mAP gained if each cause of errors alone were repaired, and its number of errors."""
     figure, panels = figures.blank(2.3, 1, 2, sharey=True)
-    shown = ((part.many_box.causes, _MANY_BOX, BLUE), (part.one_box.causes, _ONE_BOX, ORANGE))
-    for axes, (causes, title, colour) in zip(panels, shown, strict=True):
+    sides = ((errors.many_box.causes, _MANY_BOX, BLUE), (errors.one_box.causes, _ONE_BOX, ORANGE))
+    for axes, (causes, title, colour) in zip(panels, sides, strict=True):
         gains = np.array([cause.gain for cause in causes.values()])
         axes.barh(range(len(causes)), np.nan_to_num(gains), height=0.66, color=colour)
-        for place, (gain, cause) in enumerate(zip(gains, causes.values(), strict=True)):
-            figures.beside(axes, np.nan_to_num(gain), place, f"{decimal(gain, DASH)} · {cause.count:,}")
+        for row, (gain, cause) in enumerate(zip(gains, causes.values(), strict=True)):
+            figures.beside(axes, np.nan_to_num(gain), row, f"{decimal(gain, DASH)} · {cause.count:,}")
         figures.names_down(axes, list(causes))
         axes.set_xlim(0, max(0.05, 1.45 * float(np.nan_to_num(gains).max())))
         axes.locator_params(axis="x", nbins=4)
-        figures.titles(axes, title, "mAP gained if it alone were repaired · how many")
+        figures.titles(axes, title, "mAP gained if repaired alone · number of errors")
     return figure

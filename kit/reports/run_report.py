@@ -12,7 +12,7 @@ import pandas as pd
 from kit.core.progress import silent
 from kit.metrics.average_precision import precision_recall
 from kit.reports import run_charts
-from kit.reports.figures import TRUTH, Drawings, Figure, Mark, save_all, sheet, short
+from kit.reports.figures import TRUTH, Drawings, Figure, Mark, Picture, save_all, sheet, short
 from kit.reports.html import write_page
 from kit.reports.pictures import drawn_images, marks, on_image, prediction_marks
 from kit.reports.report_file import Report
@@ -42,9 +42,15 @@ def run_report(
 ) -> RunReport:
     """Show an evaluated run: PNG files in ``folder/figures`` and one self-contained ``folder/report.html``.
 
-    ``image_paths`` names every validation image; ``truth``,
-    ``candidates`` (with score), ``answers`` (with confidence) and each fold's history may have zero rows.
-    ``seed`` draws the images that are shown.
+    Args:
+        report: The scores.
+        truth: True boxes of the validation images (image_id, corners, label); may have zero rows.
+        candidates: Fused candidates of these images (with score); may have zero rows.
+        answers: The one box per ID (with confidence); may have zero rows.
+        histories: For each fold the epochs of its training; none if nothing was trained.
+        image_paths: The file of every validation image, by image_id.
+        folder: The run's folder.
+        seed: Draws the images that are shown.
     """
     drawn = drawn_images(image_paths, seed)
 
@@ -54,16 +60,16 @@ def run_report(
     def predicted(image_id: str, most: int) -> list[Mark]:
         return prediction_marks(on_image(candidates, image_id), on_image(answers, image_id), most)
 
-    def shown(image_id: str, boxes: list[Mark], part: str = "") -> tuple[str, Path, list[Mark]]:
-        return short(image_id, _TITLE_LETTERS) + part, image_paths[image_id], boxes
+    def picture(image_id: str, boxes: list[Mark], title_end: str = "") -> Picture:
+        return short(image_id, _TITLE_LETTERS) + title_end, image_paths[image_id], boxes
 
     def pair(image_id: str) -> Figure:
-        found = predicted(image_id, _PAIR_PREDICTIONS)
-        return sheet([shown(image_id, true(image_id), " · truth"), shown(image_id, found, " · predictions")], 2)
+        boxes = predicted(image_id, _PAIR_PREDICTIONS)
+        return sheet([picture(image_id, true(image_id), " · truth"), picture(image_id, boxes, " · predictions")], 2)
 
     def grid() -> Figure:
         chosen = drawn[:_GRID_IMAGES]
-        return sheet([shown(name, predicted(name, _GRID_PREDICTIONS) + true(name)) for name in chosen], 2)
+        return sheet([picture(name, predicted(name, _GRID_PREDICTIONS) + true(name)) for name in chosen], 2)
 
     drawings: Drawings = {
         "per-class": lambda: run_charts.per_class(report.per_class),
