@@ -72,7 +72,9 @@ def findings(material: Material) -> list[Finding]:
         patients_in_both(list(material.train), list(material.test), material.patients),
         class_counts(material.annotations),
     )
-    return sorted((one for one in found if one is not None), key=lambda one: LEVELS.index(one.level))
+    return sorted(
+        (finding for finding in found if finding is not None), key=lambda finding: LEVELS.index(finding.level)
+    )
 
 
 def annotated_test_images(
@@ -104,8 +106,8 @@ def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | No
     boxed = {f"train/{name}" for name in annotated}
     rows = []
     for number, group in enumerate(groups, start=1):
-        for place in group:
-            near, name = likeness(prints, group[0], place), prints.names[place]
+        for index in group:
+            near, name = likeness(prints, group[0], index), prints.names[index]
             rows.append((number, name, name in boxed, near.equal, near.bits, round(near.correlation, 4)))
     table = pd.DataFrame(rows, columns=["group", "image", "has_boxes", "pixels_equal", "bits", "correlation"])
     parts = table.assign(part=table["image"].str.split("/").str[0]).groupby("group")["part"].nunique()
@@ -120,10 +122,10 @@ def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | No
 
 
 def improbable_boxes(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]) -> Finding | None:
-    """Boxes whose size and place are far from those of the other boxes of their class.
+    """Boxes whose size and position are far from those of the other boxes of their class.
 
     Four values per box, near to independent of each other: sum (size) and difference (shape) of the logits of
-    width and height as shares of the image, and the centre's place across and down. Each is measured from its
+    width and height as shares of the image, and the centre's position across and down. Each is measured from its
     class's median in units of its class's robust scale; the box is improbable where the root of the four squares
     exceeds 5.5. A class with fewer than 20 boxes is not judged.
     """
@@ -175,12 +177,12 @@ def labels_alike(labels: pd.Series) -> Finding | None:
 def patients_in_both(train: Sequence[str], test: Sequence[str], patients: Mapping[str, str]) -> Finding | None:
     """How many test images show a patient who is also in train."""
     known = pd.Series([patients[name] for name in train], dtype=object).value_counts()
-    asked = pd.Series([patients[name] for name in test], dtype=object).value_counts()
-    both = sorted(set(known.index) & set(asked.index))
+    tested = pd.Series([patients[name] for name in test], dtype=object).value_counts()
+    both = sorted(set(known.index) & set(tested.index))
     if not both:
         return None
     rows = pd.DataFrame(
-        {"patient": both, "training_images": known[both].to_numpy(), "test_images": asked[both].to_numpy()}
+        {"patient": both, "training_images": known[both].to_numpy(), "test_images": tested[both].to_numpy()}
     )
     images = int(rows["test_images"].sum())
     return Finding(

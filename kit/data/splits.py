@@ -21,7 +21,7 @@ Folds = tuple[tuple[str, ...], ...]
 
 
 def assign_folds(data: TrainingData, config: DataConfig, seed: int) -> Folds:
-    """The images held out by each fold: one split of ``validation_share``, or ``data.folds`` folds of them all."""
+    """The images that each fold holds out: one split of ``validation_share``, or ``data.folds`` folds of all."""
     if config.folds == 1:
         return (validation_split(data.annotations, data.image_ids, config, seed, data.pixels.digests),)
     return cross_validation(data.annotations, data.image_ids, config, seed, data.pixels.digests)
@@ -36,10 +36,10 @@ def validation_split(
 ) -> tuple[str, ...]:
     """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
 
-    A pure function of its arguments, whatever the order of rows and images; ``digests`` says which images have
-    equal pixels. Among ``split_candidates`` random orders of the patients, the one whose class shares are
+    A pure function of its arguments; the order of rows and images does not matter. Images with equal ``digests``
+    stay together. Among ``split_candidates`` random orders of the patients, the one whose class shares are
     nearest to ``validation_share`` wins. Raises KitError if one patient has too many images, or a class
-    cannot stand on both sides.
+    cannot be on both sides.
     """
     groups = _groups(image_ids, config, digests or {})
     labels, counts = count_boxes(annotations, groups)
