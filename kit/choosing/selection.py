@@ -97,8 +97,15 @@ def patient_groups(
 ) -> dict[str, int]:
     """Each image's group, 0 to ``count`` - 1: whole patients, classes and images spread evenly.
 
-    ``truth`` has image_id and label. Uneven classes would bias the cross-fit: a group with more of a class would
-    be judged by images that have less of it. Fewer patients than groups leave groups empty.
+    Uneven classes would bias the cross-fit: a group with more of a class would be judged by images that have less
+    of it. Fewer patients than groups leave groups empty.
+
+    Args:
+        truth: The true boxes: image_id and label.
+        image_ids: The images to group.
+        patients: The patient by image.
+        seed: Draws the candidates.
+        count: The number of groups.
     """
     images_of: dict[str, list[str]] = {}
     for image_id in sorted(image_ids):

@@ -130,9 +130,14 @@ def collate(samples: Sequence[Sample]) -> Batch:
 def loader(
     dataset: DetectionDataset, sampler: EpochSampler, batch_size: int, workers: int, pinned: bool
 ) -> DataLoader[Any]:
-    """Batches of the sampler's samples, prepared here (0 workers) or by processes that live over the epochs.
+    """Batches of the sampler's samples.
 
-    ``pinned``: in memory from which a GPU copies while it computes.
+    Args:
+        dataset: Makes the samples.
+        sampler: Their order in each epoch.
+        batch_size: Samples per batch.
+        workers: Processes that prepare samples and stay over the epochs; 0: this process prepares them.
+        pinned: Whether batches are in memory that a GPU copies from while it computes.
     """
     if workers:
         # One thread each, set here: a forked worker that inherits a pool of OpenCV's waits for threads that it

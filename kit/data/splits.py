@@ -36,10 +36,19 @@ def validation_split(
 ) -> tuple[str, ...]:
     """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
 
-    A pure function of its arguments; the order of rows and images does not matter. Images with equal ``digests``
-    stay together. Among ``split_candidates`` random orders of the patients, the one whose class shares are
-    nearest to ``validation_share`` wins. Raises KitError if one patient has too many images, or a class
-    cannot be on both sides.
+    A pure function of its arguments; the order of rows and images does not matter. Among
+    ``split_candidates`` random orders of the patients, the one whose class shares are nearest to
+    ``validation_share`` wins.
+
+    Args:
+        annotations: The true boxes: image_id and label.
+        image_ids: The images to split.
+        config: The section data.
+        seed: Draws the candidates.
+        digests: A digest of the pixels by image; images with equal digests stay together.
+
+    Raises:
+        KitError: One patient has too many images, or a class cannot be on both sides.
     """
     groups = _groups(image_ids, config, digests or {})
     labels, counts = count_boxes(annotations, groups)
@@ -69,9 +78,18 @@ def cross_validation(
 ) -> Folds:
     """The images of each of ``data.folds`` folds, sorted: whole patients, classes and images spread evenly.
 
-    A pure function of its arguments, whatever the order of rows and images; the best of ``split_candidates``
-    candidates (see ``balanced_folds``). Raises KitError if one patient has too many images, or no candidate has
-    every class in every fold.
+    A pure function of its arguments; the order of rows and images does not matter. The best of
+    ``split_candidates`` candidates is taken (see ``balanced_folds``).
+
+    Args:
+        annotations: The true boxes: image_id and label.
+        image_ids: The images to split.
+        config: The section data.
+        seed: Draws the candidates.
+        digests: A digest of the pixels by image; images with equal digests stay together.
+
+    Raises:
+        KitError: One patient has too many images, or no candidate has every class in every fold.
     """
     groups = _groups(image_ids, config, digests or {})
     labels, counts = count_boxes(annotations, groups)

@@ -21,6 +21,13 @@ def dataset_tables(
     """The tables of the report on the data by title; classes come by falling number of boxes, then by name.
 
     Standard deviations are those of a sample (NaN for one box). With zero boxes the class tables are empty.
+
+    Args:
+        annotations: The rows of train.csv.
+        mapping: The rows of the ID table.
+        train_images: Facts by image of ``train/``.
+        test_images: Facts by image of ``test/``.
+        patients: The patient by image.
     """
     boxes = annotations.assign(patient=annotations["image_id"].map(patients))
     classes = boxes.groupby("label").agg(

@@ -46,7 +46,15 @@ def stored(
 ) -> pd.DataFrame:
     """All folds' detections of the training or the test images, made if they are missing.
 
-    Raises KitError if they are missing and a fold's checkpoint is lost.
+    Args:
+        run: The run.
+        config: Every knob of the run.
+        split: The images that each fold held out.
+        data: The training or the test images.
+        track: Reports progress.
+
+    Raises:
+        KitError: Detections are missing and a fold's checkpoint is lost.
     """
     folds = run.in_folds(len(split.folds))
     tables = [stored_fold(fold, config, split, data, track) for fold in folds]
@@ -56,7 +64,7 @@ def stored(
 def stored_fold(
     run: Run, config: Config, split: Split, data: TrainingData | TestData, track: Track = silent
 ) -> pd.DataFrame:
-    """The detections of one fold (``run`` names it), made if they are missing."""
+    """The detections of one fold (``run`` names it), made if they are missing; arguments as in ``stored``."""
     fold, keep = run.fold or 0, config.training.keep
     weights_sha256 = _weights_sha256(run, _kept_checkpoint(run, keep))
     source = Source(run.name, fold, weights_sha256, split.labels, config.model.image_size_px, config.inference)

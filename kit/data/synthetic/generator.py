@@ -85,9 +85,19 @@ def write_competition(
 ) -> None:
     """Write ``workspace/data`` (images, train.csv, mapping) and, outside it, ``workspace/test_truth.csv``.
 
-    Every file is a function of the seed and the sizes. ``data/train.csv`` appears last, so that a killed
-    attempt never looks whole; the next call clears it away. A README.md in ``data/`` is kept; anything else
-    there raises KitError, as a disk that refuses does.
+    Every file is a function of the seed and the sizes. ``data/train.csv`` is written last, so that a killed attempt
+    never looks complete; the next call removes it. A README.md in ``data/`` is kept.
+
+    Args:
+        workspace: Gets ``data/`` and ``test_truth.csv``.
+        seed: Draws everything.
+        train_images: The number of training images.
+        test_images: The number of test images.
+        size_px: Width and height of every image.
+        track: Reports progress.
+
+    Raises:
+        KitError: ``data/`` holds other files, or the disk refuses to write.
     """
     data, staging = workspace / "data", workspace / STAGING
     _clear_killed_attempt(data, staging)
