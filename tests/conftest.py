@@ -28,6 +28,12 @@ with warnings.catch_warnings():  # jaxtyping imports what is installed and warns
 
     install_import_hook("kit", "typechecks.check")
 
+
+def pytest_collection_modifyitems(items):
+    """The files that take minutes go first, so that no worker is left alone with one at the end."""
+    items.sort(key=lambda item: item.path.parent.name != "promises" and item.path.name != "test_demo.py")
+
+
 _connect = socket.socket.connect
 
 

@@ -38,6 +38,8 @@ from kit.schemas.detections import detection_table
 
 _RESTORE = "restore the file from a copy, or train under another --run name"
 _DIGITS = 12
+CHUNK_IMAGES = 32
+_CHUNK_FOLDER_DIGITS = 16
 log = logging.getLogger("kit")
 
 
@@ -116,10 +118,6 @@ def _recorded_sha256(run: Run) -> str:
     # By index, not by title: a run's folder may have been renamed.
     hashes, fold = list(read_finished(run).weights.values()), run.fold or 0
     return hashes[fold] if fold < len(hashes) else "no hash"
-
-
-CHUNK_IMAGES = 32
-_CHUNK_FOLDER_DIGITS = 16
 
 
 def store_detections(

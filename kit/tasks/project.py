@@ -61,7 +61,8 @@ def knobs(context: Context) -> None:
 def test(context: Context, slow: bool = False) -> None:
     """Run the fast tests (a few minutes), or the slow ones."""
     workers = str(min(os.cpu_count() or 1, _MOST_WORKERS))
-    _run_module("pytest", "-m", "slow" if slow else "not slow", "-n", workers, "--dist", "worksteal")
+    parallel = ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
+    _run_module("pytest", "-m", "slow" if slow else "not slow", *parallel)
 
 
 @task
