@@ -1,7 +1,7 @@
 """What is wrong with a competition's data: tables and prints of pixels in, findings out.
 
-A fault stops training, a warning wants a look, a note is good to know. Each check has a name that stays the same,
-in ``audit.json`` and for ``train --allow NAME``.
+A fault stops training, a warning should be inspected, a note informs. The names of the checks are stable: they
+stand in ``audit.json`` and after ``train --allow``.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ _LEAST_BOXES = 20  # a class with fewer has no distribution to speak of
 # False alarms among 814 boxes, mean of 40 draws with NIH's means and standard deviations: sides normal .02, beta
 # .05, the phantoms' .08; lognormal sides without any relation 2.7; tails of Student's t with 5 degrees 8.9.
 _IMPROBABLE = 5.5
-_TAIL = 0.05  # the scale is read between these quantiles: up to one box in twenty may be wrong
+_TAIL = 0.05  # the scale is read between this quantile and its opposite: up to 5% of the boxes may be wrong
 _LEAST_SPREAD = {"size": 0.2, "shape": 0.2, "across": 0.02, "down": 0.02}
 _EDGE = 0.002
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One check's result: its level, its name, what was found, what to do, and a row for each case."""
+    """The result of a check: level, name of the check, description, advice, and a row for each case."""
 
     level: str
     check: str
@@ -45,10 +45,10 @@ class Finding:
 
 
 @dataclass(frozen=True)
-class Material:
-    """What is judged. ``annotations`` may name images of both parts; ``test_names`` are those of the test.
+class AuditInput:
+    """What the checks judge. ``annotations`` may name images of train/ and of test/, ``test_names`` of the test.
 
-    ``own_table`` says whether train.csv is the organisers' own, as it was downloaded. ``prints`` are of all
+    ``own_table``: train.csv is the organisers' own file, as it was downloaded. ``prints`` are those of all
     readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image.
     """
 
@@ -61,20 +61,18 @@ class Material:
     prints: Prints
 
 
-def findings(material: Material) -> list[Finding]:
-    """All that was found, faults first, then warnings, then notes; a check that found nothing is left out."""
-    images = {**material.test, **material.train}
-    found = (
-        annotated_test_images(material.annotations, material.test_names, material.own_table),
-        duplicate_images(material.prints, material.annotations["image_id"]),
-        improbable_boxes(material.annotations, images),
-        labels_alike(material.annotations["label"]),
-        patients_in_both(list(material.train), list(material.test), material.patients),
-        class_counts(material.annotations),
+def findings(data: AuditInput) -> list[Finding]:
+    """The findings of all checks: faults, then warnings, then notes. Checks that find nothing are left out."""
+    images = {**data.test, **data.train}
+    results = (
+        annotated_test_images(data.annotations, data.test_names, data.own_table),
+        duplicate_images(data.prints, data.annotations["image_id"]),
+        improbable_boxes(data.annotations, images),
+        labels_alike(data.annotations["label"]),
+        patients_in_both(list(data.train), list(data.test), data.patients),
+        class_counts(data.annotations),
     )
-    return sorted(
-        (finding for finding in found if finding is not None), key=lambda finding: LEVELS.index(finding.level)
-    )
+    return sorted(filter(None, results), key=lambda finding: LEVELS.index(finding.level))
 
 
 def annotated_test_images(
@@ -86,19 +84,20 @@ def annotated_test_images(
         return None
     text = f"{_count(len(rows), 'row')} of train.csv annotate {_count(rows['image_id'].nunique(), 'test image')}"
     if own_table:
-        do = "the organisers' own file has them: a public score that knows them flatters"
+        do = "the organisers' own file has them: these labels leak the test set, and public scores will be too high"
         return Finding(WARNING, ANNOTATED, text, do, rows)
     return Finding(
         FAULT, ANNOTATED, f"{text}, and train.csv is not the file that `invoke download` recorded",
-        "take these rows out, or fetch the competition's own file with `invoke download`; answers of the test "
-        f"are no training data (--allow {ANNOTATED} trains all the same)", rows,
+        "remove these rows, or fetch the competition's own file with `invoke download`: the test's answers are no "
+        f"training data (--allow {ANNOTATED} trains on them anyway)", rows,
     )  # fmt: skip
 
 
 def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | None:
-    """Images that are one picture, within train or test or across: a row per image, in groups.
+    """Copies of the same picture, within train/ or test/ or across both: a row per image, in groups.
 
-    The first of a group is what the others are compared with; ``bits`` of 256 differ, 64-px copies correlate.
+    Every image is compared with the first of its group: how many of 256 ``bits`` differ, and the ``correlation``
+    of the 64-px copies.
     """
     groups = duplicate_groups(prints)
     if not groups:
@@ -110,24 +109,24 @@ def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | No
             near, name = likeness(prints, group[0], index), prints.names[index]
             rows.append((number, name, name in boxed, near.equal, near.bits, round(near.correlation, 4)))
     table = pd.DataFrame(rows, columns=["group", "image", "has_boxes", "pixels_equal", "bits", "correlation"])
-    parts = table.assign(part=table["image"].str.split("/").str[0]).groupby("group")["part"].nunique()
-    across = int((parts > 1).sum())
+    folders = table["image"].str.split("/").str[0].groupby(table["group"]).nunique()
+    across = int((folders > 1).sum())
     return Finding(
         WARNING, DUPLICATES,
-        f"{_count(len(table), 'image')} in {_count(len(groups), 'group')} are one picture or nearly so; "
-        f"{_count(across, 'group')} across train and test",
-        "look at them side by side: a picture in both halves makes scores flatter, a picture twice in train "
-        "counts double and must not stand on both sides of a split", table,
+        f"{_count(len(table), 'image')} in {_count(len(groups), 'group')} are copies of the same picture, or "
+        f"nearly; {_count(across, 'group')} across train and test",
+        "compare them side by side: a picture in both train and test makes scores too high; a picture twice in "
+        "train counts double and must not stand on both sides of a split", table,
     )  # fmt: skip
 
 
 def improbable_boxes(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]) -> Finding | None:
     """Boxes whose size and position are far from those of the other boxes of their class.
 
-    Four values per box, near to independent of each other: sum (size) and difference (shape) of the logits of
-    width and height as shares of the image, and the centre's position across and down. Each is measured from its
-    class's median in units of its class's robust scale; the box is improbable where the root of the four squares
-    exceeds 5.5. A class with fewer than 20 boxes is not judged.
+    Four values per box, almost independent of each other: sum (size) and difference (shape) of the logits of
+    width and height as shares of the image, and the centre's position across and down. The distance of a value
+    is that from the median of its class, in units of the robust scale of its class; a box is improbable if the
+    root of the sum of its squared distances exceeds 5.5. A class with fewer than 20 boxes is not judged.
     """
     shares = box_fractions(annotations, images)
     odds = shares[["width", "height"]].clip(_EDGE, 1 - _EDGE)
@@ -141,9 +140,9 @@ def improbable_boxes(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]
         }
     )
     deviations = pd.DataFrame(0.0, index=values.index, columns=values.columns)
-    for _, places in shares.groupby("label").groups.items():
-        if len(places) >= _LEAST_BOXES:
-            deviations.loc[places] = _deviations(values.loc[places])
+    for _, rows_of_class in shares.groupby("label").groups.items():
+        if len(rows_of_class) >= _LEAST_BOXES:
+            deviations.loc[rows_of_class] = _deviations(values.loc[rows_of_class])
     distance = np.sqrt(np.square(deviations).sum(axis=1))
     chosen = distance[distance > _IMPROBABLE].sort_values(ascending=False, kind="stable").index
     if chosen.empty:
@@ -152,44 +151,44 @@ def improbable_boxes(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]
     rows = rows.assign(distance=distance.round(2), odd=deviations.abs().idxmax(axis=1)).reset_index(drop=True)
     return Finding(
         WARNING, BOXES, f"{_count(len(rows), 'box', 'boxes')} of {len(annotations)} improbable for the class",
-        "look at the picture sheet: a slip of the pen, another convention (x, y, width, height), a wrong label, or "
+        "inspect the picture sheet: a typing error, another convention (x, y, width, height), a wrong label, or "
         "just a rare patient", rows,
     )  # fmt: skip
 
 
 def labels_alike(labels: pd.Series) -> Finding | None:
-    """Labels that differ by case, blanks and signs, or by a few letters; different digits make them different."""
+    """Pairs of labels that differ in case, blanks and signs, or in a few letters, but not in digits."""
     counts = labels.value_counts().sort_index()
     rows = [
-        (one, int(counts[one]), other, int(counts[other]), by)
-        for one, other in itertools.combinations(counts.index, 2)
-        if (by := _differ_by(one, other))
+        (label, int(counts[label]), other, int(counts[other]), difference)
+        for label, other in itertools.combinations(counts.index, 2)
+        if (difference := _difference(label, other))
     ]
     if not rows:
         return None
     table = pd.DataFrame(rows, columns=["label", "boxes", "other_label", "other_boxes", "differ_by"])
     return Finding(
-        WARNING, LABELS, f"{_count(len(table), 'pair')} of labels look like two spellings of one",
-        "each spelling is a class of its own: write them alike in train.csv, if they are one", table,
+        WARNING, LABELS, f"{_count(len(table), 'pair')} of labels may be two spellings of the same class",
+        "a different spelling makes a different class: if they are the same, spell them alike in train.csv", table,
     )  # fmt: skip
 
 
 def patients_in_both(train: Sequence[str], test: Sequence[str], patients: Mapping[str, str]) -> Finding | None:
-    """How many test images show a patient who is also in train."""
-    known = pd.Series([patients[name] for name in train], dtype=object).value_counts()
-    tested = pd.Series([patients[name] for name in test], dtype=object).value_counts()
-    both = sorted(set(known.index) & set(tested.index))
+    """Patients with images in train/ and in test/: a row each, with the numbers of their images."""
+    in_train = pd.Series([patients[name] for name in train], dtype=object).value_counts()
+    in_test = pd.Series([patients[name] for name in test], dtype=object).value_counts()
+    both = sorted(set(in_train.index) & set(in_test.index))
     if not both:
         return None
     rows = pd.DataFrame(
-        {"patient": both, "training_images": known[both].to_numpy(), "test_images": tested[both].to_numpy()}
+        {"patient": both, "training_images": in_train[both].to_numpy(), "test_images": in_test[both].to_numpy()}
     )
     images = int(rows["test_images"].sum())
     return Finding(
         NOTE, PATIENTS,
         f"{_count(images, 'test image')} of {len(test)} ({images / len(test):.0%}) show a patient who is also in "
         f"train ({_count(len(both), 'patient')})",
-        "validation by patient is stricter than the test to that extent", rows,
+        "to that extent the test is easier than the validation by patient", rows,
     )  # fmt: skip
 
 
@@ -205,15 +204,15 @@ def class_counts(annotations: pd.DataFrame) -> Finding | None:
         NOTE, CLASSES,
         f"{_count(len(annotations), 'box', 'boxes')} of {_count(len(rows), 'class', 'classes')}; fewest: "
         f"{few['label']} ({few['boxes']})",
-        "every class counts alike in the score, however rare", rows,
+        "the score is a mean over classes: a rare class counts as much as a frequent one", rows,
     )  # fmt: skip
 
 
 def _deviations(values: pd.DataFrame) -> pd.DataFrame:
-    """Each value's distance from the median in robust standard deviations.
+    """The distance of each value from the median in robust standard deviations.
 
-    The scale is the larger of those that the middle half and the middle nine tenths give: two lungs make two
-    clouds, and the middle half alone may see only one of them.
+    The scale is the larger of two, from the middle half and from the middle nine tenths of the values: two lungs
+    make two clusters of centres, and the middle half may lie in only one of them.
     """
     scales = [
         (values.quantile(1 - tail) - values.quantile(tail)) / (2 * NormalDist().inv_cdf(1 - tail))
@@ -222,14 +221,14 @@ def _deviations(values: pd.DataFrame) -> pd.DataFrame:
     return (values - values.median()) / pd.DataFrame([_LEAST_SPREAD, *scales]).max()
 
 
-def _differ_by(one: str, other: str) -> str:
-    bare, other_bare = ("".join(filter(str.isalnum, text.casefold())) for text in (one, other))
+def _difference(label: str, other: str) -> str:
+    bare, other_bare = ("".join(filter(str.isalnum, text.casefold())) for text in (label, other))
     if bare == other_bare:
-        return "case or signs" if bare or one.casefold() == other.casefold() else ""
+        return "case or signs" if bare or label.casefold() == other.casefold() else ""
     if list(filter(str.isdigit, bare)) != list(filter(str.isdigit, other_bare)):
         return ""
     return "spelling" if difflib.SequenceMatcher(None, bare, other_bare).ratio() >= _ALIKE else ""
 
 
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number:,} {one if number == 1 else many or one + 's'}"
+def _count(number: int, singular: str, plural: str = "") -> str:
+    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -1,7 +1,7 @@
 """The augmentations of a training image, on Albumentations 2.0's own arguments.
 
-CoarseDropout runs in a second pipeline that sees no boxes: it truncates their corners to whole pixels and
-removes a box that lies wholly under a hole, and a finding does not vanish because a patch of it is hidden.
+CoarseDropout runs in a second pipeline that gets no boxes: it would truncate their corners to whole pixels and
+remove a box that a hole covers, but a finding is still there if a patch of it is hidden.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float32, Int64
 
-# Importing albumentations asks the package index for a newer release unless told not to.
+# Without this, importing albumentations looks for a newer release on the package index.
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 
 import albumentations as A
@@ -27,7 +27,7 @@ _MIN_AREA_PX = 1.0
 
 @dataclass(frozen=True)
 class Augmented:
-    """A changed image with its boxes; ``kept`` are the indices of the given boxes that are still there."""
+    """An augmented image with its boxes; ``kept`` holds the indices of the given boxes that remain."""
 
     image: Grey
     boxes: Float32[np.ndarray, "n 4"]
@@ -41,9 +41,9 @@ class Augmentation:
     config: AugmentationConfig
 
     def __call__(self, image: Grey, boxes: Float32[np.ndarray, "m 4"], seed: int) -> Augmented:
-        """Apply to one image (h, w) with its boxes (pixels of this image; zero boxes are fine).
+        """Augment an image (h, w) with its boxes (pixels of this image; zero boxes are fine).
 
-        A box of which less than ``min_visibility`` stays in the picture is left out of ``kept``.
+        A box of which less than ``min_visibility`` remains in the image is left out of ``kept``.
         """
         self._geometry.set_random_seed(seed)
         self._holes.set_random_seed(seed)
@@ -67,7 +67,7 @@ class Augmentation:
                     translate_percent={"x": shift, "y": shift},
                     rotate=(-config.rotate_degrees, config.rotate_degrees),
                     rotate_method="ellipse",  # the loosest box of a turned square has IoU .667 at 15 degrees
-                    border_mode=cv2.BORDER_CONSTANT,  # a mirrored border would show findings without boxes
+                    border_mode=cv2.BORDER_CONSTANT,  # a mirrored border could show findings without boxes
                     fill=0,
                     p=config.affine_p,
                 ),

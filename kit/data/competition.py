@@ -1,4 +1,4 @@
-"""From the files of a competition to what a trainer takes: checked tables, the patients of images, samples."""
+"""A competition's files, read and checked: images with their tables, and the patients of images."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ _HOW_TO_GET = "run `invoke download`, put the competition's files there, or run 
 class TrainingData:
     """The checked training half: every image of ``train/`` and every row of ``train.csv``."""
 
-    part: ClassVar = "validation"  # what detections of these images are called: only those held out have any
+    detections_name: ClassVar = "validation"  # only held-out images have detections
     pixels: PixelCache
     annotations: pd.DataFrame
     labels: tuple[str, ...]
@@ -42,19 +42,19 @@ class TestData:
     """The checked test half: the mapping's rows and their images."""
 
     __test__ = False  # not a test class, whatever pytest thinks of its name
-    part: ClassVar = "test"
+    detections_name: ClassVar = "test"
     pixels: PixelCache
     mapping: pd.DataFrame
 
     @property
     def image_ids(self) -> tuple[str, ...]:
-        """The images that have an ID, each once, sorted by name."""
+        """The images that have an ID, without repetition, sorted by name."""
         return tuple(sorted(set(self.mapping["image_id"])))
 
 
 @dataclass(frozen=True)
 class OpenedData:
-    """What one step of a command has opened, so that the next one need not: pixel caches and rows of train.csv."""
+    """What a command has opened already: pixel caches, and the rows of train.csv."""
 
     pixels: Mapping[str, PixelCache]  # by folder: train/, and test/ if it exists
     annotations: pd.DataFrame | None = None  # None: not read yet; may name images of test/ as well
@@ -68,9 +68,9 @@ def data_folder(workspace: Path) -> Path:
     return folder
 
 
-def open_pixels(workspace: Path, part: str, config: Config, track: Track = silent) -> PixelCache:
-    """The pixel cache of the images in ``WORKSPACE/data/PART`` (train or test); every image is decoded once."""
-    return open_cache(data_folder(workspace) / part, workspace / ".cache", config.data.cache_max_gib, track)
+def open_pixels(workspace: Path, folder: str, config: Config, track: Track = silent) -> PixelCache:
+    """The pixel cache of the images in ``WORKSPACE/data/FOLDER`` (train or test); every image is decoded once."""
+    return open_cache(data_folder(workspace) / folder, workspace / ".cache", config.data.cache_max_gib, track)
 
 
 def load_training(
@@ -98,19 +98,19 @@ def load_test(workspace: Path, config: Config, track: Track = silent, opened: Op
 
 
 def has_test(workspace: Path) -> bool:
-    """Whether there is a mapping to answer; training alone needs none."""
+    """Whether there is a mapping of IDs to test images; training alone needs none."""
     return (workspace / "data" / MAPPING).exists()
 
 
 def asks_twice(workspace: Path) -> bool:
-    """Whether the mapping, if there is one, has an image under several IDs: one ID per true box."""
+    """Whether there is a mapping in which an image has several IDs: then there is one ID per true box."""
     return has_test(workspace) and bool(mapped_images(workspace / "data" / MAPPING).duplicated().any())
 
 
 def patients(image_ids: Sequence[str], pattern: str) -> dict[str, str]:
-    """Each image's patient: what the pattern finds at the start of its name, else the image itself."""
-    found = {image_id: re.match(pattern, image_id) for image_id in image_ids}
+    """The patient of each image: the pattern's first group (or match) at the start of its name, else the name."""
+    matches = {image_id: re.match(pattern, image_id) for image_id in image_ids}
     return {
         image_id: (match and (match[1] if match.re.groups else match[0])) or image_id
-        for image_id, match in found.items()
+        for image_id, match in matches.items()
     }

@@ -24,32 +24,32 @@ from kit.data.images import resize_longest
 
 
 class Sample(NamedTuple):
-    """One image as the trainer gets it: bytes, so that little travels between processes."""
+    """An image as the trainer gets it: one byte per pixel, so that little travels between processes."""
 
     image: UInt8[Tensor, "1 h w"]
     boxes: Float32[Tensor, "n 4"]
     labels: Int64[Tensor, " n"]
-    place: int
-    lost: int
+    image_index: int
+    boxes_lost: int
     counted: bool
 
 
 class Batch(NamedTuple):
-    """Several samples side by side; images may differ in size."""
+    """Several samples; images may differ in size. ``boxes_lost`` is their sum."""
 
     images: list[Tensor]
     boxes: list[Tensor]
     labels: list[Tensor]
     indices: list[int]
-    lost: int
+    boxes_lost: int
     counted: list[bool]
 
 
 class DetectionDataset(Dataset[Sample]):
-    """Images with boxes, resized to the network's size, augmented if asked.
+    """Images with boxes, resized to the network's size, augmented if ``augmentation`` is given.
 
     A key is an image's index, or (epoch, index): the augmentation is a pure function of (seed, epoch, index).
-    An index past the end wraps round and is marked as not counted, to give every process equally many.
+    An index past the end wraps round and is marked as not counted, so that all processes get equally many.
     """
 
     def __init__(
@@ -79,26 +79,27 @@ class DetectionDataset(Dataset[Sample]):
         factors = np.array([image.shape[1] / original.shape[1], image.shape[0] / original.shape[0]] * 2)
         boxes = (self._boxes[rows] * factors).astype(np.float32)
         labels = self._labels[rows]
-        lost = 0
+        boxes_lost = 0
         if self._augment is not None:
             seed = int(np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0])
             augmented = self._augment(image, boxes, seed)
-            lost = len(boxes) - len(augmented.kept)
+            boxes_lost = len(boxes) - len(augmented.kept)
             image, boxes, labels = augmented.image, augmented.boxes, labels[augmented.kept]
         return Sample(
             torch.from_numpy(np.array(image))[None],
             torch.from_numpy(boxes),
             torch.from_numpy(np.array(labels)),
             index,
-            lost,
+            boxes_lost,
             position < len(self),
         )
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
-    """Keys (epoch, index) of one process's share, in an order that is a pure function of (seed, epoch).
+    """Keys (epoch, index) of a process's share of the images, in an order that depends on (seed, epoch) alone.
 
-    Every process gets equally many; where the images do not divide, indices wrap round.
+    All processes get equally many: if the images do not divide, indices wrap round. Without a seed the order is
+    that of the images.
     """
 
     def __init__(self, count: int, seed: int | None, rank: int = 0, processes: int = 1) -> None:
@@ -106,7 +107,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self._epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
-        """Choose the epoch whose order comes next (Lightning calls this)."""
+        """Set the epoch of the next order (Lightning calls this)."""
         self._epoch = epoch
 
     def __len__(self) -> int:
@@ -122,9 +123,9 @@ class EpochSampler(Sampler[tuple[int, int]]):
 
 
 def collate(samples: Sequence[Sample]) -> Batch:
-    """Put samples side by side without stacking: detectors take lists."""
-    images, boxes, labels, indices, lost, counted = zip(*samples, strict=True)
-    return Batch(list(images), list(boxes), list(labels), list(indices), sum(lost), list(counted))
+    """Samples as lists, not stacked: detectors take lists."""
+    images, boxes, labels, indices, boxes_lost, counted = zip(*samples, strict=True)
+    return Batch(list(images), list(boxes), list(labels), list(indices), sum(boxes_lost), list(counted))
 
 
 def loader(
@@ -133,15 +134,15 @@ def loader(
     """Batches of the sampler's samples.
 
     Args:
-        dataset: Makes the samples.
-        sampler: Their order in each epoch.
-        batch_size: Samples per batch.
-        workers: Processes that prepare samples and stay over the epochs; 0: this process prepares them.
-        pinned: Whether batches are in memory that a GPU copies from while it computes.
+        dataset: The images with their boxes.
+        sampler: The keys of this process's samples, in order.
+        batch_size: Images per batch; the last one may have fewer.
+        workers: Processes that prepare the batches and live over the epochs; 0 for this process.
+        pinned: Puts batches into memory from which a GPU copies while it computes.
     """
     if workers:
-        # One thread each, set here: a forked worker that inherits a pool of OpenCV's waits for threads that it
-        # does not have, for ever, be it in a resize or in this very call.
+        # One thread per worker, set before the fork: a worker that inherits OpenCV's pool waits for ever for
+        # threads that it does not have, in a resize and in this very call.
         cv2.setNumThreads(1)
     return DataLoader(
         dataset,
@@ -156,23 +157,23 @@ def loader(
 
 
 def _start_worker(number: int) -> None:
-    """What was there before is never looked at by the collector.
+    """Keep the garbage collector away from the objects inherited from the parent process.
 
-    A look would write to every object's head, and every page of them would be copied into the worker.
+    It would write to the header of every object, and the worker would copy every memory page of them.
     """
     gc.freeze()
 
 
 def training_dataset(workspace: Path, image_size_px: int | None = None) -> DetectionDataset:
-    """The augmented training images of the preset ``seed`` by themselves, every image of ``train/``.
+    """Every image of ``train/``, augmented as by the preset ``seed``, for a training loop of your own.
 
     Needs ``data/train/`` and ``data/train.csv`` only; the pixel cache is built on first use. Raises KitError for a
-    size outside of the knob's range.
+    size outside the range of ``model.image_size_px``.
     """
     config = Config()
     data = load_training(Path(workspace), config)
     if image_size_px is not None:
-        config = config.replace({"model.image_size_px": image_size_px})  # refuses what no image can have
+        config = config.replace({"model.image_size_px": image_size_px})  # checks the range
     return DetectionDataset(
         data, data.image_ids, config.model.image_size_px, config.training.seed, config.augmentation
     )
@@ -181,7 +182,7 @@ def training_dataset(workspace: Path, image_size_px: int | None = None) -> Detec
 def _flat_boxes(
     annotations: pd.DataFrame, image_ids: Sequence[str], labels: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Boxes (n, 4), labels 1..K (n) and each image's first row: arrays, which workers share without copying."""
+    """Boxes (n, 4), labels 1..K (n), first row of each image: arrays, which workers share without copying."""
     position = {image_id: i for i, image_id in enumerate(image_ids)}
     number = {label: i for i, label in enumerate(labels, start=1)}
     rows = annotations[annotations["image_id"].isin(position)]

@@ -1,7 +1,7 @@
-"""Which images are one picture: equal pixels, or a copy that was compressed again, resized or made brighter.
+"""Images that are copies of the same picture: equal pixels, or compressed again, resized or brightened.
 
-Names are not trusted, and neither is a hash alone: radiographs look alike, also those of different patients. So
-a hash of 256 bits only proposes, and the correlation of small copies decides.
+Radiographs of different patients look alike, so that a perceptual hash alone is not enough: a hash of 256 bits
+proposes pairs, and the correlation of small copies decides.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _PAIRS = 4096  # pairs whose small copies are held at a time
 
 @dataclass(frozen=True)
 class Prints:
-    """What is kept of each image: a digest of size and pixels, and a copy of 64 x 64 pixels (4 KiB)."""
+    """The prints of images: the digest of size and pixels, and a copy of 64 x 64 pixels (4 KiB), by index."""
 
     names: tuple[str, ...]
     digests: tuple[str, ...]
@@ -34,7 +34,7 @@ class Prints:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How near two images are: whether all pixels are equal, bits of the hash that differ, correlation."""
+    """How alike two images are: whether all pixels are equal, how many bits of the hash differ, the correlation."""
 
     equal: bool
     bits: int
@@ -54,18 +54,18 @@ def take_prints(digests: Mapping[str, str], read: Callable[[str], Grey], track: 
 def dct_bits(copies: UInt8[np.ndarray, "n 64 64"]) -> Bool[np.ndarray, "n 256"]:
     """256 bits per image: which of its 16 x 16 longest cosine waves are stronger than their median.
 
-    Brightness and contrast change no bit, as long as nothing is cut off at black or white. The waves are those of
-    the discrete cosine transform (Ahmed et al. 1974); the hash is the perceptual hash "pHash", at four times the
-    usual 64 bits.
+    Brightness and contrast change no bit unless pixels are clipped to black or white. The waves are those of the
+    discrete cosine transform (Ahmed et al. 1974); this is the perceptual hash "pHash" with four times its usual 64
+    bits.
     """
-    places = np.arange(_SIDE_PX)
-    waves = np.cos(np.pi * (2 * places + 1) * places[:_WAVES, None] / (2 * _SIDE_PX)).astype(np.float32)
+    indices = np.arange(_SIDE_PX)
+    waves = np.cos(np.pi * (2 * indices + 1) * indices[:_WAVES, None] / (2 * _SIDE_PX)).astype(np.float32)
     strengths = (waves @ copies.astype(np.float32) @ waves.T).reshape(len(copies), _WAVES**2)
     return strengths > np.median(strengths, axis=1, keepdims=True) if len(copies) else strengths > 0
 
 
 def likeness(prints: Prints, first: int, second: int) -> Likeness:
-    """How near two of the images are."""
+    """How alike two of the images are, by their indices."""
     bits = dct_bits(prints.copies[[first, second]])
     return Likeness(
         prints.digests[first] == prints.digests[second],
@@ -75,18 +75,18 @@ def likeness(prints: Prints, first: int, second: int) -> Likeness:
 
 
 def duplicate_groups(prints: Prints) -> list[tuple[int, ...]]:
-    """Groups of two or more images that are one picture, each rising, in the order of their first images.
+    """Groups of two or more copies of a picture, as ascending indices, in the order of their first images.
 
-    Linked are images with equal pixels, and those whose hashes differ in at most 32 bits while their small copies
-    correlate at .98 or more. A picture of one grey level has nothing to correlate: it equals only itself.
+    Two images are linked if their pixels are equal, or if their hashes differ in at most 32 bits and their small
+    copies correlate at .98 or more. An image of a single grey level has no correlation: only equal pixels link it.
     Memory grows with the number of images, not with its square.
     """
     _, first, group_of = np.unique(np.array(prints.digests, dtype=str), return_index=True, return_inverse=True)
     distinct = np.sort(first)
     signs = np.zeros((len(distinct), _WAVES**2), dtype=np.float32)
     for start in range(0, len(distinct), _BLOCK):
-        part = slice(start, start + _BLOCK)
-        signs[part] = np.where(dct_bits(prints.copies[distinct[part]]), 1, -1)
+        block = slice(start, start + _BLOCK)
+        signs[block] = np.where(dct_bits(prints.copies[distinct[block]]), 1, -1)
     for start in range(0, len(distinct), _BLOCK):
         near = _near(signs, start)
         for begin in range(0, len(near), _PAIRS):
@@ -101,9 +101,9 @@ def duplicate_groups(prints: Prints) -> list[tuple[int, ...]]:
 
 
 def joined_groups(group_of: Int64[np.ndarray, " n"], links: Int64[np.ndarray, "m 2"]) -> Int64[np.ndarray, " n"]:
-    """The group of each image once the groups of linked images are joined.
+    """The group of each image after the groups of linked images are joined.
 
-    Images are indices from 0, groups any numbers from 0; those of the result are new.
+    Images are indices from 0; groups are any numbers from 0, and those of the result are new.
     """
     if not len(links):
         return group_of
@@ -117,7 +117,7 @@ def joined_groups(group_of: Int64[np.ndarray, " n"], links: Int64[np.ndarray, "m
 
 
 def _near(signs: Float32[np.ndarray, "n 256"], start: int) -> Int64[np.ndarray, "m 2"]:
-    """Pairs (i, j), i < j and i in the block from ``start``, whose signs differ in at most ``NEAR_BITS`` places."""
+    """Pairs (i, j), i < j, i in the block from ``start``, whose signs differ in at most ``NEAR_BITS`` columns."""
     block = signs[start : start + _BLOCK]
     differing = (signs.shape[1] - block @ signs[start:].T) / 2
     rows, columns = np.nonzero(np.triu(differing <= NEAR_BITS, k=1))

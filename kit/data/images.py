@@ -1,6 +1,6 @@
-"""Files to grey pixels: the one place where radiographs are decoded and resized.
+"""Files to grey pixels: only this module decodes and resizes radiographs.
 
-A 16-bit PNG is scaled by its own range; PIL's own conversion would saturate it to white.
+A 16-bit PNG is scaled by its own range; Pillow's conversion would saturate it to white.
 """
 
 from __future__ import annotations
@@ -28,15 +28,15 @@ _INTERLACED = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2,
 
 
 class ImageError(Exception):
-    """A file that is no readable radiograph; the text says why, without the path."""
+    """A file is no readable radiograph; the text is the reason, without the path."""
 
 
 def read_grey(path: Path) -> Grey:
     """Decode a PNG or JPEG (grey, RGB, RGBA, palette, 16-bit) to grey levels 0..255, shape (h, w).
 
-    An alpha channel is ignored. Raises ImageError if the file is missing, truncated or no image; only a JPEG
-    that was cut and closed again is not seen. Pillow may warn of odd metadata or of size; filters are the
-    caller's to set, since they belong to the whole process.
+    An alpha channel is ignored. Raises ImageError if the file is missing, truncated or no image; a JPEG that was
+    truncated and ended properly again goes unnoticed. Pillow may warn of odd metadata or of size; the caller sets
+    filters for warnings, since they act on the whole process.
     """
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
@@ -44,12 +44,13 @@ def read_grey(path: Path) -> Grey:
                 raise ImageError(f"{image.width} x {image.height} pixels: a decompression bomb")
             pixels = _grey(image)
             is_simple = image.mode in ("L", "RGB") and not image.info.get("interlace")
-            if image.format == "PNG" and not (is_simple and pixels[-1].any()):  # else its last line has been read
+            # A simple PNG whose last line is not black was read to its end.
+            if image.format == "PNG" and not (is_simple and pixels[-1].any()):
                 _require_every_line(path.read_bytes())
             return pixels
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
-    # PIL raises SyntaxError, EOFError, ValueError and others of its own for broken files.
+    # Pillow raises SyntaxError, EOFError, ValueError and errors of its own for broken files.
     except _BROKEN as error:
         raise ImageError(_reason(path, error)) from error
 
@@ -70,7 +71,7 @@ def pixel_digest(image: Grey) -> str:
 
 
 def resize_longest(image: Grey, size_px: int) -> Grey:
-    """Resize so that the longer side is ``size_px``, keeping the aspect (rounded); the input if it fits."""
+    """Resize so that the longer side is ``size_px``, keeping the aspect ratio (rounded); the input if it fits."""
     import cv2  # on use: a stored cache needs no resizing
 
     height, width = image.shape
@@ -82,13 +83,13 @@ def resize_longest(image: Grey, size_px: int) -> Grey:
 
 
 def fitted_size(width_px: int, height_px: int, size_px: int) -> tuple[int, int]:
-    """Width and height after a resize whose longer side is ``size_px``; at least one pixel each."""
+    """Width and height after a resize whose longer side is ``size_px``; both at least one pixel."""
     scale = size_px / max(width_px, height_px)
     return max(1, round(width_px * scale)), max(1, round(height_px * scale))
 
 
 def _require_every_line(data: bytes) -> None:
-    """Raises ImageError for a PNG with fewer lines than its header says: Pillow would fill up with black."""
+    """Raise ImageError for a PNG with fewer lines than in its header: Pillow fills them with black."""
     chunks = list(_chunks(data))
     header = next(body for kind, body in chunks if kind == b"IHDR")
     width, height, depth, colour, _, _, interlaced = struct.unpack_from(">IIBBBBB", header)
@@ -99,7 +100,7 @@ def _require_every_line(data: bytes) -> None:
     missing = sum(count * (1 + -(-bits // 8)) for count, bits in lines if count > 0 and bits > 0)
     inflated = zlib.decompressobj()
     for kind, body in chunks:
-        if kind == b"IDAT" and missing > 0:  # and never more than is missing: a stream may go on for gigabytes
+        if kind == b"IDAT" and missing > 0:  # never inflate more than is missing: a stream may hold gigabytes
             missing -= len(inflated.decompress(body, missing))
     if missing:
         raise ImageError(f"truncated: {missing} bytes are missing of {width} x {height} pixels")
@@ -108,11 +109,11 @@ def _require_every_line(data: bytes) -> None:
 
 
 def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
-    offset = len(_SIGNATURE)
-    while offset + 8 <= len(data):
-        length, kind = struct.unpack_from(">I4s", data, offset)
-        yield kind, data[offset + 8 : offset + 8 + length]
-        offset += 12 + length
+    start = len(_SIGNATURE)
+    while start + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, start)
+        yield kind, data[start + 8 : start + 8 + length]
+        start += 12 + length
 
 
 def _scaled(levels: np.ndarray) -> Grey:

@@ -1,6 +1,7 @@
-"""What `download` leaves beside the files, last of all: which competition, where they came from, their hashes.
+"""The record of a download: the competition, the origin of its files, the hash of train.csv, the sizes.
 
-Files put there by hand have a record once they were checked; only those from Kaggle are the organisers' own.
+It is written after all files. Files that a user put into data/ get a record once they are checked; only those
+from Kaggle are the organisers' own.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ class DownloadRecord:
 def record_download(
     data: Path, slug: str, origin: str = KAGGLE, files: Mapping[str, int] | None = None
 ) -> DownloadRecord:
-    """Record which competition stands in ``data``, as it came."""
+    """Record which competition lies in ``data``, and the hash of its train.csv."""
     record = DownloadRecord(slug, sha256(data / TABLE), origin, files or {})
     write_json(data / NAME, asdict(record))
     return record
 
 
 def read_download(data: Path) -> DownloadRecord | None:
-    """The record of the download into ``data``; None if there was none. Raises KitError for a broken one."""
+    """The record of the download into ``data``, None if there is none. Raises KitError if it is broken."""
     path = data / NAME
     if not path.exists():
         return None
@@ -49,7 +50,7 @@ def read_download(data: Path) -> DownloadRecord | None:
 
 
 def downloaded_slug(workspace: Path) -> str | None:
-    """The competition in ``WORKSPACE/data`` as `invoke download` recorded it; None if it did not."""
+    """The slug of the competition that `invoke download` recorded in ``WORKSPACE/data``, None without a record."""
     record = read_download(workspace / "data")
     return None if record is None else record.slug
 

@@ -1,6 +1,6 @@
 """Which images are held out: whole patients, classes balanced, one split or several folds.
 
-Names are not trusted alone: images with equal pixels stay together, whatever patients their names say.
+Images with equal pixels stay together too, whatever the patients in their names.
 """
 
 from __future__ import annotations
@@ -36,19 +36,18 @@ def validation_split(
 ) -> tuple[str, ...]:
     """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
 
-    A pure function of its arguments; the order of rows and images does not matter. Among
-    ``split_candidates`` random orders of the patients, the one whose class shares are nearest to
-    ``validation_share`` wins.
+    A pure function of its arguments that ignores the order of rows and images. Among ``split_candidates`` random
+    orders of the patients, the one whose class shares are nearest to ``validation_share`` wins.
 
     Args:
-        annotations: The true boxes: image_id and label.
-        image_ids: The images to split.
-        config: The section data.
-        seed: Draws the candidates.
-        digests: A digest of the pixels by image; images with equal digests stay together.
+        annotations: The true boxes (image_id, label).
+        image_ids: All images, those without boxes too.
+        config: The knobs of the split.
+        seed: Of the random orders.
+        digests: By image_id; images with equal digests have equal pixels and stay together.
 
     Raises:
-        KitError: One patient has too many images, or a class cannot be on both sides.
+        KitError: If a patient has too many images, or a class cannot stand on both sides.
     """
     groups = _groups(image_ids, config, digests or {})
     labels, counts = count_boxes(annotations, groups)
@@ -78,18 +77,9 @@ def cross_validation(
 ) -> Folds:
     """The images of each of ``data.folds`` folds, sorted: whole patients, classes and images spread evenly.
 
-    A pure function of its arguments; the order of rows and images does not matter. The best of
-    ``split_candidates`` candidates is taken (see ``balanced_folds``).
-
-    Args:
-        annotations: The true boxes: image_id and label.
-        image_ids: The images to split.
-        config: The section data.
-        seed: Draws the candidates.
-        digests: A digest of the pixels by image; images with equal digests stay together.
-
-    Raises:
-        KitError: One patient has too many images, or no candidate has every class in every fold.
+    The arguments are those of ``validation_split``; the folds are the best of ``split_candidates`` candidates
+    (see ``balanced_folds``). Raises KitError if a patient has too many images, or no candidate has every class in
+    every fold.
     """
     groups = _groups(image_ids, config, digests or {})
     labels, counts = count_boxes(annotations, groups)
@@ -100,10 +90,10 @@ def cross_validation(
 
 
 def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
-    """Five folds of all images, or as many as there are patients, for detections that are out of fold already.
+    """Five folds of all images, or one per patient if there are fewer, for detections made out of fold elsewhere.
 
-    Whatever is fitted to them (a prior, a calibration) must not be judged on the patients that it was fitted
-    on. Unlike in ``cross_validation`` a class may be missing in a fold.
+    A prior or a calibration fitted on them must not be judged on the patients that it was fitted on. Unlike in
+    ``cross_validation`` a class may be missing in a fold.
     """
     groups = _groups(data.image_ids, config, data.pixels.digests)
     _, counts = count_boxes(data.annotations, groups)
@@ -128,7 +118,7 @@ def _images_by_fold(groups: Sequence[Sequence[str]], fold_of: Int64[np.ndarray, 
 
 
 def _groups(image_ids: Sequence[str], config: DataConfig, digests: Mapping[str, str]) -> list[list[str]]:
-    """Images that must stay together, each group sorted, the groups by their first image."""
+    """Images that must stay together; groups are sorted, and ordered by their first image."""
     patient_of = patients(image_ids, config.patient_pattern)
     _check_pattern(list(patient_of.values()), config)
     names = sorted(patient_of)
@@ -149,10 +139,10 @@ def _check_pattern(patient_ids: Sequence[str], config: DataConfig) -> None:
         return
     largest = int(sizes.argmax())
     if sizes[largest] > config.largest_patient_share * len(patient_ids) and sizes[largest] > 1:
-        found = f"patient {str(names[largest])!r} has {sizes[largest]}"
+        largest_patient = f"patient {str(names[largest])!r} has {sizes[largest]}"
         raise KitError(
             f"no patient with more than {config.largest_patient_share:.0%} of the {len(patient_ids)} images",
-            f"{found} by data.patient_pattern={config.patient_pattern}",
+            f"{largest_patient} by data.patient_pattern={config.patient_pattern}",
             "correct the pattern (its first group is the patient), or raise data.largest_patient_share",
         )
 

@@ -1,4 +1,4 @@
-"""What the data hold, as tables: counts, sizes, classes, where the boxes lie."""
+"""What the data hold, as tables: counts, sizes, classes, size and position of the boxes."""
 
 from __future__ import annotations
 
@@ -18,16 +18,17 @@ def dataset_tables(
     test_images: Mapping[str, ImageFacts],
     patients: Mapping[str, str],
 ) -> dict[str, pd.DataFrame]:
-    """The tables of the report on the data by title; classes come by falling number of boxes, then by name.
+    """The tables of the report on the data, by title.
 
-    Standard deviations are those of a sample (NaN for one box). With zero boxes the class tables are empty.
+    Classes are ordered by number of boxes, the most frequent first, then by name. Standard deviations are those of
+    a sample (NaN for one box). With zero boxes the tables of classes are empty.
 
     Args:
-        annotations: The rows of train.csv.
-        mapping: The rows of the ID table.
-        train_images: Facts by image of ``train/``.
-        test_images: Facts by image of ``test/``.
-        patients: The patient by image.
+        annotations: The true boxes: image_id, corners in pixels, label.
+        mapping: ID and image_id.
+        train_images: The images of train/.
+        test_images: The images of test/ that have an ID.
+        patients: The patient of every image.
     """
     boxes = annotations.assign(patient=annotations["image_id"].map(patients))
     classes = boxes.groupby("label").agg(
@@ -52,8 +53,8 @@ def dataset_tables(
     }
     sizes = pd.DataFrame(
         [
-            (part, facts.width_px, facts.height_px)
-            for part, images in (("training", train_images), ("test", test_images))
+            (name, facts.width_px, facts.height_px)
+            for name, images in (("training", train_images), ("test", test_images))
             for facts in images.values()
         ],
         columns=["part", "width_px", "height_px"],
@@ -81,7 +82,7 @@ def dataset_tables(
 
 
 def box_fractions(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
-    """label, centre_x, centre_y, width, height of each box as shares of its own image, 0..1."""
+    """The label, and centre_x, centre_y, width and height as shares of the image, 0..1, of every box."""
     sides = np.array(
         [(images[image_id].width_px, images[image_id].height_px) for image_id in annotations["image_id"]],
         dtype=np.float64,

@@ -82,17 +82,17 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     require_same_data(run, split, data)
     stored = held_out_detections(run)
     candidates = fused(read_detections(stored), members(run), config.fusion)
-    strangers = sorted(set(candidates["image_id"]) - set(split.validation))
-    if strangers:
+    others = sorted(set(candidates["image_id"]) - set(split.validation))
+    if others:
         raise KitError(
             f"{stored} to hold detections of the {len(split.validation)} held-out images",
-            f"{len(strangers)} other image(s), such as {strangers[0]}",
+            f"{len(others)} other image(s), such as {others[0]}",
             "restore the file, or delete it: `invoke train` makes it anew",
         )
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
     one_box_truth = one_box.one_box_truth(truth, mapping)
-    people = patients(split.validation, config.data.patient_pattern)
+    patient_of = patients(split.validation, config.data.patient_pattern)
     groups = split.fold_of
     if len(split.folds) == 1:
         together = split_groups(data, split.validation, config.data)
@@ -101,7 +101,7 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     judged = judge_out_of_fold(candidates, one_box_truth, sizes, groups)
     priors = out_of_fold_priors(data.annotations, split, sizes)
     return HeldOut(
-        run, config, split, data, truth, candidates, mapping, one_box_truth, judged, priors, sizes, people
+        run, config, split, data, truth, candidates, mapping, one_box_truth, judged, priors, sizes, patient_of
     )  # fmt: skip
 
 

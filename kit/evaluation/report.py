@@ -162,15 +162,15 @@ def fold_training(history: pd.DataFrame, epoch: int) -> FoldTraining:
     ``history`` has a row per epoch (``read_history``); without rows every score is NaN.
     """
     scores = history.set_index("epoch")["map50"].astype(float)
-    late = scores.iloc[-_LATE_EPOCHS:]
+    last_ten = scores.iloc[-_LATE_EPOCHS:]
     return FoldTraining(
         epoch=epoch,
         epochs=len(scores),
         chosen_map50=float(scores.get(epoch, math.nan)),
         last_map50=float(scores.iloc[-1]) if len(scores) else math.nan,
-        last_ten_low=float(late.min()),
-        last_ten_high=float(late.max()),
-        last_ten_sd=float(late.std()),
+        last_ten_low=float(last_ten.min()),
+        last_ten_high=float(last_ten.max()),
+        last_ten_sd=float(last_ten.std()),
     )
 
 
@@ -215,19 +215,19 @@ def _choice(held: HeldOut) -> Choice:
 
 def _applied_threshold(held: HeldOut, rule: str) -> float:
     """The threshold of the knobs if the interval of its paired gain lies above 0, else 0."""
-    wanted = held.config.decision.threshold
-    if not wanted:
+    threshold = held.config.decision.threshold
+    if not threshold:
         return 0.0
-    before, after = (held.one_box(held.answers(held.judged[rule], at)) for at in (0.0, wanted))
+    before, after = (held.one_box(held.answers(held.judged[rule], lowest)) for lowest in (0.0, threshold))
     gain = bootstrap.paired_difference(after, before, held.patients, held.config.training.seed)
-    return wanted if gain.overall.low > 0 else 0.0
+    return threshold if gain.overall.low > 0 else 0.0
 
 
 def _thresholds(held: HeldOut, judged: pd.DataFrame, applied: float) -> Thresholds:
     many_curve = average_precision.threshold_curve(held.truth, held.candidates, held.split.validation, THRESHOLDS)
     curve = tuple(
-        ThresholdPoint(at, many_map50, _one_box(held, held.answers(judged, at)).map50)
-        for at, many_map50 in many_curve
+        ThresholdPoint(lowest, many_map50, _one_box(held, held.answers(judged, lowest)).map50)
+        for lowest, many_map50 in many_curve
     )
     # The lowest threshold with the highest score.
     best = max(curve, key=lambda point: (point.map50, -point.threshold)).threshold

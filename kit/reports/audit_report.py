@@ -17,7 +17,7 @@ from kit.core.files import sha256
 from kit.core.json_files import fingerprint, read_record, write_record
 from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
-from kit.data.audit import CHECKS, FAULT, LEVELS, NOTE, WARNING, Finding, Material, findings
+from kit.data.audit import CHECKS, FAULT, LEVELS, NOTE, WARNING, AuditInput, Finding, findings
 from kit.data.competition import OpenedData, data_folder, has_test, open_pixels, patients
 from kit.data.duplicates import Prints, take_prints
 from kit.data.images import Grey
@@ -96,7 +96,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     # Training finds the same faults, whatever the test half holds.
     readable_test = {name: facts for name, facts in test.items() if not facts.fault}
     annotations = read_annotations(data / TABLE, {**readable_test, **train}, every_image=True)
-    material = Material(
+    checked = AuditInput(
         annotations,
         own,
         train,
@@ -105,7 +105,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         patients(sorted({*train, *test}), config.data.patient_pattern),
         _prints(caches, track),
     )
-    audit = Audit(tuple(findings(material)), folder / "audit.html", OpenedData(caches, annotations))
+    audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
         _write(audit, folder, key)
     return audit

@@ -89,10 +89,10 @@ def adopt(
         return arrival
     make_folder(run.folder)
     table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]
-    write_detections(table[trained].reset_index(drop=True), run.detections(TrainingData.part), digest)
-    run.detections(TestData.part).unlink(missing_ok=True)  # of an attempt that was killed
+    write_detections(table[trained].reset_index(drop=True), run.detections(TrainingData.detections_name), digest)
+    run.detections(TestData.detections_name).unlink(missing_ok=True)  # of an attempt that was killed
     if arrival.test_rows:
-        write_detections(table[~trained].reset_index(drop=True), run.detections(TestData.part), digest)
+        write_detections(table[~trained].reset_index(drop=True), run.detections(TestData.detections_name), digest)
     folds = int(table.loc[~trained, "fold"].max()) + 1 if arrival.test_rows else len(split.folds)
     views = tuple(sorted(table["view"].unique())) or (_OPTIONAL["view"],)
     split.save(run.split)

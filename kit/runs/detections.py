@@ -53,7 +53,7 @@ def read_detections(path: Path) -> pd.DataFrame:
 
 def held_out_detections(run: Run) -> Path:
     """The path of a run's detections on the held-out images. Raises KitError if they are missing."""
-    path = run.detections(TrainingData.part)
+    path = run.detections(TrainingData.detections_name)
     if not path.exists():
         do = "adopt the file again" if run.adopted.exists() else f"`invoke train --run {run.name}` makes them anew"
         raise KitError(f"the detections {path}", "no such file", do)

@@ -77,7 +77,7 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
         {title: digest for other in runs for title, digest in read_finished(other).weights.items()},
         {other.name: sha256(held_out_detections(other)) for other in runs},
     )
-    goal = run.detections(TrainingData.part)
+    goal = run.detections(TrainingData.detections_name)
     whole = run.ensemble.exists() and run.finished.exists() and goal.exists()
     if whole and read_ensemble(run) == now and read_split(run) == split:
         return

@@ -191,7 +191,15 @@ def read_finished(run: Run) -> Finished:
 def mark_finished(
     run: Run, kept: str, epoch: Sequence[int], epochs: Sequence[int], weights: Mapping[str, str]
 ) -> Finished:
-    """Write ``finished.json``: which weights were kept, from which epoch, of how many."""
+    """Write ``finished.json`` and return its content.
+
+    Args:
+        run: The run.
+        kept: Which weights predict: best, last, ema, or that they are an ensemble's or adopted.
+        epoch: By fold, the epoch whose weights were kept, counted from 1.
+        epochs: By fold, how many epochs were trained.
+        weights: By fold's title, the SHA-256 of its checkpoint.
+    """
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
     finished = Finished(kept, tuple(epoch), tuple(epochs), dict(weights), at)
     write_json(run.finished, asdict(finished))

@@ -60,7 +60,7 @@ def stored(
     """
     folds = run.in_folds(len(split.folds))
     tables = [stored_fold(fold, config, split, data, track) for fold in folds]
-    return tables[0] if len(folds) == 1 else merge_detections(run.detections(data.part), tables)
+    return tables[0] if len(folds) == 1 else merge_detections(run.detections(data.detections_name), tables)
 
 
 def stored_fold(
@@ -84,7 +84,8 @@ def stored_fold(
         return channels_last(network).to(device)
 
     with explain_failures(config.inference.batch_size, config.model.image_size_px, "inference.batch_size"):
-        return store_detections(run.detections(data.part), source, detector, data.pixels, image_ids, track)
+        path = run.detections(data.detections_name)
+        return store_detections(path, source, detector, data.pixels, image_ids, track)
 
 
 def bare_detector(config: Config, split: Split) -> nn.Module:
@@ -194,7 +195,7 @@ def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -
     Raises KitError if they cannot be made: a checkpoint or a member of an ensemble is gone, or the adopted file
     has none.
     """
-    path = run.detections(data.part)
+    path = run.detections(data.detections_name)
     if run.ensemble.exists():
         refresh(run)
         if isinstance(data, TrainingData):
@@ -209,7 +210,7 @@ def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -
         return stored(run, load(run.config), read_split(run), data, track)
     if not path.exists():
         raise KitError(
-            f"detections of the {data.part} images in the file that run {run.name!r} adopted", "none",
+            f"detections of the {data.detections_name} images in the file that run {run.name!r} adopted", "none",
             "adopt a file that has them too, under another --run NAME",
         )  # fmt: skip
     return read_detections(path)

@@ -154,7 +154,7 @@ class TestDataset:
     def test_an_index_past_the_end_wraps_round_and_does_not_count(self, toy):
         _, dataset = self.dataset(toy)
         wrapped = dataset[(0, len(dataset) + 2)]
-        assert (wrapped.place, wrapped.counted) == (2, False)
+        assert (wrapped.image_index, wrapped.counted) == (2, False)
         assert dataset[(0, 2)].counted
 
     def test_one_byte_per_pixel_travels(self, toy):

@@ -225,4 +225,4 @@ def test_test_detections_are_those_of_all_members(run):
     table = detections(run, data)
     parts = [detections(Run(run.workspace, name), data) for name in ("folds", "demo")]
     assert len(table) == sum(map(len, parts)) > 0
-    assert TrainingData.part != data.part
+    assert TrainingData.detections_name != data.detections_name

@@ -1,7 +1,7 @@
-"""A synthetic competition in the competition's own shape: drawn radiographs, their tables and their truth.
+"""A synthetic competition in the shape of the real one: drawn radiographs, their tables and their truth.
 
-Every image has its own generator, so that no picture depends on how many were drawn before it. The truth of
-the test images is written outside ``data/``: a score of one's own, as the server would give it.
+Every image has its own random generator, so that it does not depend on the images drawn before it. The truth of
+the test images is written outside ``data/``, to score submissions as the server would.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ __all__ = ["LABELS", "STATISTICS", "TRUTH", "Finding", "draw_findings", "plan", 
 
 @dataclass(frozen=True)
 class FindingStatistics:
-    """How often a finding is boxed and where: mean and standard deviation, in shares of the image side."""
+    """A label's number of boxes, and the mean and standard deviation of position and size, as image shares."""
 
     boxes: int
     x: tuple[float, float]
@@ -33,7 +33,7 @@ class FindingStatistics:
     width: tuple[float, float]
     height: tuple[float, float]
     smallest: float  # no side of a box is shorter
-    lobes: float = 0.9  # how far the centres keep to the two lungs: 0 one cloud, 1 two points
+    lobes: float = 0.9  # how closely the centres keep to the two lungs: 0 one cluster, 1 two points
 
 
 # NIH's boxed set, 984 boxes on 880 images. A Mass is never as small as a Nodule: size tells the two apart.
@@ -54,8 +54,8 @@ LARGEST_SIDE = (0.55, 0.65)  # width, height
 SIDE_CORRELATION = 0.9  # of the logarithms of width and height
 
 SHARED_PATIENTS = 263 / 880  # images whose patient has another image
-FOLLOW_UPS = (2, 2, 3, 2, 3)  # images of such patients in turn: 12 / 5 is close to the 263 / 109 of NIH
-LARGEST_PATIENT = 0.1  # share of the train images; the kit's split takes more for a wrong patient pattern
+FOLLOW_UPS = (2, 2, 3, 2, 3)  # images of such patients, repeated: 12 / 5 is close to the 263 / 109 of NIH
+LARGEST_PATIENT = 0.1  # share of the train images; more would look like a wrong data.patient_pattern
 PATIENT_NUMBERS = 30_805
 FIRST_FOLLOW_UPS = 30
 
@@ -67,7 +67,7 @@ STAGING = ".phantoms.partial"
 
 @dataclass(frozen=True)
 class PlannedImage:
-    """What is decided about an image before it is drawn."""
+    """The name, patient and labels of an image, before it is drawn."""
 
     image_id: str
     patient: int
@@ -85,27 +85,26 @@ def write_competition(
 ) -> None:
     """Write ``workspace/data`` (images, train.csv, mapping) and, outside it, ``workspace/test_truth.csv``.
 
-    Every file is a function of the seed and the sizes. ``data/train.csv`` is written last, so that a killed attempt
-    never looks complete; the next call removes it. A README.md in ``data/`` is kept.
+    ``data/train.csv`` appears last, so that a killed attempt never looks complete; the next call removes its files.
 
     Args:
-        workspace: Gets ``data/`` and ``test_truth.csv``.
-        seed: Draws everything.
-        train_images: The number of training images.
-        test_images: The number of test images.
-        size_px: Width and height of every image.
-        track: Reports progress.
+        workspace: The folder that gets ``data/``. A README.md in ``data/`` is kept.
+        seed: Every file is a function of the seed and the next three numbers.
+        train_images: The number of images of train/.
+        test_images: The number of images of test/, one ID each.
+        size_px: The side of the images.
+        track: Shows the progress.
 
     Raises:
-        KitError: ``data/`` holds other files, or the disk refuses to write.
+        KitError: If ``data/`` holds other files than a README.md, or the disk refuses.
     """
     data, staging = workspace / "data", workspace / STAGING
     _clear_killed_attempt(data, staging)
-    found = sorted(path.name for path in data.iterdir() if path.name != README) if data.exists() else []
-    if found:
+    others = sorted(path.name for path in data.iterdir() if path.name != README) if data.exists() else []
+    if others:
         raise KitError(
             f"{data} to be empty (but for {README}) before a synthetic competition is written there",
-            ", ".join(found),
+            ", ".join(others),
             "choose another --workspace, or move these files away",
         )
     try:
@@ -118,22 +117,22 @@ def write_competition(
     except OSError as error:
         raise KitError(
             f"to write a synthetic competition under {workspace}", str(error),
-            "make room or choose another --workspace; the next attempt clears away what is unfinished",
+            "make room or choose another --workspace; the next attempt removes unfinished files",
         ) from error  # fmt: skip
 
 
 def plan(seed: int, train_images: int, test_images: int) -> list[PlannedImage]:
     """Patients and labels of all images, the train images first; every test image has one label.
 
-    Labels and boxes per image are dealt by largest remainder, so that from 8 train images on every label
-    occurs among them. Never two of a label in an image.
+    Labels and boxes per image are apportioned by largest remainder, so that every label occurs among 8 train images
+    or more. An image has a label once at most.
     """
     rng = np.random.default_rng([seed, 0])
     frequencies = [row.boxes for row in STATISTICS.values()]
     sizes = 1 + np.repeat(np.arange(len(BOXES_PER_TRAIN_IMAGE)), deal(BOXES_PER_TRAIN_IMAGE, train_images))
     left = deal(frequencies, int(sizes.sum()))
     chosen: list[tuple[str, ...]] = []
-    # Images with several boxes choose first, while every label is still there to choose from.
+    # Images with several boxes choose first, while all labels are left to choose from.
     for size in sizes[::-1]:
         picks = rng.choice(len(LABELS), size=size, replace=False, p=left / left.sum())
         left[picks] -= 1
@@ -164,7 +163,7 @@ def _draw_finding(rng: np.random.Generator, label: str, size_px: int) -> Finding
     other = SIDE_CORRELATION * common + np.sqrt(1 - SIDE_CORRELATION**2) * own
     width = np.clip(_lognormal(row.width, common), row.smallest, LARGEST_SIDE[0])
     height = np.clip(_lognormal(row.height, other), row.smallest, LARGEST_SIDE[1])
-    # Both terms together have variance 1, whatever the share of the lobes.
+    # The sum of both terms has variance 1, whatever the share of the lobes.
     lung = rng.choice((-1, 1)) * row.lobes + rng.normal() * np.sqrt(1 - row.lobes**2)
     x = np.clip(row.x[0] + row.x[1] * lung, BODY[0] + width / 2, 1 - BODY[0] - width / 2)
     y = np.clip(row.y[0] + row.y[1] * rng.normal(), BODY[0] + height / 2, BODY[1] - height / 2)
@@ -179,7 +178,7 @@ def _lognormal(mean_and_sd: tuple[float, float], draw: float) -> float:
 
 
 def _patients(rng: np.random.Generator, images: int, largest: int) -> list[int]:
-    """A patient's number for each image; about three images in ten share theirs with another image."""
+    """The patient's number of each image; about three images in ten share theirs with another image."""
     sizes: list[int] = []
     shared = round(SHARED_PATIENTS * images) if largest > 1 else 0
     while shared - sum(sizes) > 1:
@@ -190,7 +189,7 @@ def _patients(rng: np.random.Generator, images: int, largest: int) -> list[int]:
 
 
 def _image_ids(rng: np.random.Generator, patients: Sequence[int]) -> list[str]:
-    """Names like NIH's, patient and follow-up; a patient's follow-ups count on from the first one drawn."""
+    """Names like NIH's, patient and follow-up; the follow-ups of a patient count up from a random number."""
     follow_up = {patient: int(rng.integers(FIRST_FOLLOW_UPS)) for patient in dict.fromkeys(patients)}
     names = []
     for patient in patients:
@@ -210,8 +209,8 @@ def _write_pieces(
         rng = np.random.default_rng([seed, 1, index])
         findings = draw_findings(rng, planned.labels, size_px)
         anatomy = draw_anatomy(np.random.default_rng([seed, 2, planned.patient]))
-        part, rows = (TRAIN, train_rows) if index < train_images else (TEST, truth_rows)
-        Image.fromarray(render(rng, findings, size_px, anatomy)).save(folder / part / planned.image_id)
+        images_folder, rows = (TRAIN, train_rows) if index < train_images else (TEST, truth_rows)
+        Image.fromarray(render(rng, findings, size_px, anatomy)).save(folder / images_folder / planned.image_id)
         rows += [_row(planned.image_id, finding) for finding in findings]
     mapping = [f"{number},{planned.image_id}" for number, planned in enumerate(images[train_images:])]
     _write_table(folder / TRUTH, HEADER, truth_rows)
@@ -228,7 +227,10 @@ def _row(image_id: str, box: Finding) -> str:
 
 
 def _clear_killed_attempt(data: Path, staging: Path) -> None:
-    """A staging folder that still holds train.csv was killed at the move: what it lacks is ours in ``data``."""
+    """Remove the staging folder, and the files that a killed attempt had moved from it into ``data``.
+
+    If it still holds train.csv, the attempt was killed while moving: its other files lie in ``data``.
+    """
     if (staging / TABLE).exists():
         for name in (TRAIN, TEST):
             if not (staging / name).exists():

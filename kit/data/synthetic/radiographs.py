@@ -1,7 +1,7 @@
-"""Drawn chest radiographs: a patient's anatomy, eight findings with a look of their own each, and the film.
+"""Drawn chest radiographs: a patient's anatomy, eight findings of different appearance, and the film.
 
-Lengths are shares of the image side; brightness runs from 0 (air) to 1 (bone) until the last step. No real
-image went into them: what a detector learns here says nothing about patients.
+Lengths are shares of the image side; brightness runs from 0 (air) to 1 (bone) until the last step. No real image
+was used: what a detector learns here does not carry over to patients.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Finding:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """One patient's chest; the defaults are the average one."""
+    """The measures of a patient's chest; the defaults are the average."""
 
     lung_offset: float = 0.215
     lung_width: float = 0.37
@@ -59,7 +59,7 @@ class Anatomy:
 
 
 def draw_anatomy(rng: Rng) -> Anatomy:
-    """A patient: every measure is off the average by a normal share, at most two standard deviations."""
+    """A random patient: every measure deviates from the average by a normal share, at most two deviations."""
     average = dataclasses.asdict(Anatomy())
     return Anatomy(**{name: value * (1 + ANATOMY_SPREAD * _normal(rng)) for name, value in average.items()})
 
@@ -67,10 +67,11 @@ def draw_anatomy(rng: Rng) -> Anatomy:
 def render(
     rng: Rng, findings: Sequence[Finding], size_px: int, anatomy: Anatomy | None = None
 ) -> UInt8[np.ndarray, "h w"]:
-    """Draw a radiograph, shape (size_px, size_px); without findings a healthy one, without anatomy anybody's.
+    """Draw a radiograph, shape (size_px, size_px).
 
-    Patient, chest, findings and film have generators of their own: the same ``rng`` with and without a
-    finding gives two pictures that differ in the finding alone. Raises KeyError for an unknown label.
+    Without ``findings`` it is healthy, without ``anatomy`` that of a random patient. Patient, chest, findings and
+    film have generators of their own: with the same ``rng``, images with and without a finding differ in the
+    finding alone. Raises KeyError for an unknown label.
     """
     patient_rng, chest_rng, finding_rng, film_rng = rng.spawn(4)
     y, x = np.mgrid[0:size_px, 0:size_px].astype(np.float32) / np.float32(size_px)
@@ -86,13 +87,13 @@ def render(
 
 @dataclass(frozen=True)
 class _Frame:
-    """A box's own coordinates over the whole picture: u and v run from -1 to 1 inside it."""
+    """The coordinates of a box over the whole image: u and v run from -1 to 1 inside the box."""
 
     u: Plane
     v: Plane
     width: float
     height: float
-    lateral: float  # the side of u that looks away from the spine: -1 or 1
+    lateral: float  # the side of u that is away from the spine: -1 or 1
 
     @classmethod
     def of(cls, corners: Corners, x: Plane, y: Plane) -> _Frame:
@@ -101,12 +102,12 @@ class _Frame:
         return cls(u, v, right - left, bottom - top, 1.0 if left + right > 1 else -1.0)
 
     def inside(self, roundness: float, soft: float) -> Plane:
-        """1 inside, falling to 0 at the box over ``soft``; roundness 2 is an ellipse, 8 nearly the box."""
+        """1 inside, falling to 0 towards the box over ``soft``; roundness 2 is an ellipse, 8 almost the box."""
         radius = (np.abs(self.u) ** roundness + np.abs(self.v) ** roundness) ** (1 / roundness)
         return self.edge(radius, soft)
 
     def edge(self, radius: Plane, soft: float) -> Plane:
-        """1 where the radius is small, 0 from 1 on."""
+        """1 for a small radius, falling to 0 at radius 1."""
         return _ramp((1 - radius) * (min(self.width, self.height) / 2), soft)
 
 
@@ -161,7 +162,7 @@ def _shares(box: Finding, size_px: int) -> Corners:
 
 
 def _film(rng: Rng, density: Plane, x: Plane, y: Plane) -> UInt8[np.ndarray, "h w"]:
-    """Exposure, contrast and a lean of both differ from film to film; the brightest parts are compressed."""
+    """Exposure, contrast and a gradient across the film are random; the brightest levels are compressed."""
     lean_x, lean_y, offset = (0.04 * _normal(rng) for _ in range(3))
     gain, grain = rng.uniform(0.8, 1.15), rng.uniform(0.010, 0.028)
     bright = 0.7
@@ -191,18 +192,18 @@ def _atelectasis(rng: Rng, density: Plane, box: _Frame, strength: float) -> Plan
     """Bright plates, one above the other, the first and the last at the edges of the box."""
     gaps = max(1, round(box.height / PLATE_DISTANCE) - 1)
     bend = rng.uniform(-0.12, 0.12) * box.u + rng.uniform(-0.1, 0.1) * (box.u**2 - 0.5)
-    place = (box.v / 0.8 + bend + 1) / 2 * gaps
-    plate = _ramp(np.cos(RIB_PERIOD * place) + 0.35, 1.1)
+    phase = (box.v / 0.8 + bend + 1) / 2 * gaps
+    plate = _ramp(np.cos(RIB_PERIOD * phase) + 0.35, 1.1)
     return density + strength * box.inside(6.0, 0.016) * (0.06 + 0.27 * plate)
 
 
 def _cardiomegaly(rng: Rng, density: Plane, box: _Frame, strength: float) -> Plane:
-    """The chest's heart is already as large as the box; here it becomes denser too."""
+    """The heart of the chest is as large as the box already; this makes it denser."""
     return density + strength * rng.uniform(0.04, 0.08) * _heart(box)
 
 
 def _effusion(rng: Rng, density: Plane, box: _Frame, strength: float) -> Plane:
-    """Fluid that stands in the box, opaque from below, its surface creeping up the outer wall."""
+    """Fluid in the box, opaque at the bottom; its surface rises along the outer wall."""
     outward = np.clip((box.u * box.lateral + 1) / 2, 0, 1)
     surface = rng.uniform(-0.2, 0.3) * (1 - outward) - outward**2
     fluid = box.inside(8.0, 0.012) * _ramp((box.v - surface) * (box.height / 2), 0.02)
@@ -241,7 +242,7 @@ def _pneumonia(rng: Rng, density: Plane, box: _Frame, strength: float) -> Plane:
 
 
 def _pneumothorax(rng: Rng, density: Plane, box: _Frame, strength: float) -> Plane:
-    """Air without any lung markings, behind a thin bright pleural line; the ribs still show a little."""
+    """Air without lung markings behind a thin bright pleural line; the ribs remain faintly visible."""
     air = box.inside(3.0, 0.012)
     rim = np.clip(air - box.inside(3.0, 0.044) * 1.5, 0, 1)
     left_over = rng.uniform(0.04, 0.09) + 0.2 * np.maximum(density - 0.3, 0)
