@@ -62,7 +62,8 @@ def test(context: Context, slow: bool = False) -> None:
     """Run the fast tests (a few minutes), or the slow ones."""
     workers = str(min(os.cpu_count() or 1, _MOST_WORKERS))
     parallel = ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
-    _run_module("pytest", "-m", "slow" if slow else "not slow", *parallel)
+    # The slow tests run one after the other: they measure time and memory, and kill processes.
+    _run_module("pytest", "-m", *(("slow",) if slow else ("not slow", *parallel)))
 
 
 @task
