@@ -228,7 +228,8 @@ class TestWeights:
         (page / "refs" / "main").write_text("0")
         weights = {name: torch.full_like(one, 3) for name, one in timm.create_model(TINY).state_dict().items()}
         save_file(weights, page / "snapshots" / "0" / "model.safetensors")
-        call = f"assert all(one.eq(3).all() for one in pretrained({TINY!r}).values()); pretrained('lcnet_050')"
+        filled = f"assert all(one.eq(3).all() for one in pretrained_weights({TINY!r}).values())"
+        call = f"{filled}; pretrained_weights('lcnet_050')"
         do = advice(call, HF_HUB_OFFLINE="1", HF_HOME=str(tmp_path))
         assert "/timm/lcnet_050" in do
         assert "--set model.weights=PATH" in do
