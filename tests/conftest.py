@@ -17,9 +17,10 @@ settings.load_profile("kit")
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 os.environ.setdefault("MPLBACKEND", "Agg")
-# One of several workers computes with one thread: more would wait for each other.
+# One of several workers computes with one thread: more would wait for each other. MKL and OpenBLAS follow OMP where
+# nobody sets theirs, so a process that a test starts with another OMP_NUM_THREADS gets what it asked for.
 THREADS = "1" if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1 else "2"
-for library in ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
+for library in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
     os.environ.setdefault(library, THREADS)
 
 with warnings.catch_warnings():  # jaxtyping imports what is installed and warns of what is old there
