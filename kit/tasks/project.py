@@ -63,7 +63,7 @@ def test(context: Context, slow: bool = False) -> None:
     workers = str(min(os.cpu_count() or 1, _MOST_WORKERS))
     parallel = ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
     # The slow tests run one after the other: they measure time and memory, and kill processes.
-    _run_module("pytest", "-m", *(("slow",) if slow else ("not slow", *parallel)))
+    _run_module("pytest", "-m", *(("slow", "--durations=30") if slow else ("not slow", *parallel)))
 
 
 @task
