@@ -96,7 +96,9 @@ def weighted_boxes_fusion(
     factors = np.ones(len(sources)) if weights is None else np.asarray(weights, dtype=np.float64)
     if len(factors) != len(sources) or not (factors > 0).all() or not np.isfinite(factors).all():
         raise ValueError(f"one positive weight per source ({len(sources)}), not {weights}")
-    factors = factors / factors.max()  # only their ratios count, and large ones would overflow
+    # Only their ratios count, and large ones would overflow. A power of two rounds nothing: a division by the
+    # largest would, and an IoU at the limit would fall on its other side.
+    factors = np.ldexp(factors, -np.frexp(factors.max())[1])
     detections = detections[area(_boxes(detections)) > 0]
     source = _known_sources(detections, sources)
     boxes, scores = _boxes(detections), np.maximum(_scores(detections) * factors[source], _LEAST_SCORE)

@@ -262,3 +262,30 @@ def test_suppression_counts_the_sources_of_what_it_removed_and_of_nothing_else()
         ("a", "flip", "1.png", LEFT, 0.5, "Nodule"),
     )  # fmt: skip
     assert suppress(table, SOURCES, 0.3)["agreement"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(0, 10**6),
+    st.sampled_from([1 / 3, 0.5, 0.6]),
+    st.lists(st.floats(0.05, 20), min_size=3, max_size=3),
+)
+def test_weighted_fusion_equals_ensemble_boxes_where_overlaps_are_exactly_at_the_limit(seed, iou, weights):
+    """Boxes of a coarse grid: an overlap of the limit is frequent, and one rounding decides what a box joins."""
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 4, (60, 2)) * 64
+    table = pd.DataFrame(np.hstack([low, low + rng.integers(1, 5, (60, 2)) * 64]), columns=CORNERS)
+    source = rng.integers(0, 3, 60)
+    table = table.astype(np.float32).assign(
+        run=[SOURCES[number][0] for number in source], view=[SOURCES[number][1] for number in source],
+        fold=0, image_id="1.png", label="Mass", score=rng.uniform(0.01, 1, 60),
+    )  # fmt: skip
+    assert_equal_to_the_reference(table, iou, weights)
+
+
+def test_only_the_ratios_of_weights_count_also_of_very_large_and_very_small_ones():
+    table, weights = random_detections(5), [3.0, 1.0, 0.7]
+    plain = weighted_boxes_fusion(table, SOURCES, 0.5, weights)
+    for factor in (2.0**400, 2.0**-400):
+        scaled = [weight * factor for weight in weights]
+        assert_frame_equal(weighted_boxes_fusion(table, SOURCES, 0.5, scaled), plain)
