@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import subprocess
 import tomllib
 import zipfile
@@ -16,13 +17,22 @@ _EPOCH = (1980, 1, 1, 0, 0, 0)  # a fixed date: the same files give the same byt
 
 
 def git_state() -> dict[str, Any]:
-    """The commit of the kit's checkout and whether it is clean; empty if it is no checkout or git is missing."""
+    """The commit of the kit's checkout and whether it is clean; empty if it is no checkout or git is missing.
+
+    A kit that lies inside another repository (installed into an environment there, or copied) has no commit.
+    """
+    # Inside a hook these variables name the hook's own repository.
+    env = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*words: str) -> str:
-        done = subprocess.run(["git", *words], cwd=ROOT, capture_output=True, text=True, check=True)
+        done = subprocess.run(
+            ["git", *words], cwd=ROOT, env=env, capture_output=True, encoding="utf-8", errors="replace", check=True
+        )
         return done.stdout.strip()
 
     try:
+        if git("rev-parse", "--show-prefix"):  # the way from the repository's root to here
+            return {}
         return {"commit": git("rev-parse", "HEAD"), "clean": not git("status", "--porcelain")}
     except (OSError, subprocess.CalledProcessError):
         return {}
