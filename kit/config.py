@@ -318,7 +318,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU = "seed", "laptop"
-_FREE_KNOBS = ("data.workers", "data.cache_max_gib")
+_FREE_KNOBS = ("data.workers", "data.cache_max_gib", "inference.batch_size")
 _FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle", "kernel")
 
 

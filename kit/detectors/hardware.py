@@ -40,7 +40,13 @@ def lightning_precision(config: Config) -> Any:
 
 @contextlib.contextmanager
 def explain_failures(batch_size: int, image_size_px: int, knob: str) -> Iterator[None]:
-    """Turn failures into KitErrors: a batch too large (``knob`` reduces it), a lost process, a deleted file."""
+    """Turn failures into KitErrors: a batch too large, a lost process, a deleted file.
+
+    Args:
+        batch_size: Images in memory at once.
+        image_size_px: Their longer side.
+        knob: The knob of ``batch_size``, and where it can be changed.
+    """
     try:
         yield
     except FileNotFoundError as error:  # from a worker it has no fields; its text is the last line of a traceback
@@ -54,7 +60,8 @@ def explain_failures(batch_size: int, image_size_px: int, knob: str) -> Iterator
         if isinstance(error, (MemoryError, torch.OutOfMemoryError)) or _any_of(_FULL, text):
             raise KitError(
                 f"a batch of {batch_size} images of {image_size_px} px to fit the memory", shown,
-                f"lower {knob} or model.image_size_px",
+                f"{f'lower {knob}, or ' if batch_size > 1 else ''}train with a smaller model.image_size_px under "
+                "another --run NAME",
             ) from error  # fmt: skip
         if torch.distributed.is_initialized() and _any_of(_GONE, text):
             raise KitError(

@@ -90,7 +90,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             default_root_dir=run.home,
         )
         device = "cuda" if uses_gpu(config) else "cpu"
-        knob = "training.batch_size (training.effective_batch keeps the recipe)"
+        knob = "training.batch_size under another --run NAME (training.effective_batch keeps the recipe)"
         try:
             with (
                 keeping_freed_memory(device),

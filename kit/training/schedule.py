@@ -18,11 +18,14 @@ def accumulation(settings: TrainingConfig, processes: int) -> int:
     """Batches per optimiser step, so that a step sees ``effective_batch`` images whatever the devices."""
     images = settings.batch_size * processes
     if settings.effective_batch % images:
+        per_process, rest = divmod(settings.effective_batch, processes)
+        smaller = max(size for size in range(1, settings.batch_size + 1) if per_process % size == 0)
+        nearest = max(1, round(settings.effective_batch / images)) * images
         raise KitError(
             "training.effective_batch to be a multiple of training.batch_size x processes",
             f"{settings.effective_batch} against {settings.batch_size} x {processes}",
-            f"--set training.batch_size={math.gcd(settings.effective_batch, images)} for example, or "
-            f"--set training.effective_batch={images}",
+            f"--set training.effective_batch={nearest}"
+            + ("" if rest or not per_process else f", or --set training.batch_size={smaller}"),
         )
     return settings.effective_batch // images
 

@@ -261,6 +261,17 @@ def test_a_file_that_vanishes_under_the_network_is_said_in_words(text):
     assert error.value.found == ("no such file: 'train.u8'" if text else "a deleted file")
 
 
+@pytest.mark.parametrize(("batch", "lowered"), [(4, True), (1, False)])
+def test_a_batch_that_does_not_fit_names_only_what_can_be_lowered(batch, lowered):
+    with (
+        pytest.raises(KitError, match="to fit the memory") as error,
+        explain_failures(batch, 128, "training.batch_size under another --run NAME"),
+    ):
+        raise MemoryError
+    assert ("lower training.batch_size" in error.value.do) == lowered
+    assert "a smaller model.image_size_px under another --run NAME" in error.value.do
+
+
 def test_a_deleted_cache_is_said_in_words(toy):
     cache = open_cache(toy / "data" / "train", toy / ".cache", 1.0)
     shutil.rmtree(toy / ".cache")

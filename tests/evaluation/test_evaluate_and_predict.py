@@ -417,6 +417,8 @@ class TestTrainAgain:
 
     def test_knobs_of_the_machine_may_change(self, run):
         assert train(run.workspace, "demo", None, ("data.workers=1", "trainer.accelerator=cpu")).already
+        adjust(run, ["inference.batch_size=1"])  # what a run that does not fit the memory is advised to do
+        assert load(run.config).inference.batch_size == 1
 
     def test_another_train_csv_is_refused(self, run):
         run.finished.unlink()

@@ -1,7 +1,9 @@
 """The recipe's arithmetic, and that a kill changes nothing."""
 
+import dataclasses
 import itertools
 import math
+import re
 
 import pandas as pd
 import pytest
@@ -80,6 +82,24 @@ class TestAccumulation:
     def test_a_batch_that_does_not_divide_is_an_error(self):
         with pytest.raises(KitError, match=r"training\.batch_size"):
             schedule.accumulation(TrainingConfig(batch_size=3), 2)
+
+    @given(st.integers(1, 64), st.integers(1, 16), st.integers(1, 8))
+    def test_each_advice_for_a_batch_that_does_not_divide_works(self, effective, batch, processes):
+        settings = TrainingConfig(effective_batch=effective, batch_size=batch)
+        try:
+            schedule.accumulation(settings, processes)
+        except KitError as error:
+            advised = re.findall(r"--set training\.(\w+)=(\d+)", error.do)
+            assert advised[0][0] == "effective_batch"
+            for knob, value in advised:
+                changed = dataclasses.replace(settings, **{knob: int(value)})
+                assert changed != settings
+                assert schedule.accumulation(changed, processes) >= 1
+
+    def test_two_images_of_three_processes_never_make_sixteen(self):
+        with pytest.raises(KitError) as caught:
+            schedule.accumulation(TrainingConfig(effective_batch=16, batch_size=2), 3)
+        assert caught.value.do == "--set training.effective_batch=18"
 
     def test_the_incomplete_group_makes_a_step(self, trained):
         history = pd.read_csv(Run(trained, "demo").history)
