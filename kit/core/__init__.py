@@ -1,4 +1,4 @@
-"""What every package uses: errors in three parts, atomic files, locks, typed JSON, progress, source."""
+"""What every package uses: errors in three parts, files and text, locks, typed JSON, secrets, progress, source."""
 
 from kit.core.front_door import front_door
 

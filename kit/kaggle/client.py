@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -17,7 +18,7 @@ from typing import Any, TypeVar
 
 from kit.config import KaggleConfig
 from kit.kaggle.credentials import Credentials, find_credentials
-from kit.kaggle.errors import answer_of, is_temporary, kit_error
+from kit.kaggle.errors import answer_of, is_temporary, kit_error, unaccepted
 from kit.kaggle.timeouts import Work
 
 T = TypeVar("T")
@@ -40,9 +41,13 @@ class Connection:
 
 def log_in(settings: KaggleConfig) -> Connection:
     """Log in to Kaggle. Raises KitError if there are no credentials or Kaggle refuses them."""
-    guard = Guard(settings, find_credentials())
+    credentials = find_credentials()
+    os.environ.update(credentials.variables)
+    guard = Guard(settings, credentials)
     headers: dict[str, str] = {}
     client = guard.read("to log in to Kaggle", "", lambda: _client(headers))
+    if credentials.is_token and not client.config_values.get(client.CONFIG_NAME_TOKEN):
+        raise unaccepted(credentials)  # the client takes the next source in silence, perhaps another account's
     return Connection(client, headers, guard)
 
 

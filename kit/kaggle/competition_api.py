@@ -141,7 +141,8 @@ class Kaggle:
         listed: dict[int, RemoteSubmission] = {}
         for number in itertools.count(1):
             page = self._read(f"to list the submissions to {slug}", slug, self._submission_page(slug, number))
-            new = {entry.ref: _submission(entry) for entry in page or () if entry and entry.ref not in listed}
+            entries = [entry for entry in page or () if entry and entry.ref not in listed]
+            new = {entry.ref: _submission(entry, self._guard.credentials.hide) for entry in entries}
             if not new:  # the client drops the token of the next page: an empty or repeated page is the end
                 break
             listed |= new
@@ -185,7 +186,7 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _submission(entry: Any) -> RemoteSubmission:
+def _submission(entry: Any, hide: Callable[[str], str]) -> RemoteSubmission:
     moment = entry.date or datetime.datetime.min  # the client's times are UTC, without a time zone
     return RemoteSubmission(
         ref=entry.ref,
@@ -193,7 +194,7 @@ def _submission(entry: Any) -> RemoteSubmission:
         description=entry.description or "",
         status=entry.status.name.lower(),
         public_score=_score(entry.public_score),
-        reason=entry.error_description or "",
+        reason=hide(entry.error_description or ""),
     )
 
 

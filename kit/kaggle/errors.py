@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kit.core.errors import KitError, reason
+from kit.kaggle.advice import FOLLOW, advice
 from kit.kaggle.credentials import HOW_TO_GET, Credentials
 
 _BUSY, _SERVER_ERRORS = 429, 500
@@ -66,13 +67,18 @@ def kit_error(error: BaseException, action: str, slug: str, credentials: Credent
     if isinstance(error, KitError):
         return error
     if isinstance(error, SystemExit):  # the client has no credentials that the server accepts
-        return _answered(ServerAnswer(401, "unknown or expired"), action, slug, credentials)
+        return unaccepted(credentials)
     answer = answer_of(error)
     return (
         _without_answer(error, action, credentials)
         if answer is None
         else _answered(answer, action, slug, credentials)
     )
+
+
+def unaccepted(credentials: Credentials) -> KitError:
+    """The error for credentials that Kaggle does not know, or no longer."""
+    return _answered(ServerAnswer(401, "unknown or expired"), "", "", credentials)
 
 
 def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credentials) -> KitError:
@@ -84,6 +90,8 @@ def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credent
     if answer.status == 401:
         expected, found = "credentials that Kaggle accepts", f"{credentials.source}; {found}"
         do = HOW_TO_GET
+    elif answer.status not in (404, _BUSY) and (known := advice(answer.reason, slug)):
+        do = known
     elif answer.status in (403, 404) and not slug:
         do = "check the name and the permissions of this account"
     elif answer.status == 403:
@@ -102,11 +110,12 @@ def _answered(answer: ServerAnswer, action: str, slug: str, credentials: Credent
         wait = f"{answer.retry_after_seconds:.0f} s" if answer.retry_after_seconds else "a few minutes"
         do = f"wait {wait} (there were too many requests), then repeat the command"
     else:
-        do = f"follow Kaggle's message; a daily limit starts again at 00:00 UTC, in {_hours_left():.1f} hours"
+        do = FOLLOW
     return Refused(expected, found, do)
 
 
 def _without_answer(error: BaseException, action: str, credentials: Credentials) -> KitError:
+    do = "check the network and https://status.kaggle.com, then repeat the command"
     if isinstance(error, TimeoutError):
         found = str(error) or "no answer in time"
     elif isinstance(error, OSError) and error.errno in _LOCAL:
@@ -115,13 +124,12 @@ def _without_answer(error: BaseException, action: str, credentials: Credentials)
         )
     elif isinstance(error, OSError):
         found = f"no answer: {_innermost(error)}"
+        if "CERTIFICATE_VERIFY_FAILED" in found:
+            do = "check this machine's clock; a proxy's own certificate goes into the variable REQUESTS_CA_BUNDLE"
     else:
         found = f"the client failed: {type(error).__name__}: {error}"
-    return Unanswered(
-        action,
-        credentials.hide(found)[:_SHOWN_LETTERS],
-        "check the network and https://status.kaggle.com, then repeat the command",
-    )
+        do = "repeat the command; if it fails again, `pip install -U kaggle` may help"
+    return Unanswered(action, credentials.hide(found)[:_SHOWN_LETTERS], do)
 
 
 def _innermost(error: BaseException) -> str:
@@ -158,9 +166,3 @@ def _seconds(text: str | None) -> float:
     except ValueError:
         return 0.0
     return max(0.0, (moment - datetime.datetime.now(datetime.UTC)).total_seconds())
-
-
-def _hours_left() -> float:
-    now = datetime.datetime.now(datetime.UTC)
-    midnight = (now + datetime.timedelta(days=1)).replace(hour=0, minute=0, second=0, microsecond=0)
-    return (midnight - now).total_seconds() / 3600

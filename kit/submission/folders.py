@@ -22,6 +22,7 @@ from kit.core.errors import KitError
 from kit.core.files import PARTIAL_SUFFIX, make_folder, remove_partials, sha256, write_text
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import locked
+from kit.core.redaction import redact
 
 CSV_NAME, MANIFEST_NAME, INDEX_NAME, LOCK_NAME = "submission.csv", "manifest.json", "index.csv", ".lock"
 INDEX_COLUMNS = (
@@ -30,6 +31,7 @@ INDEX_COLUMNS = (
 NEWER_COLUMNS = {"ref", "reason"}  # an index of an older version lacks them
 OPEN, FAILED, PENDING, COMPLETE, ERROR = "open", "failed", "pending", "complete", "error"
 FINAL = (COMPLETE, ERROR)
+BY_HAND = "by hand"  # in place of a run; no run has a space in its name
 _WITHOUT_REF, _WITH_REF = (OPEN, FAILED), (PENDING, *FINAL)
 _FOLDER = re.compile(r"(\d{4,})-[a-z0-9-]+")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
@@ -38,7 +40,7 @@ _SLUG_LETTERS = 40
 
 @dataclass(frozen=True)
 class Origin:
-    """What a submission was made from; never changes once it is written.
+    """What a submission was made from; never changes once it is written. ``run`` is `BY_HAND` if a user made it.
 
     ``local_interval`` holds 95% of the resampled ``local_score``; ``expected`` has the expected score on the
     leaderboard under ``mean``, ``low`` and ``high``. None or empty if unknown.
@@ -150,11 +152,26 @@ def read_submissions(folder: Path) -> list[Submission]:
 
 
 def newest(folder: Path) -> Submission:
-    """The submission with the highest number. Raises KitError if there is none."""
+    """The submission with the highest number. Raises KitError if there is none, or its manifest is missing."""
     submissions = read_submissions(folder)
     if not submissions:
         raise KitError(f"a submission in {folder}", "none", "`invoke predict` files one, or name one with --file")
+    numbered = [path for path in folder.glob("*/") if _FOLDER.fullmatch(path.name)]
+    last = max(numbered, key=_number)
+    if _number(last) > submissions[-1].number:
+        raise KitError(
+            f"{last / MANIFEST_NAME}, of the newest submission", "no such file",
+            f"restore it from a copy, or move {last} away; --submission N names another one",
+        )  # fmt: skip
     return submissions[-1]
+
+
+def of_bytes(folder: Path, digest: str) -> Submission | None:
+    """The newest submission whose CSV has this SHA-256, as it was filed and still; None if there is none."""
+    for submission in reversed(read_submissions(folder)):
+        if submission.csv_sha256 == digest and submission.csv.is_file() and sha256(submission.csv) == digest:
+            return submission
+    return None
 
 
 def record_attempt(submission: Submission, attempt: Attempt) -> Submission:
@@ -166,7 +183,8 @@ def record_attempt(submission: Submission, attempt: Attempt) -> Submission:
     with locked(submission.folder.parent / LOCK_NAME):
         stored = _read(submission.folder)
         earlier = next((other for other in stored.attempts if other.id == attempt.id), attempt)
-        changed = with_attempt(stored, _merged(earlier, attempt))
+        shown = replace(attempt, reason=redact(attempt.reason))  # it quotes Kaggle or its client
+        changed = with_attempt(stored, _merged(earlier, shown))
         write_json(submission.folder / MANIFEST_NAME, _manifest(changed))
         write_index(submission.folder.parent)
     return changed
@@ -244,6 +262,10 @@ def _manifest(submission: Submission) -> dict[str, Any]:
 
 def _folders(folder: Path) -> list[Path]:
     return [path for path in folder.glob("*/") if _FOLDER.fullmatch(path.name) and (path / MANIFEST_NAME).exists()]
+
+
+def _number(folder: Path) -> int:
+    return int(folder.name.partition("-")[0])
 
 
 def _used_numbers(folder: Path) -> list[int]:

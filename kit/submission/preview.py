@@ -1,23 +1,33 @@
-"""Choose and check the submission to upload, and show what would be sent. Needs no network.
+"""Choose, or file, and check the submission to upload, and show what would be sent. Needs no network.
 
 `submit --dry-run` shows the preview and ends; `submit` shows it and asks for confirmation.
 """
 
 from __future__ import annotations
 
+import datetime
+import hashlib
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from kit.config import CompetitionConfig, load
-from kit.core.errors import KitError
+from kit.core.errors import KitError, reason
 from kit.core.files import sha256
 from kit.core.number_text import between
 from kit.data.provenance import downloaded_slug
-from kit.runs.folder import Run, names, newest_finished, read_finished
+from kit.runs.folder import Run, names, newest_finished, read_finished, workspace_config
 from kit.schemas.tables import validate_submission
-from kit.submission.folders import Submission, read_submissions
+from kit.submission.folders import (
+    BY_HAND,
+    Origin,
+    Submission,
+    newest,
+    of_bytes,
+    read_submissions,
+    write_submission,
+)
 
 MESSAGE_LETTERS = 200  # Kaggle documents no limit; the mark at the end of the description must not be cut
 _EARLIER_SHOWN = 3
@@ -50,14 +60,16 @@ def choose_outgoing(
     number: int | None,
     message: str | None,
     predict: Callable[[Run], Submission],
+    expected_ids: int | None = None,
 ) -> Outgoing:
     """Choose and check the submission to upload.
 
     Args:
         workspace: The folder that holds data/, runs/ and submissions/.
-        number: The number of the submission; by default the newest valid one.
+        number: The number of the submission; by default the newest one. No other is taken if it is not valid.
         message: The message; by default the submission's own.
-        predict: Makes a submission of the newest finished run if that has none yet.
+        predict: Makes a submission of the newest finished run, if that has none and ended after the newest one.
+        expected_ids: The number of rows; by default that of the submission's competition.
 
     Returns:
         The submission, for the competition in data/, else for that of its run.
@@ -70,17 +82,60 @@ def choose_outgoing(
     submission = _chosen(workspace, number, predict)
     text = message or submission.origin.message
     _require_message(text)
-    rows = count_valid_rows(workspace, submission)
+    rows = count_valid_rows(workspace, submission, expected_ids)
     others = [other for other in read_submissions(workspace / "submissions") if other.number != submission.number]
     earlier = tuple(other for other in others if other.public_score is not None)[-_EARLIER_SHOWN:]
     competition = downloaded_slug(workspace) or _competition(workspace, submission).slug
     return Outgoing(submission, competition, text, rows, earlier)
 
 
-def count_valid_rows(workspace: Path, submission: Submission) -> int:
-    """The number of rows of a submission. Raises KitError with every fault, or if its CSV was changed."""
+def file_by_hand(workspace: Path, path: Path, message: str | None, expected_ids: int | None = None) -> Submission:
+    """File a CSV that the user made as the next numbered submission, after the checks of any other.
+
+    The same bytes are filed once: a second call returns their submission, so that `submit` continues with it.
+
+    Args:
+        workspace: The folder that holds data/, runs/ and submissions/.
+        path: The CSV file.
+        message: What this submission is; by default "made by hand".
+        expected_ids: The number of rows; by default that of the run that finished last, else the knob's default.
+
+    Returns:
+        The submission; its run is `BY_HAND`, and it has no local score.
+
+    Raises:
+        KitError: The file cannot be read, or the message is not one short line.
+        TableError: The file is not valid; the error lists every fault.
+    """
+    if message is not None:
+        _require_message(message)
+    folder, data = workspace / "submissions", workspace / "data"
+    competition = workspace_config(workspace).competition
+    if expected_ids is not None:
+        competition = replace(competition, expected_ids=expected_ids)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise KitError(f"to read {path}", reason(error), "name a CSV file with --file") from error
+    validate_submission(path, data, competition.expected_ids)  # here, so that the faults name the user's own file
+    filed = of_bytes(folder, hashlib.sha256(content).hexdigest())
+    if filed is not None:
+        log.info("%s has the bytes of submission %04d, which is taken", path, filed.number)
+        return filed
+    origin = Origin(message or "made by hand", BY_HAND, None, config={"competition": asdict(competition)})
+    return write_submission(
+        folder, content.decode("utf-8"), origin,
+        check=lambda copy: validate_submission(copy, data, competition.expected_ids),
+    )  # fmt: skip
+
+
+def count_valid_rows(workspace: Path, submission: Submission, expected_ids: int | None = None) -> int:
+    """The number of rows of a submission, by default that of its competition.
+
+    Raises KitError with every fault, or if its CSV was changed since it was filed.
+    """
     require_unchanged(submission)
-    expected = _competition(workspace, submission).expected_ids
+    expected = expected_ids or _competition(workspace, submission).expected_ids
     return len(validate_submission(submission.csv, workspace / "data", expected))
 
 
@@ -88,11 +143,26 @@ def require_unchanged(submission: Submission) -> None:
     """Raise KitError if the CSV is not the one that was filed."""
     digest = sha256(submission.csv) if submission.csv.is_file() else None
     if digest != submission.csv_sha256:
+        others = "restore it from a copy, or `invoke predict` files a new one; --submission N sends another"
         raise KitError(
             f"{submission.csv} as it was filed (SHA-256 {submission.csv_sha256[:12]}...)",
             f"SHA-256 {digest[:12]}..." if digest else "no such file",
-            "restore it from a copy, or `invoke predict` files a new one; --submission N sends another",
+            f"if you changed it, {how_to_file(submission.csv)}; otherwise {others}" if digest else others,
         )
+
+
+def edited_submission(workspace: Path, path: Path) -> Submission | None:
+    """The submission whose CSV this file is, if it was changed since it was filed; None for any other file."""
+    folder = workspace / "submissions"
+    if path.resolve().parent.parent != folder.resolve():
+        return None
+    own = [one for one in read_submissions(folder) if one.csv.resolve() == path.resolve()]
+    return next((one for one in own if sha256(path) != one.csv_sha256), None)
+
+
+def how_to_file(path: Path) -> str:
+    """How a file that was edited by hand becomes a submission."""
+    return f"`invoke submit --file {path}` files it as a new submission"
 
 
 def preview_lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>") -> list[str]:
@@ -150,20 +220,11 @@ def _chosen(workspace: Path, number: int | None, predict: Callable[[Run], Submis
     filed = read_submissions(workspace / "submissions")
     if number is not None:
         return _numbered(filed, number)
-    run = _run_without_submission(workspace, filed)
+    run = _newer_run(workspace, filed)
     if run is not None:
         log.info("run %s has no submission yet; predicting first", run.name)
         return predict(run)
-    for submission in reversed(filed):
-        try:
-            count_valid_rows(workspace, submission)
-        except KitError:
-            if submission is filed[0]:
-                raise
-            log.warning("submission %04d is not valid and skipped; --submission shows why", submission.number)
-        else:
-            return submission
-    raise AssertionError("without a submission there is a run, or _run_without_submission has raised")
+    return newest(workspace / "submissions")
 
 
 def _numbered(filed: Sequence[Submission], number: int) -> Submission:
@@ -174,13 +235,18 @@ def _numbered(filed: Sequence[Submission], number: int) -> Submission:
     raise KitError("the number of a submission", f"{number}", f"the newest are: {numbers or 'none'}")
 
 
-def _run_without_submission(workspace: Path, filed: Sequence[Submission]) -> Run | None:
+def _newer_run(workspace: Path, filed: Sequence[Submission]) -> Run | None:
+    """The run that finished last, if it has no submission and finished after the newest one was filed."""
     if filed and not any(Run(workspace, name).finished.exists() for name in names(workspace)):
         return None
     run = newest_finished(workspace)
-    weights = read_finished(run).weights  # a run that was trained anew under its name has none yet
-    origins = [submission.origin for submission in filed]
-    return None if any((origin.run, origin.weights) == (run.name, weights) for origin in origins) else run
+    finished = read_finished(run)  # a run that was trained anew under its name has other weights
+    if any((one.origin.run, one.origin.weights) == (run.name, finished.weights) for one in filed):
+        return None
+    moments = [
+        datetime.datetime.fromisoformat(text) for text in (finished.at, *(one.created_at for one in filed[-1:]))
+    ]
+    return run if moments[0] == max(moments) else None
 
 
 def _earlier(submission: Submission) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit, task
 
 from kit.core.errors import KitError
-from kit.tasks.console import show_log
+from kit.tasks.console import redact_streams, show_log
 
 if TYPE_CHECKING:
     from kit.config import Config, KaggleConfig
@@ -26,7 +26,7 @@ SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
 SET_AFTERWARDS = {
     "set": "KEY=VALUE, a knob that acts on stored detections (competition., fusion. or decision.); may be repeated"
 }
-SET_KAGGLE = {"set": "KEY=VALUE, a knob of the section kaggle., for this call; may be repeated"}
+SET_UPLOAD = {"set": "KEY=VALUE, a knob of the section kaggle. or competition.expected_ids; may be repeated"}
 
 
 def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
@@ -39,6 +39,7 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            redact_streams()
             show_log()
             try:
                 body(*args, **kwargs)
@@ -60,16 +61,22 @@ def workspace_knobs(workspace: Path, assignments: Sequence[str]) -> Config:
     return override(workspace_config(workspace), assignments)
 
 
-def kaggle_knobs(workspace: Path, assignments: Sequence[str]) -> KaggleConfig:
-    """The section kaggle of a workspace's knobs. Raises KitError if ``--set`` has a knob of another section."""
-    others = [text for text in assignments if not text.strip().startswith("kaggle.")]
+def upload_knobs(workspace: Path, assignments: Sequence[str]) -> tuple[KaggleConfig, int | None]:
+    """The section kaggle of a workspace's knobs, and ``competition.expected_ids`` if ``--set`` has it.
+
+    Raises KitError if ``--set`` has another knob.
+    """
+    ids = "competition.expected_ids"
+    keys = [text.partition("=")[0].strip() for text in assignments]
+    others = [key for key in keys if key != ids and not key.startswith("kaggle.")]
     if others:
         raise KitError(
-            "--set with a knob of the section kaggle.",
+            f"--set with a knob of the section kaggle., or {ids}",
             repr(others[0]),
             "leave it out, or give it to `invoke train`",
         )
-    return workspace_knobs(workspace, assignments).kaggle
+    config = workspace_knobs(workspace, assignments)
+    return config.kaggle, config.competition.expected_ids if ids in keys else None
 
 
 def chosen_run(workspace: Path, name: str | None) -> Run:

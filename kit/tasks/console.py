@@ -9,9 +9,38 @@ from typing import TYPE_CHECKING, Any
 
 from kit.core.errors import KitError
 from kit.core.number_text import decimal
+from kit.core.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+class RedactedStream:
+    """A stream of text that writes to another one, without the secrets that are known by then."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write a text without its secrets; the number of letters that were given."""
+        self._stream.write(redact(text))
+        return len(text)
+
+    def writelines(self, lines: Iterable[str]) -> None:
+        """Write lines without their secrets."""
+        for line in lines:
+            self.write(line)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def redact_streams() -> None:
+    """Let nothing reach the terminal with a secret in it: what is printed, logged or shown in a traceback."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if not isinstance(stream, RedactedStream):
+            setattr(sys, name, RedactedStream(stream))
 
 
 def show_log() -> None:

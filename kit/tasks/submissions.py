@@ -9,16 +9,17 @@ from typing import TYPE_CHECKING
 
 from invoke import Context
 
+from kit.core.errors import KitError
 from kit.tasks.command import (
     RUN,
     SET,
     SET_AFTERWARDS,
-    SET_KAGGLE,
+    SET_UPLOAD,
     WORKSPACE,
     chosen_run,
     command,
-    kaggle_knobs,
     new_id,
+    upload_knobs,
     whole_number,
     workspace_knobs,
 )
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from kit.runs.folder import Run
     from kit.submission.attempts import Clock, SubmissionApi
     from kit.submission.folders import Attempt, Submission
+    from kit.submission.preview import Outgoing
     from kit.submission.upload import UploadPlan
 
 
@@ -58,22 +60,30 @@ def validate(
 ) -> None:
     """Check a submission file against the mapping, row by row."""
     from kit.schemas.tables import validate_submission
-    from kit.submission.folders import newest
+    from kit.submission import folders, preview
 
     folder = Path(workspace)
-    path = Path(file) if file else newest(folder / "submissions").csv
-    config = workspace_knobs(folder, set_ or ())
-    table = validate_submission(path, folder / "data", config.competition.expected_ids)
-    print(f"{path}: valid, {len(table)} IDs")
+    expected = workspace_knobs(folder, set_ or ()).competition.expected_ids
+    if file is None:  # judged as `invoke submit` judges it
+        submission = folders.newest(folder / "submissions")
+        path, rows = submission.csv, preview.count_valid_rows(folder, submission, expected if set_ else None)
+    else:
+        path = Path(file)
+        rows = len(validate_submission(path, folder / "data", expected))
+    print(f"{path}: valid, {rows} IDs")
+    edited = preview.edited_submission(folder, path)
+    if edited is not None:
+        print(f"it was changed since submission {edited.number:04d} was filed: {preview.how_to_file(path)}")
 
 
 @command(
     iterable=["set_"],
     help=WORKSPACE
-    | SET_KAGGLE
+    | SET_UPLOAD
     | {
         "message": "what this submission is, for Kaggle's list (default: the message it was filed with)",
-        "submission": "number of a submission (default: the newest valid one)",
+        "submission": "number of a submission (default: the newest one)",
+        "file": "CSV file that was made or edited by hand: filed as the next submission, then sent",
         "dry_run": "show what would be sent; needs neither an account nor a network",
         "yes": "send without asking",
         "again": "send once more what was uploaded before",
@@ -83,6 +93,7 @@ def submit(
     context: Context,
     message: str | None = None,
     submission: str | None = None,
+    file: str | None = None,
     dry_run: bool = False,
     yes: bool = False,
     again: bool = False,
@@ -91,17 +102,19 @@ def submit(
 ) -> None:
     """Upload a submission to Kaggle exactly once and wait for its score."""
     folder, number = Path(workspace), whole_number("--submission", submission, first=1)
-    knobs = kaggle_knobs(folder, set_ or ())
+    knobs, expected = upload_knobs(folder, set_ or ())
+    if file is not None and number is not None:
+        raise KitError("one of --file and --submission", "both", "leave one of them out")
     if dry_run:
-        show_dry_run(folder, number, message)
+        show_dry_run(folder, number, message, file, expected)
         return
     from kit.kaggle.competition_api import connect
-    from kit.submission import preview, upload
+    from kit.submission import upload
     from kit.submission.attempts import uploading
 
     kaggle, clock = connect(knobs), _clock()
     with uploading(folder):
-        outgoing = preview.choose_outgoing(folder, number, message, lambda run: _predict(run, message))
+        outgoing = _outgoing(folder, number, message, file, expected)
         plan = upload.prepare(kaggle, outgoing, again, knobs, clock)
         attempt = plan.attempt or _confirm_and_send(kaggle, plan, knobs, yes)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
@@ -120,7 +133,7 @@ def submissions(context: Context, refresh: bool = False, workspace: str = ".") -
         from kit.kaggle.competition_api import connect
         from kit.submission.attempts import refresh_scores
 
-        changed = refresh_scores(connect(kaggle_knobs(Path(workspace), ())), folder)
+        changed = refresh_scores(connect(workspace_knobs(Path(workspace), ()).kaggle), folder)
         print(f"{changed} of the uploads changed")
     show_table("submissions", scoreboard.COLUMNS, scoreboard.rows(read_submissions(folder)))
     if refresh or scoreboard.plot_is_stale(folder):
@@ -129,13 +142,25 @@ def submissions(context: Context, refresh: bool = False, workspace: str = ".") -
         print(f"plot: {folder / scoreboard.PLOT_NAME}")
 
 
-def show_dry_run(workspace: Path, number: int | None, message: str | None) -> None:
+def show_dry_run(
+    workspace: Path, number: int | None, message: str | None, file: str | None = None, expected: int | None = None
+) -> None:
     """Print what `invoke submit` would send. Raises KitError if there is nothing valid to send."""
     from kit.submission import preview
 
-    outgoing = preview.choose_outgoing(workspace, number, message, lambda run: _predict(run, message))
+    outgoing = _outgoing(workspace, number, message, file, expected)
     print("\n".join(preview.preview_lines(outgoing, "unknown in a dry run")))
     print("dry run: nothing was sent")
+
+
+def _outgoing(
+    workspace: Path, number: int | None, message: str | None, file: str | None, expected: int | None
+) -> Outgoing:
+    from kit.submission import preview
+
+    if file is not None:
+        number = preview.file_by_hand(workspace, Path(file), message, expected).number
+    return preview.choose_outgoing(workspace, number, message, lambda run: _predict(run, message), expected)
 
 
 def _confirm_and_send(kaggle: SubmissionApi, plan: UploadPlan, knobs: KaggleConfig, yes: bool) -> Attempt:

@@ -1,6 +1,7 @@
 """What goes wrong on the wire, in words: the server's reason, the next step, and never a secret."""
 
 import datetime
+import json
 import logging
 import sys
 import threading
@@ -9,6 +10,7 @@ import pytest
 import requests
 
 from kit.core.errors import KitError
+from kit.kaggle.advice import advice
 from kit.kaggle.credentials import Credentials, find_credentials, sources
 from kit.kaggle.errors import Refused, Unanswered, answer_of, is_temporary, kit_error
 from kit.kaggle.timeouts import Work
@@ -124,7 +126,8 @@ def test_a_pause_is_asked_for_in_seconds_or_as_a_date():
         (http_error(500, ""), Unanswered, ["later"]),
         (TimeoutError("no answer within 30 s"), Unanswered, ["within 30 s"]),
         (requests.ConnectionError("dropped"), Unanswered, ["dropped", "network"]),
-        (AttributeError("of the client"), Unanswered, ["AttributeError"]),
+        (AttributeError("of the client"), Unanswered, ["AttributeError", "pip install -U kaggle"]),
+        (requests.exceptions.SSLError("[SSL: CERTIFICATE_VERIFY_FAILED] x"), Unanswered, ["REQUESTS_CA_BUNDLE"]),
     ],
 )
 def test_every_failure_says_what_it_was_and_what_to_do(error, kind, texts):
@@ -132,6 +135,49 @@ def test_every_failure_says_what_it_was_and_what_to_do(error, kind, texts):
     assert type(found) is kind
     for text in texts:
         assert text in str(found)
+
+
+NOTEBOOKS = "Submission not allowed:  This competition only accepts Submissions from Notebooks."
+DAILY = (
+    "Submission not allowed: Your team has used its daily Submission allowance (5) today, please try again tomorrow"
+)
+CAUSES = [  # a reason as Kaggle words it, what the advice has, what it must not have
+    (400, NOTEBOOKS, ["takes notebooks only", "competitions/a-slug"], ["limit", "network"]),
+    (400, DAILY, ["00:00 UTC", "hours"], ["notebook", "rules"]),
+    (400, f"{DAILY} UTC (12 hours from now). {NOTEBOOKS}", ["takes notebooks only", "00:00 UTC"], ["rules"]),
+    (400, "You have used all 5 submissions of today. Try again in 5 hours.", ["00:00 UTC"], ["notebook"]),
+    (400, "Your team has used its total Submission allowance (100).", ["no more submissions"], ["UTC"]),
+    (400, "Submission not allowed:  Submissions have been disabled for this competition.", ["a-slug"], ["limit"]),
+    (400, "The deadline of this competition has passed", ["takes no submission now"], ["UTC", "limit"]),
+    (400, "Submission files must be named submission.csv", ["follow Kaggle's message"], ["limit", "UTC"]),
+    (400, "", ["follow Kaggle's message"], ["limit", "UTC"]),
+    (403, "You must accept this competition's rules before you can continue.", ["a-slug/rules"], ["verify"]),
+    (403, "You cannot submit until you accept the competition rules", ["a-slug/rules"], ["limit"]),
+    (403, "Permission 'competitions.participate' was denied", ["with this account", "settings/api"], ["limit"]),
+    (403, "Required permission 'competitions.get' was not satisfied", ["a-slug/rules", "correct the name"], []),
+    (403, "You must verify your phone number", ["kaggle.com/settings"], ["rules"]),
+    (403, "Permission 'kernels.get' was denied", ["as the owner"], ["rules"]),
+    (409, 'The requested title "kit-mine" is already in use by a kernel.', ["--run NAME"], ["rules", "limit"]),
+    (400, "Maximum batch GPU session count of 2 reached.", ["wait for their end"], ["week", "limit"]),
+    (400, "Maximum weekly GPU quota of 30.00 hours reached.", ["new week", "invoke train"], ["00:00 UTC"]),
+    (400, "Notebook not found", ["never saved", "--run NAME"], ["notebooks only"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("status", "reason", "has", "has_not"), CAUSES)
+def test_the_advice_belongs_to_the_cause(status, reason, has, has_not):
+    found = said(http_error(status, json.dumps({"error": {"code": status, "message": reason}})))
+    assert type(found) is Refused
+    assert reason in found.found
+    for text in has:
+        assert text in found.do
+    for text in has_not:
+        assert text not in found.do
+
+
+def test_without_a_competition_no_address_is_left_open():
+    assert "{" not in advice(NOTEBOOKS, "")
+    assert advice("Successfully submitted", "a-slug") is None
 
 
 def test_a_secret_that_the_server_repeats_is_hidden():
@@ -152,6 +198,96 @@ def test_a_broken_file_behind_the_credentials_in_use_is_nobodys_trouble(tmp_path
     (tmp_path / ".kaggle").mkdir()
     (tmp_path / ".kaggle" / "kaggle.json").write_text("{")
     assert find_credentials({"KAGGLE_API_TOKEN": "v-secret"}, tmp_path).hide("v-secret") == "***"
+
+
+TOKEN = "KGAT_0123456789abcdef"
+MARKED = "\ufeff"
+EDITORS = {
+    "plain": ("utf-8", ""), "marked": ("utf-8", MARKED), "PowerShell": ("utf-16-le", MARKED),
+    "the other way": ("utf-16-be", MARKED), "without its mark": ("utf-16-le", ""),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", " ", "\t\n"], ids=repr)
+def test_a_line_end_of_a_variable_is_left_out_and_said(end, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING, "kit"):
+        found = find_credentials({"KAGGLE_API_TOKEN": TOKEN + end}, tmp_path)
+    assert found.variables == {"KAGGLE_API_TOKEN": TOKEN}
+    assert "the variable KAGGLE_API_TOKEN" in caplog.text
+    assert TOKEN not in caplog.text
+    assert TOKEN not in found.hide(f"{TOKEN + end!r} and {TOKEN}")
+    pair = find_credentials({"KAGGLE_USERNAME": f"ada{end}", "KAGGLE_KEY": TOKEN + end}, tmp_path)
+    assert pair.variables == {"KAGGLE_USERNAME": "ada", "KAGGLE_KEY": TOKEN}
+    assert find_credentials({"KAGGLE_API_TOKEN": TOKEN}, tmp_path).variables == {}
+
+
+@pytest.mark.parametrize("value", ["KGAT_first\nKGAT_second", "KGAT two words", "KGAT_gehe\xefm-0123", " \r\n"])
+def test_what_no_token_holds_is_refused_with_the_variable_and_without_the_value(value, tmp_path):
+    for variables in ({"KAGGLE_API_TOKEN": value}, {"KAGGLE_USERNAME": "ada", "KAGGLE_KEY": value}):
+        with pytest.raises(KitError) as refused:
+            find_credentials(variables, tmp_path)
+        assert list(variables)[-1] in str(refused.value)
+        for part in (value.strip() or "KGAT", "first", "second", "words", "0123"):
+            assert part not in refused.value.found
+        whole = dict.fromkeys(variables, "0123456789abcdef")  # set anew, as the error says
+        assert find_credentials(whole, tmp_path).variables == {}
+
+
+@pytest.mark.parametrize("editor", EDITORS)
+@pytest.mark.parametrize("end", ["\n", "\r\n", ""], ids=repr)
+def test_credentials_are_read_alike_from_every_editor(editor, end, tmp_path):
+    encoding, mark = EDITORS[editor]
+    is_plain = editor == "plain" and end != "\r\n"
+    folder = tmp_path / ".kaggle"
+    folder.mkdir()
+
+    def write(name, text):
+        (folder / name).write_bytes((mark + text + end).encode(encoding))
+        (folder / name).chmod(0o600)
+
+    write("kaggle.json", f'{{"username": "ada",{end}"key": "{TOKEN}"}}')
+    found = find_credentials({}, tmp_path)
+    assert found.source == str(folder / "kaggle.json")
+    assert found.variables == ({} if is_plain else {"KAGGLE_USERNAME": "ada", "KAGGLE_KEY": TOKEN})
+    assert found.hide(f"x {TOKEN} y") == "x *** y"
+    write("access_token", TOKEN)
+    found = find_credentials({}, tmp_path)
+    assert found.source == str(folder / "access_token")
+    assert found.variables == ({} if is_plain else {"KAGGLE_API_TOKEN": TOKEN})
+    named = find_credentials({"KAGGLE_API_TOKEN": f"{folder / 'access_token'}\n"}, tmp_path)
+    assert named.variables == {"KAGGLE_API_TOKEN": TOKEN}
+    assert "KAGGLE_API_TOKEN" in named.source
+
+
+def test_a_log_in_that_an_editor_has_changed_is_named_with_the_way_back(tmp_path):
+    path = tmp_path / ".kaggle" / "credentials.json"
+    path.parent.mkdir()
+    text = f'{{"refresh_token": "{TOKEN}"}}'
+    path.write_bytes(text.encode("utf-16"))
+    with pytest.raises(KitError, match="kaggle auth login") as refused:
+        find_credentials({}, tmp_path)
+    assert str(path) in str(refused.value)
+    path.write_text(text)  # as the log-in writes it
+    assert find_credentials({}, tmp_path).source == str(path)
+
+
+def test_a_token_file_that_is_no_text_is_named_and_no_older_source_is_taken(tmp_path):
+    folder = tmp_path / ".kaggle"
+    folder.mkdir()
+    (folder / "access_token").write_bytes(b"\xe9\xe9")
+    (folder / "kaggle.json").write_text(f'{{"username": "ada", "key": "{TOKEN}"}}')
+    with pytest.raises(KitError, match="access_token"):
+        find_credentials({}, tmp_path)
+    (folder / "access_token").unlink()
+    assert find_credentials({}, tmp_path).source.endswith("kaggle.json")
+
+
+def test_the_secrets_of_a_broken_file_are_hidden_too(tmp_path):
+    folder = tmp_path / ".kaggle"
+    folder.mkdir()
+    (folder / "kaggle.json").write_text(f'{{"username": "ada", "key": "{TOKEN}"')
+    found = find_credentials({"KAGGLE_API_TOKEN": "v-secret-0123"}, tmp_path)
+    assert found.hide(f"v-secret-0123 {TOKEN}") == "*** ***"
 
 
 def test_only_a_temporary_error_is_retried():

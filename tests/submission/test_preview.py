@@ -1,4 +1,7 @@
-"""What would be sent: the newest valid submission, examined, in words that leave nothing out."""
+"""What would be sent: the newest submission, examined, in words that leave nothing out."""
+
+import datetime
+import json
 
 import pandas as pd
 import pytest
@@ -9,8 +12,16 @@ from kit.core.errors import KitError
 from kit.data.provenance import record_download
 from kit.runs.folder import Run, mark_finished
 from kit.schemas.tables import SUBMISSION_COLUMNS
-from kit.submission.folders import Attempt, Origin, record_attempt, write_submission
-from kit.submission.preview import choose_outgoing, preview_lines
+from kit.submission.folders import (
+    BY_HAND,
+    Attempt,
+    Origin,
+    read_submissions,
+    record_attempt,
+    write_submission,
+)
+from kit.submission.preview import choose_outgoing, edited_submission, file_by_hand, preview_lines
+from kit.submission.scoreboard import rows
 
 
 @pytest.fixture(scope="module")
@@ -109,20 +120,127 @@ def test_a_run_without_a_submission_gets_one_first(workspace):
     assert asked == ["demo"]
 
 
-def test_the_newest_that_is_valid_is_taken_and_a_chosen_one_must_be_valid(workspace, caplog):
-    first, second = filed(workspace), filed(workspace)
+def test_a_run_that_finished_before_the_newest_submission_was_filed_is_not_sent_in_its_place(workspace):
+    mark_finished(Run(workspace, "demo"), "best", (1,), (2,), {"demo": "b" * 64})
+    filed(workspace)
+    path = workspace / "submissions" / "0001-what-it-is" / "manifest.json"
+    content = json.loads(path.read_text())
+    later = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=2)
+    path.write_text(json.dumps(content | {"created_at": later.isoformat(timespec="seconds")}))
+    assert chosen(workspace).submission.number == 1
+    path.write_text(json.dumps(content | {"created_at": "2020-01-15T08:00:00+00:00"}))
+    with pytest.raises(AssertionError, match="demo"):
+        chosen(workspace)
+
+
+def test_the_newest_is_taken_or_none_and_a_chosen_one_must_be_valid(workspace, caplog):
+    first, second = filed(workspace), filed(workspace, answers(workspace, 0.25))
+    assert chosen(workspace).submission == second
     second.csv.write_text("ID\n")
-    with caplog.at_level("WARNING", "kit"):
-        assert chosen(workspace).submission == first
-    assert "0002 is not valid" in caplog.text
-    with pytest.raises(KitError, match="as it was filed"):
-        chosen(workspace, number=2)
+    for number in (None, 2):
+        with pytest.raises(KitError, match="as it was filed"):
+            chosen(workspace, number)
+    assert chosen(workspace, number=1).submission == first
     filed(workspace, text=answers(workspace).replace("\n0,", "\n77,"))
-    with pytest.raises(KitError, match="mapping"):
-        chosen(workspace, number=3)
+    for number in (None, 3):
+        with pytest.raises(KitError, match="mapping"):
+            chosen(workspace, number)
     first.csv.unlink()
     with pytest.raises(KitError, match="no such file"):
+        chosen(workspace, 1)
+
+
+def test_the_newest_folder_without_a_manifest_is_not_passed_over(workspace):
+    first, second = filed(workspace), filed(workspace)
+    (second.folder / "manifest.json").rename(workspace / "kept.json")
+    with pytest.raises(KitError, match=r"0002-.*manifest\.json") as refused:
         chosen(workspace)
+    assert "move" in refused.value.do
+    assert chosen(workspace, number=1).submission == first  # as it says
+    second.folder.rename(workspace / "away")
+    assert chosen(workspace).submission == first
+
+
+def edit(submission, confidence="0.99"):
+    """Change the first row's confidence, as an editor does; the new text."""
+    header, first, *others = submission.csv.read_text().splitlines()
+    cells = first.split(",")
+    submission.csv.write_text("\n".join([header, ",".join([*cells[:6], confidence, cells[7]]), *others]) + "\n")
+    return submission.csv.read_bytes()
+
+
+def test_an_edited_submission_is_sent_by_the_command_that_its_refusal_names(workspace):
+    filed(workspace)
+    second = filed(workspace, answers(workspace, 0.25))
+    content = edit(second)
+    with pytest.raises(KitError) as refused:
+        chosen(workspace)
+    assert f"`invoke submit --file {second.csv}`" in refused.value.do
+    assert edited_submission(workspace, second.csv).number == 2
+    made = file_by_hand(workspace, second.csv, "edited")
+    assert (made.number, made.origin.run, made.origin.local_score) == (3, BY_HAND, None)
+    assert made.csv.read_bytes() == content
+    outgoing = chosen(workspace)
+    assert (outgoing.submission.number, outgoing.message, outgoing.rows) == (3, "edited", TOY_TEST_IMAGES)
+    assert outgoing.competition == "its-run-s"
+    assert edited_submission(workspace, made.csv) is None
+
+
+def test_a_hand_made_file_is_filed_once_and_marked_everywhere(workspace, tmp_path):
+    filed(workspace)
+    path = tmp_path / "mine.csv"
+    path.write_bytes(answers(workspace, 0.75).replace("\n", "\r\n").encode())
+    made = file_by_hand(workspace, path, None)
+    assert file_by_hand(workspace, path, "other words") == made
+    assert made.csv.read_bytes() == path.read_bytes()
+    assert made.origin.message == "made by hand"
+    assert json.loads((made.folder / "manifest.json").read_text())["origin"]["run"] == "by hand"
+    assert "by hand" in (workspace / "submissions" / "index.csv").read_text().splitlines()[2]
+    assert "by hand" in rows(read_submissions(workspace / "submissions"))[1]
+    assert "run:         by hand" in preview_lines(chosen(workspace), "1")
+    path.write_bytes(filed(workspace).csv.read_bytes())
+    assert file_by_hand(workspace, path, None).number == 3  # the bytes of the last one that was predicted
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda text: text.replace("\n0,", "\n77,"), "mapping"),
+        (lambda text: "\ufeff" + text, "byte order mark"),
+        (lambda text: text.replace(",0.75,", ",1.75,"), "confidence"),
+        (lambda text: "", "an empty file"),
+    ],
+)
+def test_a_hand_made_file_is_checked_as_any_other_and_named(change, says, workspace, tmp_path):
+    path = tmp_path / "mine.csv"
+    text = answers(workspace, 0.75)
+    path.write_text(change(text))
+    with pytest.raises(KitError, match=says) as refused:
+        file_by_hand(workspace, path, None)
+    assert str(path) in str(refused.value)
+    assert not (workspace / "submissions").exists()
+    path.write_text(text)  # corrected, as it says
+    assert file_by_hand(workspace, path, None).number == 1
+
+
+def test_a_hand_made_file_that_is_not_there_or_has_no_message_is_refused(workspace, tmp_path):
+    with pytest.raises(KitError, match="No such file"):
+        file_by_hand(workspace, tmp_path / "none.csv", None)
+    (tmp_path / "mine.csv").write_text(answers(workspace))
+    with pytest.raises(KitError, match="--message"):
+        file_by_hand(workspace, tmp_path / "mine.csv", "two\nlines")
+    assert not (workspace / "submissions").exists()
+
+
+def test_another_number_of_rows_is_taken_by_the_flag_that_the_refusal_names(workspace, tmp_path):
+    path = tmp_path / "mine.csv"
+    mapping = workspace / "data" / "ID_to_Image_Mapping.csv"
+    path.write_text("\n".join(answers(workspace).splitlines()[:-1]) + "\n")
+    mapping.write_text("\n".join(mapping.read_text().splitlines()[:-1]) + "\n")
+    with pytest.raises(KitError, match=f"--set competition.expected_ids={TOY_TEST_IMAGES - 1}"):
+        file_by_hand(workspace, path, None)
+    made = file_by_hand(workspace, path, None, TOY_TEST_IMAGES - 1)
+    assert choose_outgoing(workspace, made.number, None, never).rows == TOY_TEST_IMAGES - 1
 
 
 def test_a_number_that_is_not_there_is_an_error_with_those_that_are(workspace):

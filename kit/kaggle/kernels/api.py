@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kit.config import KaggleConfig
+from kit.kaggle.advice import FOLLOW, advice
 from kit.kaggle.client import Connection, log_in
 from kit.kaggle.errors import Refused, Unanswered, answer_of
 from kit.kaggle.timeouts import Work, wait_while_growing
@@ -82,8 +83,7 @@ class Kernels:
         result = self._guard.once(action, "", lambda: self._client.kernels_push(str(folder)))
         if result.error:
             raise Refused(
-                action, f"Kaggle refused: {self._hidden(result.error)}",
-                "follow Kaggle's message, then repeat the command",
+                action, f"Kaggle refused: {self._hidden(result.error)}", advice(result.error, "") or FOLLOW,
             )  # fmt: skip
         unmounted = (*result.invalid_competition_sources, *result.invalid_dataset_sources)
         if not result.version_number:
@@ -154,7 +154,9 @@ class Kernels:
         result = self._guard.once(action, "", create, _bytes(folder) / _SLOWEST_BYTES_PER_SECOND)
         if result.error or (result.status or "").lower() == "error":
             raise Refused(
-                action, f"Kaggle refused: {self._hidden(result.error or 'no reason')}", "repeat the command"
+                action,
+                f"Kaggle refused: {self._hidden(result.error or 'no reason')}",
+                advice(result.error or "", "") or FOLLOW,
             )
         for _ in range(_READY_POLLS):
             if self._dataset_status(ref) == _READY:
