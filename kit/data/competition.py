@@ -15,7 +15,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.data.pixel_cache import PixelCache, open_cache
-from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
+from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN, misplaced_files
 from kit.schemas.tables import mapped_images, read_annotations, read_mapping
 
 _HOW_TO_GET = "run `invoke download`, put the competition's files there, or run `invoke demo` for a synthetic one"
@@ -64,7 +64,7 @@ def data_folder(workspace: Path) -> Path:
     """``WORKSPACE/data``. Raises KitError if it holds no competition."""
     folder = workspace / "data"
     if not (folder / TABLE).exists() and not (folder / MAPPING).exists():
-        raise KitError(f"a competition in {folder}", f"no {TABLE} there", _HOW_TO_GET)
+        raise KitError(f"a competition in {folder}", f"no {TABLE} there", misplaced_files(folder) or _HOW_TO_GET)
     return folder
 
 

@@ -1,6 +1,6 @@
 """The files in data/ by path and size: what is there, what differs from a list, what the user changed.
 
-Hidden files are left out of a comparison: desktops leave them in folders, and so in archives.
+Hidden files and desktops' companions are left out of a comparison: they come with folders, and so with archives.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from pathlib import Path
 from kit.core.errors import KitError, first_few
 from kit.core.files import sha256
 from kit.data.provenance import KAGGLE, NAME, DownloadRecord
-from kit.schemas.file_names import COMPETITION_FILES, TABLE
+from kit.schemas.file_names import COMPETITION_FILES, TABLE, is_companion
 
 
 def exists(path: Path) -> bool:
@@ -51,16 +51,25 @@ def file_sizes(folder: Path, names: Iterable[str], with_hidden: bool = False) ->
 
 
 def differences(expected: Mapping[str, int], actual: Mapping[str, int]) -> list[str]:
-    """How two lists of files differ, a text for each path; hidden files are left out."""
+    """How two lists of files differ, a text for each path; hidden files and desktops' companions are left out."""
+    return lacking(expected, actual) + [f"{name}: not in the list" for name in unlisted(expected, actual)]
+
+
+def unlisted(expected: Mapping[str, int], actual: Mapping[str, int]) -> list[str]:
+    """The paths that only the second list has."""
+    return sorted(set(_without_hidden(actual)) - set(expected))
+
+
+def lacking(expected: Mapping[str, int], actual: Mapping[str, int]) -> list[str]:
+    """The files of a list that another one lacks, or has with another size: a text for each path."""
     expected, actual = _without_hidden(expected), _without_hidden(actual)
     missing = [f"{name}: missing" for name in sorted(set(expected) - set(actual))]
-    unlisted = [f"{name}: not in the list" for name in sorted(set(actual) - set(expected))]
     resized = [
         f"{name}: {actual[name]} bytes instead of {size}"
         for name, size in sorted(expected.items())
         if actual.get(name, size) != size
     ]
-    return missing + resized + unlisted
+    return missing + resized
 
 
 def require_as_recorded(data: Path, record: DownloadRecord, slug: str) -> None:
@@ -83,7 +92,7 @@ def require_as_recorded(data: Path, record: DownloadRecord, slug: str) -> None:
 def require_unchanged(data: Path, files: Mapping[str, int], table_sha256: str) -> None:
     """Raise KitError if the user added or changed a file where these would be replaced: it is never deleted."""
     sizes = file_sizes(data, top_entries(files), with_hidden=True)
-    changed = [name for name, size in sorted(sizes.items()) if files.get(name) != size]
+    changed = [name for name, size in sorted(sizes.items()) if files.get(name) != size and not is_companion(name)]
     if TABLE in sizes and TABLE not in changed and sha256(data / TABLE) != table_sha256:
         changed.append(TABLE)
     if changed:
@@ -104,4 +113,8 @@ def would_overwrite(data: Path, names: Iterable[str]) -> KitError:
 
 
 def _without_hidden(sizes: Mapping[str, int]) -> dict[str, int]:
-    return {path: size for path, size in sizes.items() if not path.split("/")[-1].startswith(".")}
+    return {
+        path: size
+        for path, size in sizes.items()
+        if not path.split("/")[-1].startswith(".") and not is_companion(path)
+    }

@@ -6,6 +6,7 @@ hand are validated in the same way and never overwritten.
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 from collections.abc import Iterable, Mapping
@@ -30,12 +31,15 @@ from kit.kaggle.competition_api import Kaggle, connect
 from kit.kaggle.data_files import (
     differences,
     file_sizes,
+    lacking,
     present_entries,
     require_as_recorded,
     require_unchanged,
     top_entries,
+    unlisted,
     would_overwrite,
 )
+from kit.kaggle.layout import arrange, in_data
 from kit.kaggle.unpacked import (
     FILES,
     REPLACED,
@@ -49,13 +53,14 @@ from kit.kaggle.unpacked import (
     write_unpacked,
 )
 from kit.kaggle.zip_archive import Corrupt, unpack
-from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN
+from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN, misplaced_files
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations, read_mapping
 
 _LOCK = ".download.lock"
 _README = "README.md"
 _GIB = 2**30
+log = logging.getLogger("kit")
 _SLUG = re.compile(r"(?:(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions|c)/)?([A-Za-z0-9-]+)(?:[/?#].*)?")
 
 
@@ -105,6 +110,8 @@ def _download(data: Path, config: Config, slug: str, force: bool, track: Track) 
     if unpacked is None:
         listed = {file.name: file.size_bytes for file in kaggle.files(slug)}
         by_hand = present_entries(data) if record is None or record.origin != KAGGLE else []
+        if record is None and not by_hand and (hint := misplaced_files(data)):
+            log.warning("downloading; if the files in %s are yours, stop here (Ctrl-C), and %s", data, hint)
         if by_hand:
             return _accept(data, listed, config, slug, by_hand, force), False
         replaces = () if record is None else tuple(top_entries(record.files))
@@ -139,14 +146,17 @@ def _fetch(
             archive.unlink(missing_ok=True)
             if is_last:
                 raise
-    faults = differences(listed, sizes)
-    if faults:
-        archive.unlink()
+    if faults := lacking(listed, sizes):
         raise KitError(
             f"the archive of {slug} to hold the files that Kaggle lists", first_few(faults, separator="; "),
-            "the same command fetches it anew; the list and the archive may have changed meanwhile",
+            f"the same command compares again, without fetching {archive} again if it is still the same; or unpack "
+            f"it by hand, put {', '.join(COMPETITION_FILES)} into data/, and add what is missing there",
         )  # fmt: skip
-    return {name: size for name, size in sizes.items() if name != _README}
+    if more := unlisted(listed, sizes):
+        _warn_of_unlisted(more, len(sizes), "the archive is whole, and all of it is used")
+    arrange(staging / FILES, archive, most_bytes - sum(sizes.values()), track)
+    arranged = file_sizes(staging / FILES, _entries(staging / FILES), with_hidden=True)
+    return {name: size for name, size in arranged.items() if name != _README}
 
 
 def _accept(
@@ -155,14 +165,16 @@ def _accept(
     """Validate and record files that the user put there by hand. Raises KitError with ``force``."""
     if force:
         raise would_overwrite(data, by_hand)
-    expected = {path: size for path, size in listed.items() if path.split("/")[0] in COMPETITION_FILES}
+    expected = {path: listed[name] for name, path in in_data(listed).items() if _entry(path) in COMPETITION_FILES}
     sizes = file_sizes(data, COMPETITION_FILES)
-    faults = differences(expected, sizes)
-    if faults:
+    if faults := lacking(expected, sizes):
+        do = misplaced_files(data) or "complete or correct them by hand"
         raise KitError(
             f"the files in {data} to be those of {slug}", first_few(faults, separator="; "),
-            "complete or correct them by hand, or move them away and let `invoke download` fetch them",
+            f"{do}; or move them away and let `invoke download` fetch them",
         )  # fmt: skip
+    if more := unlisted(expected, sizes):
+        _warn_of_unlisted(more, len(sizes), "they are taken as they are")
     return _record(data, config, slug, HAND, sizes)
 
 
@@ -185,7 +197,7 @@ def _link(data: Path, mounted: Path, config: Config, slug: str) -> DownloadRecor
 
 def _record_unpacked(data: Path, config: Config, unpacked: Unpacked) -> DownloadRecord:
     """Validate and record an archive's files; files that the user corrected since count as put there by hand."""
-    sizes = file_sizes(data, top_entries(unpacked.files))
+    sizes = file_sizes(data, {*top_entries(unpacked.files), *COMPETITION_FILES})
     table = data / TABLE
     is_same = not differences(unpacked.files, sizes) and table.is_file() and sha256(table) == unpacked.table_sha256
     return _record(data, config, unpacked.slug, *((KAGGLE, unpacked.files) if is_same else (HAND, sizes)))
@@ -196,6 +208,19 @@ def _record(data: Path, config: Config, slug: str, origin: str, files: Mapping[s
     read_annotations(data / TABLE, image_headers(data / TRAIN), every_image=True)
     read_mapping(data / MAPPING, image_headers(data / TEST), config.competition.expected_ids)
     return record_download(data, slug, origin, files)
+
+
+def _warn_of_unlisted(names: list[str], count: int, do: str) -> None:
+    text = "%d of %d files are not in Kaggle's list, or in zips there (%s): %s"
+    log.warning(text, len(names), count, first_few(names, 3), do)
+
+
+def _entry(path: str) -> str:
+    return path.partition("/")[0]
+
+
+def _entries(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
 
 
 def _require_room(staging: Path, listed: Mapping[str, int]) -> None:
@@ -222,4 +247,8 @@ def _slug(text: str | None, workspace: Path, config: Config) -> str:
 def _mounted_folder(root: Path, slug: str) -> Path | None:
     """The folder in which Kaggle mounts the competition; it has used both paths."""
     folders = (root / slug, root / "competitions" / slug)
-    return next((folder for folder in folders if folder.is_dir()), None)
+    mounted = next((folder for folder in folders if folder.is_dir()), None)
+    if mounted is None or (mounted / TABLE).exists():
+        return mounted
+    deeper = [path.parent for path in mounted.glob(f"*/{TABLE}")]
+    return deeper[0] if len(deeper) == 1 else mounted

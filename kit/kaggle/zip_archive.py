@@ -6,6 +6,8 @@ All entries are checked before the first byte is written; their checksums are co
 from __future__ import annotations
 
 import lzma
+import os
+import re
 import shutil
 import stat
 import struct
@@ -20,6 +22,7 @@ from kit.core.progress import Track, silent
 
 _ENCRYPTED = 0x1
 _BLOCK_BYTES = 1 << 20
+_DRIVE = re.compile(r"[A-Za-z]:[/\\]|[A-Za-z]:$")
 # Raised by zipfile and its decompressors for broken bytes; a write that the system refuses is a KitError.
 _BROKEN = (
     zipfile.BadZipFile,
@@ -38,7 +41,7 @@ class Corrupt(KitError):
 
 
 def unpack(archive: Path, folder: Path, most_bytes: int, track: Track = silent) -> dict[str, int]:
-    """Unpack a zip archive into a new ``folder``; sizes of its files in bytes by their paths in it.
+    """Unpack a zip archive into a new ``folder``; sizes of its files in bytes by their paths in it, with slashes.
 
     Raises Corrupt if the archive is broken or a checksum differs. Raises KitError, before anything is written, if
     an entry would leave the folder, is a link, is encrypted or appears twice, or if all entries together are
@@ -50,7 +53,7 @@ def unpack(archive: Path, folder: Path, most_bytes: int, track: Track = silent) 
             _require_safe(archive, opened.infolist(), most_bytes)
             make_folder(folder)
             for entry in track(entries, "unpack", len(entries)):
-                goal = folder / entry.filename
+                goal = folder / _path(entry)
                 make_folder(goal.parent)
                 with opened.open(entry) as source, explaining_write_errors(goal), goal.open("xb") as file:
                     shutil.copyfileobj(source, file, _BLOCK_BYTES)
@@ -60,7 +63,12 @@ def unpack(archive: Path, folder: Path, most_bytes: int, track: Track = silent) 
         raise Corrupt(
             f"{archive.name} to be a whole zip archive", reason(error), "the same command fetches it anew"
         ) from error
-    return {entry.filename: entry.file_size for entry in entries}
+    return {_path(entry): entry.file_size for entry in entries}
+
+
+def _path(entry: zipfile.ZipInfo) -> str:
+    """An entry's path. Some programs of Windows separate folders by backslashes, against the format."""
+    return entry.filename.replace("\\", "/")
 
 
 def _require_safe(archive: Path, entries: Iterable[zipfile.ZipInfo], most_bytes: int) -> None:
@@ -71,7 +79,7 @@ def _require_safe(archive: Path, entries: Iterable[zipfile.ZipInfo], most_bytes:
     for entry in entries:
         total += entry.file_size
         faults += [f"{entry.filename!r} {fault}" for fault in _faults(entry)]
-        name = entry.filename.rstrip("/").lower()  # some file systems ignore case
+        name = _path(entry).rstrip("/").lower()  # some file systems ignore case
         if name in names and not entry.is_dir():
             faults.append(f"{entry.filename!r} is there twice")
         names.add(name)
@@ -87,10 +95,12 @@ def _require_safe(archive: Path, entries: Iterable[zipfile.ZipInfo], most_bytes:
 
 def _faults(entry: zipfile.ZipInfo) -> list[str]:
     """The faults of an entry's name and kind."""
-    path = PurePosixPath(entry.filename)
+    path = PurePosixPath(_path(entry))
     faults = []
-    if path.is_absolute() or ".." in path.parts or not path.parts or any(mark in entry.filename for mark in "\\:"):
+    if path.is_absolute() or ".." in path.parts or not path.parts or _DRIVE.match(entry.filename):
         faults.append("would leave the folder")
+    if os.name == "nt" and ":" in entry.filename:
+        faults.append("has a colon, which Windows refuses in a name: unpack the archive on Linux or macOS")
     kind = stat.S_IFMT(entry.external_attr >> 16)
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         faults.append("is a link or another special file")

@@ -11,6 +11,7 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from kit.core.errors import KitError, reason
+from kit.schemas.file_names import is_companion
 
 _FIX = "put the images there, or fetch them anew with `invoke download --force`"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -27,12 +28,15 @@ class ImageFacts:
 
 
 def image_names(folder: Path) -> list[str]:
-    """The sorted names of the images directly in a folder. Raises KitError if there is no such folder."""
+    """The sorted names of the images directly in a folder, without macOS's companions of them (``._NAME``).
+
+    Raises KitError if there is no such folder.
+    """
     try:
         return sorted(
             entry.name
             for entry in os.scandir(folder)
-            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not entry.is_dir()
+            if entry.name.lower().endswith(IMAGE_SUFFIXES) and not is_companion(entry.name) and not entry.is_dir()
         )
     except OSError as error:
         raise KitError(f"the folder {folder} with images", reason(error), _FIX) from error

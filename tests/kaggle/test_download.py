@@ -15,7 +15,7 @@ import time
 import zipfile
 
 import pytest
-from kaggle_server import FOREVER, KEY, USERNAME, KaggleServer, zipped
+from kaggle_server import FOREVER, KEY, TOKEN, USERNAME, Competition, KaggleServer, zipped
 from kaggle_user import QUICK, User
 from repository import KILLER
 from toy import TOY_TEST_IMAGES, copied, toy_config
@@ -252,7 +252,24 @@ def test_refused_credentials_name_their_source(server, tmp_path):
     stranger = User(server, tmp_path / "2", token=None, KAGGLE_USERNAME=USERNAME, KAGGLE_KEY="wrong-key")
     said = stranger.refused(*WORDS, says=["KAGGLE_USERNAME and KAGGLE_KEY", "401"])
     assert "wrong-key" not in said
+    both = User(server, tmp_path / "4", token="KGAT_unknown", KAGGLE_USERNAME=USERNAME, KAGGLE_KEY=KEY)
+    both.refused(*WORDS, says=["the variable KAGGLE_API_TOKEN", "unknown or expired"])  # no other account is taken
     User(server, tmp_path / "3", token=None).refused(*WORDS, says=["1. the variable KAGGLE_API_TOKEN", "5. "])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("form", ["CR", "UTF-16"])
+def test_credentials_that_the_client_would_misread_are_used_and_never_shown(form, server, tmp_path, toy_source):
+    user = User(server, tmp_path, token=f"{TOKEN}\r\n" if form == "CR" else None)
+    if form == "UTF-16":
+        path = user.home / ".kaggle" / "kaggle.json"
+        path.parent.mkdir()
+        path.write_bytes(json.dumps({"username": USERNAME, "key": KEY}).encode("utf-16"))
+        path.chmod(0o600)
+    done = user.invoke(*WORDS)
+    assert done.returncode == 0, done.stderr
+    assert ("the variable KAGGLE_API_TOKEN" in done.stderr) == (form == "CR")
+    assert contents(user.workspace / "data") == contents(toy_source / "data")
 
 
 @pytest.mark.slow
@@ -359,6 +376,72 @@ def test_wrong_bytes_are_fetched_anew_once_and_never_kept(fault, user, server, t
     assert user.invoke(*WORDS).returncode == 0
     assert server.names().count("storage") == 2
     assert_whole(user, toy_source)
+
+
+def offered(server, files, listed=None):
+    """Let the server offer these files, and list others."""
+    sizes = [(name, len(content)) for name, content in files.items()]
+    server.competitions[SLUG] = Competition(SLUG, zipped(files), sizes if listed is None else listed)
+
+
+@pytest.mark.slow
+def test_a_list_that_breaks_off_is_a_warning_and_a_longer_one_keeps_the_archive(user, server, toy_source):
+    files = contents(toy_source / "data")
+    sizes = [(name, len(content)) for name, content in files.items()]
+    offered(server, files, [*sizes, ("test/more.png", 7)])
+    for _ in range(2):
+        said = user.refused(*WORDS, says=["test/more.png: missing", "without fetching"])
+    assert server.names().count("storage") == 1 + 1  # the second one only looks at the archive's date
+    archive = user.workspace / "data" / ".download" / f"{SLUG}.zip"
+    assert str(archive) in said
+    assert archive.read_bytes() == server.competitions[SLUG].archive
+    offered(server, files, sizes[:20])
+    done = user.invoke(*WORDS)
+    assert done.returncode == 0, done.stderr
+    assert "22 of 42 files are not in Kaggle's list" in done.stderr
+    assert "42 files" in done.stdout
+    assert_whole(user, toy_source)
+
+
+@pytest.mark.slow
+def test_a_missing_file_is_added_by_hand_as_the_refusal_says(user, server, toy_source):
+    files = contents(toy_source / "data")
+    *others, last = files
+    offered(server, {name: files[name] for name in others}, [(name, len(files[name])) for name in files])
+    user.refused(*WORDS, says=[f"{last}: missing", "put train, test"])
+    shutil.copytree(toy_source / "data", user.workspace / "data", dirs_exist_ok=True)
+    (user.workspace / "data" / "README.md").write_text("keep me")
+    done = user.invoke(*WORDS)
+    assert "checked, 42 files" in done.stdout, done.stderr
+    assert "all is there, 42 files" in user.invoke("download").stdout
+    assert_whole(user, toy_source, "hand")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("layout", ["folder", "zips"])
+def test_other_layouts_arrive_whole_or_are_compared_and_recorded_by_hand(layout, user, server, toy_source):
+    files, data = contents(toy_source / "data"), user.workspace / "data"
+    if layout == "folder":
+        packed = {f"chest-xray/{name}": content for name, content in files.items()}
+        packed["__MACOSX/chest-xray/._train.csv"] = b"x"
+    else:
+        inner = {part: {} for part in ("train", "test")}
+        for name, content in files.items():
+            if "/" in name:
+                inner[name.split("/")[0]][name.split("/")[1]] = content
+        packed = {name: content for name, content in files.items() if "/" not in name}
+        packed |= {f"{part}.zip": zipped(images) for part, images in inner.items()}
+    offered(server, packed)
+    done = user.invoke(*WORDS)
+    assert done.returncode == 0, done.stderr
+    assert "checked, 42 files" in done.stdout
+    assert_whole(user, toy_source)
+    (data / NAME).unlink()
+    done = user.invoke(*WORDS)
+    assert "checked, 42 files" in done.stdout, done.stderr
+    assert "put there by hand" in done.stdout
+    next((data / "test").glob("*.png")).unlink()
+    user.refused("download", says=["test/", "missing"])
 
 
 @pytest.mark.slow
