@@ -71,15 +71,15 @@ def read_record(path: Path, kind: type[T], do: str, known: Mapping[str, Any] | N
     return record
 
 
-def read_json(path: Path, do: str) -> Any:
+def read_json(path: Path, do: str, finite: bool = True) -> Any:
     """Read a JSON file. Raises KitError with the advice ``do`` if it is missing or broken.
 
     Stricter than Python: repeated keys, NaN, numbers beyond float64 and lone surrogates are refused, because
-    readers of JSON disagree about them.
+    readers of JSON disagree about them. Without ``finite`` the caller checks the numbers, and can say where one is.
     """
     try:
         value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode("utf-8")
+        json.dumps(value, ensure_ascii=False, allow_nan=not finite).encode("utf-8")
     except FileNotFoundError as error:
         raise KitError(f"the file {path}", "no such file", do) from error
     except (OSError, ValueError, RecursionError) as error:

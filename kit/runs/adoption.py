@@ -6,37 +6,28 @@ Detections on images of ``train/`` are assumed to be out of fold; kit cannot che
 from __future__ import annotations
 
 import dataclasses
-import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
-from kit.boxes.geometry import CORNERS
 from kit.config import Config, load, override, save
-from kit.core.errors import KitError, reason
+from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
-from kit.core.json_files import write_json
+from kit.core.json_files import fingerprint, write_json
 from kit.core.progress import Track, silent
 from kit.data.competition import TestData, TrainingData, has_test, load_test, load_training, patients
 from kit.data.splits import cross_fits
 from kit.runs.detections import write_detections
 from kit.runs.folder import Run, Split, mark_finished, read_split, workspace_config
+from kit.runs.foreign_rows import read_rows
 from kit.runs.knobs import require_same_knobs
 from kit.runs.members import Adopted, read_adopted
-from kit.schemas.coco import coco_cells
-from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
+from kit.schemas.csv_text import Fault, TableError
 from kit.schemas.detections import DETECTION_COLUMNS
-from kit.schemas.image_headers import ImageFacts
-from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
-from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
+from kit.schemas.foreign.content import OPTIONAL
 
 KEPT = "adopted"  # instead of best, ema or last
-_NEEDED = ("image_id", *CORNERS, "score", "label")
-_OPTIONAL = {"fold": "0", "view": "plain", "run": ""}
-_DO = "correct these lines and adopt the file again"
-log = logging.getLogger("kit")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,20 +39,30 @@ class Arrival:
     images: int
     without: int
     already: bool
+    label_map: str  # the label that each number was taken for, in words; empty if the file names its labels
 
 
 def adopt(
-    run: Run, path: Path, held_out: Path | None = None, assignments: Sequence[str] = (), track: Track = silent
+    run: Run,
+    path: Path,
+    held_out: Path | None = None,
+    assignments: Sequence[str] = (),
+    track: Track = silent,
+    images_file: Path | None = None,
+    clip: bool = False,
 ) -> Arrival:
     """Make a run of the detections in ``path``; the same file again changes nothing.
 
     Args:
         run: The new run.
-        path: A CSV, parquet or COCO results file.
+        path: A file or folder of detections, in one of the forms of docs/ensembles.md.
         held_out: A text file of the images of ``train/`` that were held out, one per line; by default all were. A
             held-out image without a row has no detections.
         assignments: Knobs, as ``KEY=VALUE``.
         track: Reports progress.
+        images_file: A COCO data set whose ids of images and categories the detections use.
+        clip: Cut off any box at the border whose centre is inside its image; without it only boxes that are less
+            than a pixel over are.
 
     Returns:
         What was adopted. Without a column ``fold`` every row has fold 0, without ``view`` the view "plain".
@@ -76,12 +77,13 @@ def adopt(
     data = load_training(run.workspace, config, track)
     test = load_test(run.workspace, config, track) if has_test(run.workspace) else None
     held = read_image_list(held_out, data.image_ids) if held_out else data.image_ids
-    table = read_foreign(path, data, test, held)
-    trained = table["image_id"].isin(data.image_ids)
+    rows = read_rows(path, data, test, held, images_file, clip)
+    table, trained = rows.table, rows.held_out
     split = _split(data, held, table[trained], config)
-    digest = sha256(path)
+    digest = _digest(path, images_file, clip)
     arrival = Arrival(int(trained.sum()), int((~trained).sum()), len(held),
-                      len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists())  # fmt: skip
+                      len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists(),
+                      rows.label_map)  # fmt: skip
     if run.config.exists():
         _require_this(run, digest, split)
         stored = load(run.config)
@@ -94,35 +96,12 @@ def adopt(
     if arrival.test_rows:
         write_detections(table[~trained].reset_index(drop=True), run.detections(TestData.detections_name), digest)
     folds = int(table.loc[~trained, "fold"].max()) + 1 if arrival.test_rows else len(split.folds)
-    views = tuple(sorted(table["view"].unique())) or (_OPTIONAL["view"],)
+    views = tuple(sorted(table["view"].unique())) or (OPTIONAL["view"],)
     split.save(run.split)
     write_json(run.adopted, dataclasses.asdict(Adopted(path.name, digest, views, folds)))
     mark_finished(run, KEPT, (), (), {run.name: digest})
     save(config, run.config)
     return arrival
-
-
-def read_foreign(path: Path, data: TrainingData, test: TestData | None, held: Sequence[str]) -> pd.DataFrame:
-    """The file's rows with all columns of stored detections but ``run``; boxes less than a pixel over are clipped.
-
-    Raises TableError with every fault: unknown images and labels, images that were not held out, corners,
-    scores outside 0..1, an image of train in two folds, folds that are not counted from 0.
-    """
-    cells = _cells(path, data.labels)
-    unknown = [name for name in cells.header if name not in (*_NEEDED, *_OPTIONAL)]
-    missing = [name for name in _NEEDED if name not in cells.header]
-    if unknown or missing:
-        header = f"the columns {','.join(_NEEDED)} and, if wanted, {','.join(_OPTIONAL)}"
-        raise TableError(path, [Fault(path, cells.header_line, ",".join(cells.header), header)], _DO)
-    raw = cells.table.assign(**{name: value for name, value in _OPTIONAL.items() if name not in cells.table})
-    table, faults = parse_numbers(cells, raw, ("image_id", "label", "view"), (*CORNERS, "score"), ("fold",))
-    testing: Mapping[str, ImageFacts] = test.pixels.facts if test else {}
-    table = with_image_facts(table, {**data.pixels.facts, **testing})
-    faults += failed_checks(path, table, (*IMAGE_CHECKS, AREA, INSIDE, PLAIN_VIEW, *_rules(data, testing, held)))
-    if not faults:
-        faults += _fold_faults(path, table, table["image_id"].isin(data.image_ids))
-    raise_faults(path, table, faults, _DO)
-    return clip_to_image(table).drop(columns=["width_px", "height_px", "image_fault", LINE])
 
 
 def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
@@ -146,70 +125,6 @@ def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
     return tuple(sorted({name for _, name in named}))
 
 
-def _cells(path: Path, labels: Sequence[str]) -> Cells:
-    readers = {".csv": lambda: read_cells(path, _DO), ".parquet": lambda: _parquet_cells(path),
-               ".json": lambda: coco_cells(path, labels, _DO)}  # fmt: skip
-    if path.suffix.lower() not in readers:
-        raise KitError(
-            f"a file that ends in {', '.join(readers)}", path.name, "name another with --detections FILE"
-        )
-    return readers[path.suffix.lower()]()
-
-
-def _parquet_cells(path: Path) -> Cells:
-    try:
-        table = pd.read_parquet(path)
-    # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
-    except Exception as error:
-        raise TableError(path, [Fault(path, None, reason(error), "a parquet file")], _DO) from error
-    texts = {str(name): [str(value) for value in table[name].astype(object)] for name in table.columns}
-    rows = pd.DataFrame(texts, index=pd.RangeIndex(len(table)), dtype=object)
-    return Cells(path, tuple(texts), 0, rows.assign(**{LINE: np.arange(1, len(table) + 1)}), ())
-
-
-def _rules(data: TrainingData, testing: Mapping[str, ImageFacts], held: Sequence[str]) -> tuple[RowCheck, ...]:
-    training = set(data.image_ids)
-    both, left_out = training & set(testing), training - set(held)
-    return (
-        RowCheck(
-            "an image that was held out (--held-out)", ("image_id",), lambda rows: ~rows["image_id"].isin(left_out)
-        ),
-        RowCheck(
-            "an image of train/ or of test/, not of both", ("image_id",), lambda rows: ~rows["image_id"].isin(both)
-        ),
-        RowCheck(
-            f"one of the labels {', '.join(data.labels)}", ("label",), lambda rows: rows["label"].isin(data.labels)
-        ),
-        RowCheck("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
-        RowCheck("a fold, counted from 0", ("fold",), lambda rows: rows["fold"] >= 0),
-    )
-
-
-def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fault]:
-    first = table[trained].groupby("image_id")["fold"].transform("first")
-    moved = table.loc[trained, "fold"] != first
-    faults = [
-        Fault(path, line, f"{name}, fold {fold}", "the fold that its earlier rows name: one fold held it out")
-        for line, name, fold in table[trained][moved][[LINE, "image_id", "fold"]].itertuples(index=False, name=None)
-    ]
-    if len(table) and not trained.any():
-        faults.append(
-            Fault(path, None, "no row of an image of train/", "out-of-fold detections, to score and calibrate")
-        )
-    train_views, test_views = (sorted(set(rows["view"])) for rows in (table[trained], table[~trained]))
-    if train_views and test_views and train_views != test_views:
-        views = f"views {', '.join(train_views)} of train images, {', '.join(test_views)} of test images"
-        faults.append(Fault(path, None, views, "the same views of both: what is scored is what is submitted"))
-    for words, rows in (("train", table[trained]), ("test", table[~trained])):
-        folds = sorted(rows["fold"].unique().tolist())
-        if folds != list(range(len(folds))):
-            listed = ", ".join(map(str, folds))
-            faults.append(
-                Fault(path, None, f"folds {listed}", f"the folds of {words} images counted from 0, none left out")
-            )
-    return faults
-
-
 def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
     """The held-out images by fold; an image without a row is in its patient's fold, or in fold 0.
 
@@ -227,10 +142,21 @@ def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: 
     return Split(data.labels, data.image_ids, parts, data.table_sha256)
 
 
+def _digest(path: Path, images_file: Path | None, clip: bool) -> str:
+    """The SHA-256 of the file; of all that the detections depend on, if there is more than the file."""
+    files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
+    if files == [path] and not images_file and not clip:
+        return sha256(path)
+    named = [(str(file.relative_to(path)), sha256(file)) for file in files]
+    return fingerprint([named, sha256(images_file) if images_file else None, clip])
+
+
 def _require_this(run: Run, digest: str, split: Split) -> None:
     same = run.adopted.exists() and read_adopted(run).sha256 == digest and read_split(run) == split
     if not same:
         found = (
-            "another file or other held-out images" if run.adopted.exists() else f"a run {run.name!r} that did not"
+            "another file, other held-out images, another --images or --clip"
+            if run.adopted.exists()
+            else f"a run {run.name!r} that did not"
         )
         raise KitError(f"a new name, or the file that run {run.name!r} adopted", found, "choose another --run NAME")

@@ -21,6 +21,7 @@ from kit.core.errors import KitError, reason
 LINE = "line"
 _SHOWN_FAULTS = 50
 _SHOWN_LETTERS = 160
+_ROW_WORDS = {".json": "entry", ".parquet": "row"}  # a position in these is no line of text
 # Not \d, which matches the digits of every script.
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"-?[0-9]{1,15}")  # what float64 holds exactly
@@ -30,7 +31,7 @@ _UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of a file. ``line`` counts from 1; None means the file as a whole."""
+    """One fault of a file. ``line`` counts from 1 (rows or entries in parquet and JSON); None: the whole file."""
 
     file: Path
     line: int | None
@@ -38,7 +39,9 @@ class Fault:
     expected: str
 
     def __str__(self) -> str:
-        position = self.file.name if self.line is None else f"{self.file.name}:{self.line}"
+        word = _ROW_WORDS.get(self.file.suffix.lower())
+        place = "" if self.line is None else f", {word} {self.line}" if word else f":{self.line}"
+        position = self.file.name + place
         value = self.value if len(self.value) <= _SHOWN_LETTERS else self.value[:_SHOWN_LETTERS] + "..."
         return f"{position}: found {value!r}, expected {self.expected}"
 

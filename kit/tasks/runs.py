@@ -94,8 +94,10 @@ def ensemble(
     | SET
     | {
         "run": "name of the new run",
-        "detections": "file of detections made elsewhere: CSV, parquet or COCO results (JSON)",
+        "detections": "file or folder of detections made elsewhere: CSV, parquet, JSON, YOLO's text files",
         "held_out": "text file of the held-out images of train/, one per line (default: all of them)",
+        "images": "COCO data set (JSON) whose ids of images and categories the detections use",
+        "clip": "cut off boxes at the border of their image; without it, boxes a pixel or more over are refused",
     },
 )
 def adopt(
@@ -103,6 +105,8 @@ def adopt(
     run: str = "",
     detections: str = "",
     held_out: str | None = None,
+    images: str | None = None,
+    clip: bool = False,
     set_: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
@@ -110,8 +114,11 @@ def adopt(
     from kit.runs.adoption import adopt
     from kit.runs.folder import Run
 
-    images = Path(held_out) if held_out else None
-    arrival = adopt(Run(Path(workspace), run), Path(detections), images, tuple(set_ or ()), progress_bar)
+    held, ids = (Path(name) if name else None for name in (held_out, images))
+    goal = Run(Path(workspace), run)
+    arrival = adopt(goal, Path(detections), held, tuple(set_ or ()), progress_bar, ids, clip)
+    if arrival.label_map:
+        print(f"labels by number: {arrival.label_map}")
     print(
         f"run {run} {'was adopted before' if arrival.already else 'is adopted'}: "
         f"{arrival.validation_rows} detections on {arrival.images} held-out images, "

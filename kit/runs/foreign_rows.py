@@ -1,0 +1,220 @@
+"""The rows of adopted detections, compared with the competition: images, halves, labels, units, folds and views."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import pandas as pd
+
+from kit.boxes.geometry import CORNERS
+from kit.data.competition import TestData, TrainingData
+from kit.runs.box_units import unit_faults
+from kit.schemas.csv_text import LINE, Fault
+from kit.schemas.file_names import TEST, TRAIN
+from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, map_text
+from kit.schemas.foreign.forms import read_foreign
+from kit.schemas.image_headers import ImageFacts
+from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
+from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
+
+_DO = "correct these lines and adopt the file again"
+_CLIP = "; or add --clip, which cuts boxes off at the border of their image"
+_CENTRE_INSIDE = RowCheck(
+    "a box whose centre is inside its image (--clip cuts off what is over)",
+    (*CORNERS, "width_px", "height_px"),
+    lambda rows: (rows["width_px"] == 0) | (
+        ((rows["x_min"] + rows["x_max"]) / 2).between(0, rows["width_px"])
+        & ((rows["y_min"] + rows["y_max"]) / 2).between(0, rows["height_px"])
+    ),
+)  # fmt: skip
+_SIDES = {"x_min": "width_px", "y_min": "height_px", "x_max": "width_px", "y_max": "height_px"}
+log = logging.getLogger("kit")
+
+
+@dataclasses.dataclass(frozen=True)
+class ForeignRows:
+    """Checked rows: the columns of stored detections but ``run``, and ``part`` (train or test)."""
+
+    table: pd.DataFrame
+    label_map: str  # the label that each number was taken for, in words; empty if the file names its labels
+
+    @property
+    def held_out(self) -> pd.Series:
+        """Whether a row's image is one of ``train/``."""
+        return self.table["part"] == TRAIN
+
+
+def read_rows(
+    path: Path,
+    data: TrainingData,
+    test: TestData | None,
+    held: Sequence[str],
+    images_file: Path | None = None,
+    clip: bool = False,
+) -> ForeignRows:
+    """The rows of a file or folder of detections; boxes less than a pixel over the border are clipped.
+
+    Args:
+        path: The file or folder.
+        data: The training half.
+        test: The test half, if there is one.
+        held: The images of ``train/`` that were held out.
+        images_file: A COCO data set whose ids the detections use.
+        clip: Cut off any box at the border whose centre is inside its image.
+
+    Raises:
+        TableError: Every fault: unknown images and labels, images that were not held out, corners, other units,
+            scores outside 0..1, an image of train in two folds, folds that are not counted from 0.
+    """
+    foreign = read_foreign(path, data.labels, images_file, _DO)
+    cells = foreign.cells
+    raw = cells.table.assign(**{name: value for name, value in OPTIONAL.items() if name not in cells.table})
+    texts = ("image_id", "label", "view", "part")
+    table, faults = parse_numbers(cells, raw, texts, (*CORNERS, "score"), ("fold",))
+    halves: dict[str, Mapping[str, ImageFacts]] = {
+        TRAIN: data.pixels.facts,
+        TEST: test.pixels.facts if test else {},
+    }
+    table = _with_facts(_with_parts(_with_whole_names(path, table, halves), halves), halves)
+    if foreign.in_fractions:
+        table = table.assign(**{name: table[name] * table[side].clip(lower=1) for name, side in _SIDES.items()})
+    units, advice = unit_faults(path, table, foreign.sizes, data.annotations)
+    if units:
+        raise_faults(path, table, units, advice)
+    outside = _CENTRE_INSIDE if clip else INSIDE
+    faults += failed_checks(path, table, (*IMAGE_CHECKS, AREA, outside, PLAIN_VIEW, *_rules(data, halves, held)))
+    do = _DO
+    if not clip and any(fault.expected == INSIDE.expected for fault in faults):
+        do += _CLIP if _CENTRE_INSIDE.test(table).all() else ""
+    if not faults:
+        faults += _fold_faults(path, table, table["part"] == TRAIN)
+    raise_faults(path, table, [_located(foreign, fault) for fault in by_cause(faults)], do)
+    fitted = clip_to_image(table)
+    moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
+    if moved:
+        how_far = "" if clip else "less than a pixel "
+        log.info("%s: %d boxes ended %soutside their image and were clipped", path.name, moved, how_far)
+    return ForeignRows(
+        fitted.drop(columns=["width_px", "height_px", "image_fault", LINE]), _label_map(foreign, table)
+    )
+
+
+def _label_map(foreign: Foreign, table: pd.DataFrame) -> str:
+    found = set(table["label"])
+    numbers = {
+        number: label if label in found else f"{label} (no detection)" for number, label in foreign.numbers.items()
+    }
+    hint = "; if the file counts otherwise, say so with --images: a COCO data set with its categories"
+    return map_text(numbers) + (hint if numbers and foreign.counted else "")
+
+
+def _located(foreign: Foreign, fault: Fault) -> Fault:
+    """The fault with its file and line, if the detections came in several files."""
+    if not foreign.origins or fault.line is None or fault.file != foreign.cells.path:
+        return fault
+    file, line = foreign.origins[fault.line - 1]
+    return dataclasses.replace(fault, file=file, line=line)
+
+
+def _with_whole_names(
+    path: Path, table: pd.DataFrame, halves: Mapping[str, Mapping[str, ImageFacts]]
+) -> pd.DataFrame:
+    """The rows with whole file names: an image named without the ending is the only one that has the name."""
+    stems: dict[str, dict[str, set[str]]] = {}
+    for half, images in halves.items():
+        for name in images:
+            stems.setdefault(half, {}).setdefault(Path(name).stem, set()).add(name)
+
+    def whole(name: str, part: str) -> str:
+        among = [part] if part in halves else list(halves)
+        found = set().union(*(stems.get(half, {}).get(name, set()) for half in among))
+        return found.pop() if len(found) == 1 and not any(name in halves[half] for half in among) else name
+
+    names = {pair: whole(*pair) for pair in set(zip(table["image_id"], table["part"], strict=True))}
+    completed = [names[pair] for pair in zip(table["image_id"], table["part"], strict=True)]
+    changed = sorted({name for (given, _), name in names.items() if name != given})
+    if changed and path.is_file():
+        log.info("%s: images without the ending of their name: taken as %s%s", path.name, changed[0],
+                 f" and so on ({len(changed)} images)" if len(changed) > 1 else "")  # fmt: skip
+    return table.assign(image_id=completed)
+
+
+def _with_parts(table: pd.DataFrame, halves: Mapping[str, Mapping[str, ImageFacts]]) -> pd.DataFrame:
+    """The rows with ``part``: the file's, else the only half that has the image, else empty."""
+    only = {
+        name: half
+        for half, images in halves.items()
+        for name in images
+        if not any(name in others for other, others in halves.items() if other != half)
+    }
+    inferred = table["image_id"].map(only).fillna("")
+    return table.assign(part=table["part"].where(table["part"] != "", inferred))
+
+
+def _with_facts(table: pd.DataFrame, halves: Mapping[str, Mapping[str, ImageFacts]]) -> pd.DataFrame:
+    """The rows with the facts of their image: that of their part, or of the other half if the part has none."""
+    everywhere = {**halves[TEST], **halves[TRAIN]}
+    filled = [
+        with_image_facts(rows, {**everywhere, **halves.get(str(part), {})}) for part, rows in table.groupby("part")
+    ]
+    return pd.concat(filled).sort_index() if filled else with_image_facts(table, {})
+
+
+def _rules(
+    data: TrainingData, halves: Mapping[str, Mapping[str, ImageFacts]], held: Sequence[str]
+) -> tuple[RowCheck, ...]:
+    left_out, both = set(data.image_ids) - set(held), set(halves[TRAIN]) & set(halves[TEST])
+    known = set(halves[TRAIN]) | set(halves[TEST])
+
+    def in_its_part(rows: pd.DataFrame) -> pd.Series:
+        names, parts = rows["image_id"], rows["part"]
+        found = [part not in halves or name in halves[part] for name, part in zip(names, parts, strict=True)]
+        return pd.Series(found, index=rows.index, dtype=bool) | ~names.isin(known)
+
+    return (
+        RowCheck(
+            "an image that was held out (--held-out)", ("image_id",),
+            lambda rows: ~rows["image_id"].isin(left_out) | (rows["part"] != TRAIN),
+        ),
+        RowCheck(
+            "train, test or nothing in the column part", ("part",), lambda rows: rows["part"].isin(["", *halves])
+        ),
+        RowCheck("an image of the folder that the column part names", ("image_id", "part"), in_its_part),
+        RowCheck(
+            "an image of train/ or of test/, not of both: add a column part that says train or test", ("image_id",),
+            lambda rows: ~rows["image_id"].isin(both) | (rows["part"] != ""),
+        ),
+        RowCheck(
+            f"one of the labels {', '.join(data.labels)}", ("label",), lambda rows: rows["label"].isin(data.labels)
+        ),
+        RowCheck("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
+        RowCheck("a fold, counted from 0", ("fold",), lambda rows: rows["fold"] >= 0),
+    )  # fmt: skip
+
+
+def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fault]:
+    first = table[trained].groupby("image_id")["fold"].transform("first")
+    moved = table.loc[trained, "fold"] != first
+    faults = [
+        Fault(path, line, f"{name}, fold {fold}", "the fold that its earlier rows name: one fold held it out")
+        for line, name, fold in table[trained][moved][[LINE, "image_id", "fold"]].itertuples(index=False, name=None)
+    ]
+    if len(table) and not trained.any():
+        faults.append(
+            Fault(path, None, "no row of an image of train/", "out-of-fold detections, to score and calibrate")
+        )
+    train_views, test_views = (sorted(set(rows["view"])) for rows in (table[trained], table[~trained]))
+    if train_views and test_views and train_views != test_views:
+        views = f"views {', '.join(train_views)} of train images, {', '.join(test_views)} of test images"
+        faults.append(Fault(path, None, views, "the same views of both: what is scored is what is submitted"))
+    for words, rows in (("train", table[trained]), ("test", table[~trained])):
+        folds = sorted(rows["fold"].unique().tolist())
+        if folds != list(range(len(folds))):
+            listed = ", ".join(map(str, folds))
+            faults.append(
+                Fault(path, None, f"folds {listed}", f"the folds of {words} images counted from 0, none left out")
+            )
+    return faults

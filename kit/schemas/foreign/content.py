@@ -1,0 +1,81 @@
+"""What a reader takes from a file of detections, whatever its form."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from kit.boxes.geometry import CORNERS
+from kit.core.errors import first_few
+from kit.schemas.csv_text import LINE, Cells, Fault
+
+NEEDED = ("image_id", *CORNERS, "score", "label")
+OPTIONAL = {"fold": "0", "view": "plain", "part": "", "run": ""}  # and the value of a row without it
+KEPT = ("fold", "view", "part")  # of the optional ones, those that are used
+_ALONE = 5  # as many rows with one fault have a line each; more share a line
+_SHOWN = 3
+Id = int | str
+
+
+@dataclass(frozen=True)
+class Ids:
+    """What the ids of a file stand for: the file name of an image, the label of a category."""
+
+    images: Mapping[Id, str]
+    labels: Mapping[Id, str]
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # width, height by file name, if stated
+
+
+@dataclass(frozen=True)
+class Foreign:
+    """A file's rows as cells, with what was taken from it."""
+
+    cells: Cells  # the columns NEEDED, and those of KEPT that the file has
+    numbers: Mapping[Id, str] = field(default_factory=dict)  # number -> label, if the file has numbers for labels
+    counted: bool = False  # nothing says which number is which label: counted_from_1 does
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the pictures, as the file states them
+    in_fractions: bool = False  # corners are shares of the image's sides, not pixels
+    origins: tuple[tuple[Path, int], ...] = ()  # file and line of every row, if there are several files
+
+
+def counted_from_1(labels: Sequence[str]) -> Ids:
+    """The ids of a file that brings none: categories 1..K in the sorted order of the labels."""
+    return Ids({}, dict(enumerate(sorted(labels), start=1)))
+
+
+def cells_of(path: Path, rows: Sequence[Mapping[str, str]], lines: Sequence[int], faults: Sequence[Fault]) -> Cells:
+    """Rows as cells; a column of KEPT exists if a row has it, and is then empty in the others."""
+    header = (*NEEDED, *(name for name in KEPT if any(name in row for row in rows)))
+    table = pd.DataFrame(rows, columns=list(header), index=pd.RangeIndex(len(rows)), dtype=object).fillna("")
+    return Cells(path, header, 0, table.assign(**{LINE: np.array(lines, np.int64)}), tuple(faults))
+
+
+def row(image_id: str, corners: Iterable[object], score: object, label: str) -> dict[str, str]:
+    """The needed cells of a row as texts."""
+    values = (image_id, *corners, score, label)
+    return dict(zip(NEEDED, map(str, values), strict=True))
+
+
+def by_cause(faults: Sequence[Fault]) -> list[Fault]:
+    """Faults of rows that expect the same, joined in the first one's line if they are many."""
+    causes: dict[str, list[Fault]] = {}
+    for fault in faults:
+        causes.setdefault(fault.expected, []).append(fault)
+    joined = []
+    for same in causes.values():
+        if len(same) <= _ALONE:
+            joined += same
+            continue
+        values = first_few(dict.fromkeys(fault.value for fault in same), _SHOWN, "; ")
+        joined.append(dataclasses.replace(same[0], value=f"{len(same)} times: {values}"))
+    return joined
+
+
+def map_text(numbers: Mapping[Id, str]) -> str:
+    """Numbers with their labels in a line: "1 = Atelectasis, 2 = Effusion"."""
+    return ", ".join(f"{number} = {label}" for number, label in numbers.items())
