@@ -64,6 +64,11 @@ class DataConfig:
     largest_patient_share: float = knob(
         0.1, "largest share of images one patient may have; more means that patient_pattern is wrong", low=0, high=1
     )
+    repeated_boxes: str = knob(
+        "keep",
+        "several readers' boxes of one class that overlap in an image (IoU above .5); fuse: their mean is one box",
+        choices=("keep", "fuse"),
+    )
     folds: int = knob(1, "folds to train, each held out once; 1: a single split", low=1, high=50)
     validation_share: float = knob(0.15, "share of training images held out by a single split", low=0.01, high=0.9)
     split_candidates: int = knob(256, "random splits to draw; the one best balanced by class is kept", low=1)
@@ -110,6 +115,9 @@ class AugmentationConfig:
         0.3, "a box is dropped, and counted, if less than this share of its area stays in the image",
         low=0, high=1,
     )  # fmt: skip
+    min_area_px: float = knob(
+        1.0, "a box is dropped, and counted, if it has a smaller area at model.image_size_px, square pixels", low=0
+    )
 
 
 @dataclass(frozen=True)
@@ -318,6 +326,7 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
 }
 DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU = "seed", "laptop"
+TRUTH_KNOBS = ("data.repeated_boxes",)  # they change the true boxes, so that scores differ
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib", "inference.batch_size")
 _FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle", "kernel")
 

@@ -10,38 +10,23 @@ import difflib
 import itertools
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
-from statistics import NormalDist
 
-import numpy as np
 import pandas as pd
 
+from kit.config import DataConfig
+from kit.core.errors import first_few
+from kit.data.box_checks import BOXES, REPEATED, UNITS, box_units, improbable_boxes, repeated_boxes
 from kit.data.duplicates import Prints, duplicate_groups, likeness
-from kit.data.statistics import box_fractions
+from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding, counted
+from kit.data.patient_pattern import fitting_share, knows_patients, suggested_pattern
+from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.image_headers import ImageFacts
 
-LEVELS = FAULT, WARNING, NOTE = "fault", "warning", "note"
-ANNOTATED, DUPLICATES, BOXES = "annotated-test-images", "duplicate-images", "improbable-boxes"
+ANNOTATED, DUPLICATES, PATTERN = "annotated-test-images", "duplicate-images", "patient-pattern"
 LABELS, PATIENTS, CLASSES = "labels-alike", "patients-in-both", "class-counts"
-CHECKS = (ANNOTATED, DUPLICATES, BOXES, LABELS, PATIENTS, CLASSES)
+CHECKS = (ANNOTATED, UNITS, DUPLICATES, REPEATED, BOXES, LABELS, PATTERN, PATIENTS, CLASSES)
 _ALIKE = 0.8  # of difflib: Infiltrate and Infiltration .82, Pneumonia and Pneumothorax .67
-_LEAST_BOXES = 20  # a class with fewer has no distribution to speak of
-# False alarms among 814 boxes, mean of 40 draws with NIH's means and standard deviations: sides normal .02, beta
-# .05, the phantoms' .08; lognormal sides without any relation 2.7; tails of Student's t with 5 degrees 8.9.
-_IMPROBABLE = 5.5
-_TAIL = 0.05  # the scale is read between this quantile and its opposite: up to 5% of the boxes may be wrong
-_LEAST_SPREAD = {"size": 0.2, "shape": 0.2, "across": 0.02, "down": 0.02}
-_EDGE = 0.002
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of a check: level, name of the check, description, advice, and a row for each case."""
-
-    level: str
-    check: str
-    text: str
-    do: str
-    rows: pd.DataFrame
+_NAMES_SHOWN = 3
 
 
 @dataclass(frozen=True)
@@ -49,7 +34,8 @@ class AuditInput:
     """What the checks judge. ``annotations`` may name images of train/ and of test/, ``test_names`` of the test.
 
     ``own_table``: train.csv is the organisers' own file, as it was downloaded. ``prints`` are those of all
-    readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image.
+    readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image by
+    ``config.patient_pattern``.
     """
 
     annotations: pd.DataFrame
@@ -59,20 +45,42 @@ class AuditInput:
     test_names: Collection[str]
     patients: Mapping[str, str]
     prints: Prints
+    config: DataConfig
 
 
 def findings(data: AuditInput) -> list[Finding]:
     """The findings of all checks: faults, then warnings, then notes. Checks that find nothing are left out."""
     images = {**data.test, **data.train}
     results = (
-        annotated_test_images(data.annotations, data.test_names, data.own_table),
+        annotated_test_images(
+            data.annotations, test_pictures(data.train, data.test_names, data.prints), data.own_table
+        ),
+        box_units(data.annotations, images),
         duplicate_images(data.prints, data.annotations["image_id"]),
+        repeated_boxes(data.annotations, data.config.repeated_boxes == "fuse"),
         improbable_boxes(data.annotations, images),
         labels_alike(data.annotations["label"]),
+        patient_pattern([*data.train, *data.test], data.config),
         patients_in_both(list(data.train), list(data.test), data.patients),
         class_counts(data.annotations),
     )
     return sorted(filter(None, results), key=lambda finding: LEVELS.index(finding.level))
+
+
+def test_pictures(train: Collection[str], test_names: Collection[str], prints: Prints) -> set[str]:
+    """The image_ids by which a row of train.csv would name a picture of the test: pixels decide, not names.
+
+    A name of train/ is one if its pixels equal those of any test image. It is judged by its name alone where one
+    of the two files has no pixels to compare.
+    """
+    digests = dict(zip(prints.names, prints.digests, strict=True))
+    of_test = {digest for name, digest in digests.items() if name.startswith(f"{TEST}/")}
+    pictures = set(test_names) - set(train)
+    for name in train:
+        own, same_name = digests.get(f"{TRAIN}/{name}"), digests.get(f"{TEST}/{name}")
+        if own in of_test or (name in test_names and (own is None or same_name is None)):
+            pictures.add(name)
+    return pictures
 
 
 def annotated_test_images(
@@ -82,7 +90,7 @@ def annotated_test_images(
     rows = annotations[annotations["image_id"].isin(list(test_names))].reset_index(drop=True)
     if rows.empty:
         return None
-    text = f"{_count(len(rows), 'row')} of train.csv annotate {_count(rows['image_id'].nunique(), 'test image')}"
+    text = f"{counted(len(rows), 'row')} of train.csv annotate {counted(rows['image_id'].nunique(), 'test image')}"
     if own_table:
         do = "the organisers' own file has them: these labels leak the test set, and public scores will be too high"
         return Finding(WARNING, ANNOTATED, text, do, rows)
@@ -113,46 +121,10 @@ def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | No
     across = int((folders > 1).sum())
     return Finding(
         WARNING, DUPLICATES,
-        f"{_count(len(table), 'image')} in {_count(len(groups), 'group')} are copies of the same picture, or "
-        f"nearly; {_count(across, 'group')} across train and test",
+        f"{counted(len(table), 'image')} in {counted(len(groups), 'group')} are copies of the same picture, or "
+        f"nearly; {counted(across, 'group')} across train and test",
         "compare them side by side: a picture in both train and test makes scores too high; a picture twice in "
         "train counts double and must not stand on both sides of a split", table,
-    )  # fmt: skip
-
-
-def improbable_boxes(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]) -> Finding | None:
-    """Boxes whose size and position are far from those of the other boxes of their class.
-
-    Four values per box, almost independent of each other: sum (size) and difference (shape) of the logits of
-    width and height as shares of the image, and the centre's position across and down. The distance of a value
-    is that from the median of its class, in units of the robust scale of its class; a box is improbable if the
-    root of the sum of its squared distances exceeds 5.5. A class with fewer than 20 boxes is not judged.
-    """
-    shares = box_fractions(annotations, images)
-    odds = shares[["width", "height"]].clip(_EDGE, 1 - _EDGE)
-    logits = np.log(odds / (1 - odds))
-    values = pd.DataFrame(
-        {
-            "size": logits["width"] + logits["height"],
-            "shape": logits["width"] - logits["height"],
-            "across": shares["centre_x"],
-            "down": shares["centre_y"],
-        }
-    )
-    deviations = pd.DataFrame(0.0, index=values.index, columns=values.columns)
-    for _, rows_of_class in shares.groupby("label").groups.items():
-        if len(rows_of_class) >= _LEAST_BOXES:
-            deviations.loc[rows_of_class] = _deviations(values.loc[rows_of_class])
-    distance = np.sqrt(np.square(deviations).sum(axis=1))
-    chosen = distance[distance > _IMPROBABLE].sort_values(ascending=False, kind="stable").index
-    if chosen.empty:
-        return None
-    rows = annotations.reset_index(drop=True).loc[chosen]
-    rows = rows.assign(distance=distance.round(2), odd=deviations.abs().idxmax(axis=1)).reset_index(drop=True)
-    return Finding(
-        WARNING, BOXES, f"{_count(len(rows), 'box', 'boxes')} of {len(annotations)} improbable for the class",
-        "inspect the picture sheet: a typing error, another convention (x, y, width, height), a wrong label, or "
-        "just a rare patient", rows,
     )  # fmt: skip
 
 
@@ -168,8 +140,28 @@ def labels_alike(labels: pd.Series) -> Finding | None:
         return None
     table = pd.DataFrame(rows, columns=["label", "boxes", "other_label", "other_boxes", "differ_by"])
     return Finding(
-        WARNING, LABELS, f"{_count(len(table), 'pair')} of labels may be two spellings of the same class",
+        WARNING, LABELS, f"{counted(len(table), 'pair')} of labels may be two spellings of the same class",
         "a different spelling makes a different class: if they are the same, spell them alike in train.csv", table,
+    )  # fmt: skip
+
+
+def patient_pattern(image_ids: Sequence[str], config: DataConfig) -> Finding | None:
+    """A data.patient_pattern that fits fewer than nine tenths of the images' names: a row per name without it."""
+    pattern = config.patient_pattern
+    if knows_patients(image_ids, pattern):
+        return None
+    others = sorted(name for name in set(image_ids) if not fitting_share([name], pattern))
+    fitting = len(image_ids) - sum(name in set(others) for name in image_ids)
+    suggested = suggested_pattern(sorted(set(image_ids)), config.largest_patient_share)
+    example = f"'data.patient_pattern={suggested}'" if suggested else "data.patient_pattern=PATTERN"
+    return Finding(
+        WARNING, PATTERN,
+        f"data.patient_pattern={pattern} fits {fitting} of {counted(len(image_ids), 'name')} of images; not "
+        f"{first_few(others, _NAMES_SHOWN)}",
+        "each of the other images counts as a patient of its own, so that images of one patient may stand on both "
+        f"sides of a split: add --set {example}, whose first group is the patient{' here' * bool(suggested)}; "
+        "if every image is of another patient, --set 'data.patient_pattern=(.+)'",
+        pd.DataFrame({"image_id": others}),
     )  # fmt: skip
 
 
@@ -186,8 +178,8 @@ def patients_in_both(train: Sequence[str], test: Sequence[str], patients: Mappin
     images = int(rows["test_images"].sum())
     return Finding(
         NOTE, PATIENTS,
-        f"{_count(images, 'test image')} of {len(test)} ({images / len(test):.0%}) show a patient who is also in "
-        f"train ({_count(len(both), 'patient')})",
+        f"{counted(images, 'test image')} of {len(test)} ({images / len(test):.0%}) show a patient who is also in "
+        f"train ({counted(len(both), 'patient')})",
         "to that extent the test is easier than the validation by patient", rows,
     )  # fmt: skip
 
@@ -202,23 +194,10 @@ def class_counts(annotations: pd.DataFrame) -> Finding | None:
     few = rows.iloc[-1]
     return Finding(
         NOTE, CLASSES,
-        f"{_count(len(annotations), 'box', 'boxes')} of {_count(len(rows), 'class', 'classes')}; fewest: "
+        f"{counted(len(annotations), 'box', 'boxes')} of {counted(len(rows), 'class', 'classes')}; fewest: "
         f"{few['label']} ({few['boxes']})",
         "the score is a mean over classes: a rare class counts as much as a frequent one", rows,
     )  # fmt: skip
-
-
-def _deviations(values: pd.DataFrame) -> pd.DataFrame:
-    """The distance of each value from the median in robust standard deviations.
-
-    The scale is the larger of two, from the middle half and from the middle nine tenths of the values: two lungs
-    make two clusters of centres, and the middle half may lie in only one of them.
-    """
-    scales = [
-        (values.quantile(1 - tail) - values.quantile(tail)) / (2 * NormalDist().inv_cdf(1 - tail))
-        for tail in (0.25, _TAIL)
-    ]
-    return (values - values.median()) / pd.DataFrame([_LEAST_SPREAD, *scales]).max()
 
 
 def _difference(label: str, other: str) -> str:
@@ -228,7 +207,3 @@ def _difference(label: str, other: str) -> str:
     if list(filter(str.isdigit, bare)) != list(filter(str.isdigit, other_bare)):
         return ""
     return "spelling" if difflib.SequenceMatcher(None, bare, other_bare).ratio() >= _ALIKE else ""
-
-
-def _count(number: int, singular: str, plural: str = "") -> str:
-    return f"{number:,} {singular if number == 1 else plural or singular + 's'}"

@@ -19,19 +19,25 @@ os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")
 import albumentations as A
 import cv2
 
+from kit.boxes.geometry import area
 from kit.config import AugmentationConfig
 from kit.data.images import Grey
 
-_MIN_AREA_PX = 1.0
+_ROUNDING_PX = 1e-4  # in square pixels: corners come back in float32
 
 
 @dataclass(frozen=True)
 class Augmented:
-    """An augmented image with its boxes; ``kept`` holds the indices of the given boxes that remain."""
+    """An augmented image with its boxes.
+
+    ``kept`` holds the indices of the given boxes that remain, ``too_small`` those of boxes with an area below
+    ``min_area_px``; the others were lost at the border.
+    """
 
     image: Grey
     boxes: Float32[np.ndarray, "n 4"]
     kept: Int64[np.ndarray, " n"]
+    too_small: Int64[np.ndarray, " s"]
 
 
 @dataclass(frozen=True)
@@ -43,17 +49,19 @@ class Augmentation:
     def __call__(self, image: Grey, boxes: Float32[np.ndarray, "m 4"], seed: int) -> Augmented:
         """Augment an image (h, w) with its boxes (pixels of this image; zero boxes are fine).
 
-        A box of which less than ``min_visibility`` remains in the image is left out of ``kept``.
+        A box of which less than ``min_visibility`` remains in the image, or whose area in it is below
+        ``min_area_px``, is left out of ``kept``.
         """
         self._geometry.set_random_seed(seed)
         self._holes.set_random_seed(seed)
         moved = self._geometry(image=image[:, :, None], bboxes=boxes, index=np.arange(len(boxes)))
         holed = self._holes(image=moved["image"])["image"]
-        return Augmented(
-            np.ascontiguousarray(holed[:, :, 0]),
-            np.asarray(moved["bboxes"], dtype=np.float32).reshape(-1, 4),
-            np.asarray(moved["index"], dtype=np.int64).reshape(-1),  # labels come back as floats
-        )
+        inside = np.asarray(moved["bboxes"], dtype=np.float32).reshape(-1, 4)
+        indices = np.asarray(moved["index"], dtype=np.int64).reshape(-1)  # labels come back as floats
+        least = self.config.min_area_px - _ROUNDING_PX
+        large = area(inside) >= least
+        too_small = np.union1d(np.flatnonzero(area(boxes) < least), indices[~large])
+        return Augmented(np.ascontiguousarray(holed[:, :, 0]), inside[large], indices[large], too_small)
 
     @cached_property
     def _geometry(self) -> A.Compose:
@@ -81,7 +89,6 @@ class Augmentation:
                 format="pascal_voc",
                 label_fields=["index"],
                 min_visibility=config.min_visibility,
-                min_area=_MIN_AREA_PX,
                 clip=True,
                 filter_invalid_bboxes=True,
             ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,10 +16,12 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.data.pixel_cache import PixelCache, open_cache
+from kit.data.repeated_boxes import fuse_repeated
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN, misplaced_files
 from kit.schemas.tables import mapped_images, read_annotations, read_mapping
 
 _HOW_TO_GET = "run `invoke download`, put the competition's files there, or run `invoke demo` for a synthetic one"
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -78,13 +81,20 @@ def load_training(
 ) -> TrainingData:
     """Read and check ``train/`` and ``train.csv``, except what is ``opened`` already.
 
-    Raises TableError with all faults of the table together.
+    With ``data.repeated_boxes=fuse`` the boxes of several readers are one box per finding. Raises TableError with
+    all faults of the table together.
     """
     pixels = opened.pixels[TRAIN] if opened else open_pixels(workspace, TRAIN, config, track)
     table = data_folder(workspace) / TABLE
     annotations = opened.annotations if opened else None
+    fuse = config.data.repeated_boxes == "fuse"
     if annotations is None or not annotations["image_id"].isin(pixels.facts).all():
-        annotations = read_annotations(table, pixels.facts, every_image=True)
+        annotations = read_annotations(table, pixels.facts, every_image=True, repeats=fuse)
+    if fuse:
+        fused = fuse_repeated(annotations)
+        if len(fused) < len(annotations):
+            log.info("%s: %d boxes of several readers were fused to %d", table.name, len(annotations), len(fused))
+        annotations = fused
     return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), sha256(table))
 
 

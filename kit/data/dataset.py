@@ -24,13 +24,17 @@ from kit.data.images import resize_longest
 
 
 class Sample(NamedTuple):
-    """An image as the trainer gets it: one byte per pixel, so that little travels between processes."""
+    """An image as the trainer gets it: one byte per pixel, so that little travels between processes.
+
+    ``boxes_lost`` counts by cause (too small, lost at the border) and by class the boxes that the augmentation left
+    out; an image that does not count has none.
+    """
 
     image: UInt8[Tensor, "1 h w"]
     boxes: Float32[Tensor, "n 4"]
     labels: Int64[Tensor, " n"]
     image_index: int
-    boxes_lost: int
+    boxes_lost: Int64[np.ndarray, "2 k"]
     counted: bool
 
 
@@ -41,7 +45,7 @@ class Batch(NamedTuple):
     boxes: list[Tensor]
     labels: list[Tensor]
     indices: list[int]
-    boxes_lost: int
+    boxes_lost: Int64[np.ndarray, "2 k"]
     counted: list[bool]
 
 
@@ -66,6 +70,7 @@ class DetectionDataset(Dataset[Sample]):
         self._seed = seed
         self._augment = None if augmentation is None else Augmentation(augmentation)
         self._boxes, self._labels, self._starts = _flat_boxes(data.annotations, self.image_ids, data.labels)
+        self.box_counts = np.bincount(self._labels - 1, minlength=len(data.labels)).astype(np.int64)
 
     def __len__(self) -> int:
         return len(self.image_ids)
@@ -79,11 +84,14 @@ class DetectionDataset(Dataset[Sample]):
         factors = np.array([image.shape[1] / original.shape[1], image.shape[0] / original.shape[0]] * 2)
         boxes = (self._boxes[rows] * factors).astype(np.float32)
         labels = self._labels[rows]
-        boxes_lost = 0
+        boxes_lost = np.zeros((2, len(self.box_counts)), dtype=np.int64)
         if self._augment is not None:
             seed = int(np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0])
             augmented = self._augment(image, boxes, seed)
-            boxes_lost = len(boxes) - len(augmented.kept)
+            if position < len(self):
+                gone = np.setdiff1d(np.arange(len(boxes)), augmented.kept)
+                at_border = (~np.isin(gone, augmented.too_small)).astype(np.int64)
+                np.add.at(boxes_lost, (at_border, labels[gone] - 1), 1)
             image, boxes, labels = augmented.image, augmented.boxes, labels[augmented.kept]
         return Sample(
             torch.from_numpy(np.array(image))[None],
@@ -125,7 +133,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 def collate(samples: Sequence[Sample]) -> Batch:
     """Samples as lists, not stacked: detectors take lists."""
     images, boxes, labels, indices, boxes_lost, counted = zip(*samples, strict=True)
-    return Batch(list(images), list(boxes), list(labels), list(indices), sum(boxes_lost), list(counted))
+    return Batch(list(images), list(boxes), list(labels), list(indices), np.sum(boxes_lost, axis=0), list(counted))
 
 
 def loader(

@@ -6,20 +6,24 @@ proposes pairs, and the correlation of small copies decides.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from kit.core.files import replacing
 from kit.core.progress import Track, silent
 from kit.data.images import Grey
+from kit.data.pixel_cache import PixelCache
 
 NEAR_BITS = 32  # of 256; the nearest two of 74 different NIH radiographs differ in 60
 SAME_CORRELATION = 0.98  # those two correlate at .93
 _SIDE_PX = 64
 _WAVES = 16  # per direction: 16 x 16 coefficients make 256 bits
 _BLOCK = 512  # images compared with all others at a time
+_COPIES_SUFFIX = ".copies.npy"
 _PAIRS = 4096  # pairs whose small copies are held at a time
 
 
@@ -49,6 +53,32 @@ def take_prints(digests: Mapping[str, str], read: Callable[[str], Grey], track: 
     for index, name in enumerate(track(digests, "comparing images", len(digests))):
         copies[index] = cv2.resize(read(name), (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
     return Prints(tuple(digests), tuple(digests.values()), copies)
+
+
+def small_copies(pixels: PixelCache, track: Track = silent) -> UInt8[np.ndarray, "n 64 64"]:
+    """The small copies of a cache's readable images, in the order of its ``digests``.
+
+    They are made once and stored beside the cache, so that a split needs no pixels.
+    """
+    path = pixels.file.with_suffix(_COPIES_SUFFIX)
+    with contextlib.suppress(OSError, ValueError):  # missing or damaged: made anew
+        stored = np.lib.format.open_memmap(path, mode="r")
+        if stored.shape == (len(pixels.digests), _SIDE_PX, _SIDE_PX) and stored.dtype == np.uint8:
+            return stored
+    copies = take_prints(pixels.digests, pixels.read, track).copies
+    with replacing(path) as partial, partial.open("wb") as file:
+        np.save(file, copies)
+    for stale in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{_COPIES_SUFFIX}"):
+        if stale != path:
+            stale.unlink(missing_ok=True)
+    return copies
+
+
+def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
+    """The picture that each readable image shows: the digest of the first of its copies (``duplicate_groups``)."""
+    prints = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), small_copies(pixels, track))
+    first = {index: group[0] for group in duplicate_groups(prints) for index in group}
+    return {name: prints.digests[first.get(index, index)] for index, name in enumerate(prints.names)}
 
 
 def dct_bits(copies: UInt8[np.ndarray, "n 64 64"]) -> Bool[np.ndarray, "n 256"]:

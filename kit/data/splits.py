@@ -1,30 +1,33 @@
 """Which images are held out: whole patients, classes balanced, one split or several folds.
 
-Images with equal pixels stay together too, whatever the patients in their names.
+Copies of one picture stay together too, whatever the patients in their names. A class that only one patient has
+stays in training.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
 from kit.choosing.balanced_folds import CROSS_FITS, balanced_folds, count_boxes, random_orders
 from kit.config import DataConfig
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, patients
-from kit.data.duplicates import joined_groups
+from kit.data.duplicates import joined_groups, pictures
 
 Folds = tuple[tuple[str, ...], ...]
+log = logging.getLogger("kit")
 
 
 def assign_folds(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     """The images that each fold holds out: one split of ``validation_share``, or ``data.folds`` folds of all."""
     if config.folds == 1:
-        return (validation_split(data.annotations, data.image_ids, config, seed, data.pixels.digests),)
-    return cross_validation(data.annotations, data.image_ids, config, seed, data.pixels.digests)
+        return (validation_split(data.annotations, data.image_ids, config, seed, pictures(data.pixels)),)
+    return cross_validation(data.annotations, data.image_ids, config, seed, pictures(data.pixels))
 
 
 def validation_split(
@@ -32,40 +35,64 @@ def validation_split(
     image_ids: Sequence[str],
     config: DataConfig,
     seed: int,
-    digests: Mapping[str, str] | None = None,
+    picture_of: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
 
     A pure function of its arguments that ignores the order of rows and images. Among ``split_candidates`` random
-    orders of the patients, the one whose class shares are nearest to ``validation_share`` wins.
+    orders of the patients, the one whose class shares are nearest to ``validation_share`` wins. The patients of a
+    class that a single patient has, or that no candidate has on both sides, stay in training: the log says so.
 
     Args:
         annotations: The true boxes (image_id, label).
         image_ids: All images, those without boxes too.
         config: The knobs of the split.
         seed: Of the random orders.
-        digests: By image_id; images with equal digests have equal pixels and stay together.
+        picture_of: By image_id; images with equal values are copies of one picture and stay together.
 
     Raises:
-        KitError: If a patient has too many images, or a class cannot stand on both sides.
+        KitError: If a patient has too many images, or no patient can be held out.
     """
-    groups = _groups(image_ids, config, digests or {})
+    groups = _groups(image_ids, config, picture_of or {})
     labels, counts = count_boxes(annotations, groups)
     boxes, images = counts[:, :-1], counts[:, -1]
+    carriers = (boxes > 0).sum(axis=0)
+    kept = carriers == 1  # by class: whether its patients stay in training
+    while True:
+        free = np.flatnonzero(~boxes[:, kept].any(axis=1))
+        held = _best_candidate(boxes[free], images[free], int(images.sum()), boxes.sum(axis=0), kept, config, seed)
+        if len(held):
+            break
+        if kept.all():
+            raise _nothing_to_hold_out(len(groups))
+        kept = kept | (carriers == carriers[~kept].min())
+    _warn_of_kept(labels, carriers, kept, "no candidate split has it on both sides; raise data.split_candidates")
+    return tuple(sorted(image for index in free[held] for image in groups[index]))
+
+
+def _best_candidate(
+    boxes: Int64[np.ndarray, "g labels"],
+    images: Int64[np.ndarray, " g"],
+    total_images: int,
+    total_boxes: Int64[np.ndarray, " labels"],
+    kept: Bool[np.ndarray, " labels"],
+    config: DataConfig,
+    seed: int,
+) -> Int64[np.ndarray, " h"]:
+    """The groups that the best candidate holds out; none if no candidate has every other class on both sides."""
     goal = config.validation_share
-    total = boxes.sum(axis=0)
-    best: tuple[float, tuple[str, ...]] | None = None
-    for order in random_orders(len(groups), seed, config.split_candidates):
-        count = 1 + int(np.abs(images[order].cumsum() / images.sum() - goal).argmin())
-        held = boxes[order[:count]].sum(axis=0)
-        if count == len(groups) or not ((held > 0) & (held < total)).all():
+    best = float("inf")
+    chosen = np.arange(0)
+    for order in random_orders(len(boxes), seed, config.split_candidates) if len(boxes) else ():
+        count = 1 + int(np.abs(images[order].cumsum() / total_images - goal).argmin())
+        held = boxes[order[:count]].sum(axis=0)[~kept]
+        total = total_boxes[~kept]
+        if images[order[:count]].sum() == total_images or not ((held > 0) & (held < total)).all():
             continue
         imbalance = float(np.square(held / total - goal).sum())
-        if best is None or imbalance < best[0]:
-            best = imbalance, tuple(sorted(image for i in order[:count] for image in groups[i]))
-    if best is None:
-        raise _impossible("on both sides", labels, boxes, config, "raise data.validation_share")
-    return best[1]
+        if imbalance < best:
+            best, chosen = imbalance, order[:count]
+    return chosen
 
 
 def cross_validation(
@@ -73,20 +100,27 @@ def cross_validation(
     image_ids: Sequence[str],
     config: DataConfig,
     seed: int,
-    digests: Mapping[str, str] | None = None,
+    picture_of: Mapping[str, str] | None = None,
 ) -> Folds:
     """The images of each of ``data.folds`` folds, sorted: whole patients, classes and images spread evenly.
 
     The arguments are those of ``validation_split``; the folds are the best of ``split_candidates`` candidates
-    (see ``balanced_folds``). Raises KitError if a patient has too many images, or no candidate has every class in
-    every fold.
+    (see ``balanced_folds``). A patient who alone has a class is in no fold: every fold trains on it, and the log
+    says so. Raises KitError if a patient has too many images, or no candidate has every other class in every fold.
     """
-    groups = _groups(image_ids, config, digests or {})
+    groups = _groups(image_ids, config, picture_of or {})
     labels, counts = count_boxes(annotations, groups)
-    fold_of, filled = balanced_folds(counts, config.folds, seed, config.split_candidates)
+    carriers = (counts[:, :-1] > 0).sum(axis=0)
+    kept = carriers == 1
+    free = np.flatnonzero(~counts[:, :-1][:, kept].any(axis=1))
+    if len(free) < config.folds:
+        raise _too_few_patients(len(free), len(groups), config.folds)
+    columns = np.append(~kept, True)
+    fold_of, filled = balanced_folds(counts[free][:, columns], config.folds, seed, config.split_candidates)
     if (filled == 0).any():
-        raise _impossible(f"in each of {config.folds} folds", labels, counts[:, :-1], config, "lower data.folds")
-    return _images_by_fold(groups, fold_of, config.folds)
+        raise _impossible_folds(labels, np.where(kept, len(groups), carriers), config)
+    _warn_of_kept(labels, carriers, kept, "")
+    return _images_by_fold([groups[index] for index in free], fold_of, config.folds)
 
 
 def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
@@ -95,7 +129,7 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     A prior or a calibration fitted on them must not be judged on the patients that it was fitted on. Unlike in
     ``cross_validation`` a class may be missing in a fold.
     """
-    groups = _groups(data.image_ids, config, data.pixels.digests)
+    groups = _groups(data.image_ids, config, pictures(data.pixels))
     _, counts = count_boxes(data.annotations, groups)
     folds = min(CROSS_FITS, len(groups))
     fold_of, _ = balanced_folds(counts, folds, seed, config.split_candidates)
@@ -103,11 +137,11 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
 
 
 def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfig) -> dict[str, str]:
-    """The group of each image: images of one patient, and images with equal pixels, share a group.
+    """The group of each image: images of one patient, and copies of one picture, share a group.
 
     A group is named after its first image.
     """
-    groups = _groups(image_ids, config, data.pixels.digests)
+    groups = _groups(image_ids, config, pictures(data.pixels))
     return {image_id: group[0] for group in groups for image_id in group}
 
 
@@ -117,16 +151,16 @@ def _images_by_fold(groups: Sequence[Sequence[str]], fold_of: Int64[np.ndarray, 
     return tuple(tuple(sorted(image for i in indices for image in groups[i])) for indices in of_fold)
 
 
-def _groups(image_ids: Sequence[str], config: DataConfig, digests: Mapping[str, str]) -> list[list[str]]:
+def _groups(image_ids: Sequence[str], config: DataConfig, picture_of: Mapping[str, str]) -> list[list[str]]:
     """Images that must stay together; groups are sorted, and ordered by their first image."""
     patient_of = patients(image_ids, config.patient_pattern)
     _check_pattern(list(patient_of.values()), config)
     names = sorted(patient_of)
     _, of_patient = np.unique([patient_of[image_id] for image_id in names], return_inverse=True)
-    _, first, with_digest = np.unique(
-        [digests.get(image_id, image_id) for image_id in names], return_index=True, return_inverse=True
+    _, first, of_picture = np.unique(
+        [picture_of.get(image_id, image_id) for image_id in names], return_index=True, return_inverse=True
     )
-    group_of = joined_groups(of_patient, np.stack([np.arange(len(names)), first[with_digest]], axis=1))
+    group_of = joined_groups(of_patient, np.stack([np.arange(len(names)), first[of_picture]], axis=1))
     groups: dict[int, list[str]] = {}
     for image_id, group in zip(names, group_of.tolist(), strict=True):
         groups.setdefault(group, []).append(image_id)
@@ -147,12 +181,41 @@ def _check_pattern(patient_ids: Sequence[str], config: DataConfig) -> None:
         )
 
 
-def _impossible(where: str, labels: Sequence[str], counts: np.ndarray, config: DataConfig, do: str) -> KitError:
-    carriers = (counts > 0).sum(axis=0)
-    rarest = int(carriers.argmin())
+def _warn_of_kept(
+    labels: Sequence[str], carriers: Int64[np.ndarray, " labels"], kept: Bool[np.ndarray, " labels"], why: str
+) -> None:
+    """Say which classes no held-out image has, since their patients stay in training."""
+    for label, count in zip(np.array(labels, dtype=object)[kept], carriers[kept].tolist(), strict=True):
+        log.warning(
+            "class %r occurs in %d patient%s, who stay%s in training: no score judges this class%s",
+            label, count, "" if count == 1 else "s", "s" if count == 1 else "", f" ({why})" if count > 1 else "",
+        )  # fmt: skip
+
+
+def _nothing_to_hold_out(patient_count: int) -> KitError:
     return KitError(
-        f"a split by patient with every class {where}",
+        "a patient who can be held out: with copies of one picture counted as one patient, two at least",
+        f"{patient_count} patient(s), each with all images or with a class that no other has",
+        "add images of other patients, or correct data.patient_pattern (its first group is the patient)",
+    )
+
+
+def _too_few_patients(free: int, patient_count: int, folds: int) -> KitError:
+    return KitError(
+        f"a patient for each of {folds} folds",
+        f"{free} of {patient_count} patient(s) who have no class alone",
+        f"lower data.folds to {free}" if free > 1 else "add images of other patients, or train with data.folds=1",
+    )
+
+
+def _impossible_folds(
+    labels: Sequence[str], carriers: Int64[np.ndarray, " labels"], config: DataConfig
+) -> KitError:
+    rarest = int(carriers.argmin())
+    fewer = min(int(carriers[rarest]), config.folds - 1)
+    return KitError(
+        f"a split by patient with every class in each of {config.folds} folds",
         f"none among {config.split_candidates} candidates; {labels[rarest]!r} occurs in "
         f"{carriers[rarest]} patient(s)",
-        f"add images of that class, {do}, or raise data.split_candidates",
+        f"lower data.folds to {fewer}, raise data.split_candidates, or add images of that class",
     )

@@ -16,7 +16,7 @@ def dataset_tables(
     mapping: pd.DataFrame,
     train_images: Mapping[str, ImageFacts],
     test_images: Mapping[str, ImageFacts],
-    patients: Mapping[str, str],
+    patients: Mapping[str, str] | None,
 ) -> dict[str, pd.DataFrame]:
     """The tables of the report on the data, by title.
 
@@ -28,17 +28,18 @@ def dataset_tables(
         mapping: ID and image_id.
         train_images: The images of train/.
         test_images: The images of test/ that have an ID.
-        patients: The patient of every image.
+        patients: The patient of every image; None if they are not known: then nothing counts patients.
     """
-    boxes = annotations.assign(patient=annotations["image_id"].map(patients))
+    patient_of = patients or {}
+    boxes = annotations.assign(patient=annotations["image_id"].map(patient_of))
     classes = boxes.groupby("label").agg(
         boxes=("image_id", "size"), images=("image_id", "nunique"), patients=("patient", "nunique")
     )
     classes = classes.sort_values("boxes", ascending=False, kind="stable")
     classes.insert(1, "share", classes["boxes"] / len(boxes) if len(boxes) else 0.0)
     per_image = boxes["image_id"].value_counts().reindex(list(train_images), fill_value=0)
-    trained = {patients[image_id] for image_id in train_images}
-    tested = [patients[image_id] for image_id in test_images]
+    trained = {patient_of.get(image_id) for image_id in train_images}
+    tested = [patient_of.get(image_id) for image_id in test_images]
     counts = {
         "training images": len(train_images),
         "boxes": len(boxes),
@@ -51,6 +52,9 @@ def dataset_tables(
         "test patients who are also in training": len(trained & set(tested)),
         "test images of these patients": sum(patient in trained for patient in tested),
     }
+    if patients is None:
+        counts = {what: count for what, count in counts.items() if "patients" not in what}
+        classes = classes.drop(columns="patients")
     sizes = pd.DataFrame(
         [
             (name, facts.width_px, facts.height_px)

@@ -22,6 +22,7 @@ from kit.metrics.bootstrap import Interval, paired_difference
 from kit.reports.report_file import ComparedImages, ComparedScores, Comparison, Report, Verdict
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split
+from kit.runs.guards import require_same_truth
 from kit.runs.locks import using_results
 
 
@@ -43,6 +44,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> Comparison:
             f"none in common among {len(images[a.name])} of {a.name!r} and {len(images[b.name])} of {b.name!r}",
             "train both on the same split: the same training.seed and data.validation_share, or --folds",
         )
+    require_same_truth(a, b)
     data = load_training(a.workspace, load(a.config), track)
     reports = {}
     for run in (a, b):

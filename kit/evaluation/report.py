@@ -23,6 +23,7 @@ from kit.core.files import sha256
 from kit.core.json_files import write_record
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, has_test, patients
+from kit.data.patient_pattern import knows_patients
 from kit.evaluation.held_out import HeldOut, oracle_map50, random_choice_map50, score_held_out
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import analyse_errors
@@ -277,9 +278,14 @@ def _test_images(workspace: Path, config: Config) -> int:
 
 
 def _shared_patients(workspace: Path, split: Split, pattern: str) -> float | None:
-    """The share of the test images that show a patient who is also in ``train/``; None without a mapping."""
+    """The share of the test images that show a patient who is also in ``train/``.
+
+    None without a mapping, or if the pattern does not fit the names of both halves.
+    """
     if not has_test(workspace):
         return None
     tested = set(mapped_images(workspace / "data" / MAPPING))
+    if not (knows_patients(split.images, pattern) and knows_patients(tested, pattern)):
+        return None
     known = set(patients(split.images, pattern).values())
     return sum(patient in known for patient in patients(sorted(tested), pattern).values()) / max(1, len(tested))

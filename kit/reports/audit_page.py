@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
-from kit.data.audit import BOXES, CHECKS, DUPLICATES, LEVELS, Finding
+from kit.data.audit import CHECKS, DUPLICATES
+from kit.data.box_checks import BOXES, REPEATED, UNITS
+from kit.data.finding import LEVELS, Finding
 from kit.reports.figures import COLUMNS, PREDICTION, Mark, Picture, save, sheet, short
 from kit.reports.html import write_page
 from kit.schemas.file_names import TEST, TRAIN
@@ -23,7 +26,7 @@ def write_audit_page(path: Path, findings: Sequence[Finding], image_paths: Mappi
 
     ``image_paths`` has the file of every image, by ``train/NAME`` and ``test/NAME``.
     """
-    pictures_of = {DUPLICATES: _duplicates, BOXES: _improbable_boxes}
+    pictures_of = {DUPLICATES: _duplicates, BOXES: _odd_boxes, UNITS: _odd_boxes, REPEATED: _repeated_boxes}
     figures = {}
     for finding in findings:
         if finding.check in pictures_of:
@@ -58,13 +61,28 @@ def _duplicates(rows: pd.DataFrame, image_paths: Mapping[str, Path]) -> list[Pic
     return pictures[:_IMAGES_SHOWN]
 
 
-def _improbable_boxes(rows: pd.DataFrame, image_paths: Mapping[str, Path]) -> list[Picture]:
-    """The most improbable boxes on their images, with what is odd about them and how far."""
-    pictures: list[Picture] = []
-    for row in rows.head(_IMAGES_SHOWN).to_dict("records"):
-        names = (f"{part}/{row['image_id']}" for part in (TRAIN, TEST))
-        path = next(image_paths[name] for name in names if name in image_paths)
-        corners = (row["x_min"], row["y_min"], row["x_max"], row["y_max"])
-        mark = Mark(corners, short(str(row["label"])), PREDICTION, _LINE_PT)
-        pictures.append((short(f"{row['image_id']}: {row['odd']}", _TITLE_LETTERS), path, [mark]))
-    return pictures
+def _odd_boxes(rows: pd.DataFrame, image_paths: Mapping[str, Path]) -> list[Picture]:
+    """The first boxes on their images, with what is odd about them if the check says it."""
+    return [
+        _marked([row], f": {row['odd']}" if "odd" in row else "", image_paths)
+        for row in rows.head(_IMAGES_SHOWN).to_dict("records")
+    ]
+
+
+def _repeated_boxes(rows: pd.DataFrame, image_paths: Mapping[str, Path]) -> list[Picture]:
+    """The first findings with all their boxes."""
+    findings = [group.to_dict("records") for _, group in rows.groupby("finding")]
+    return [_marked(boxes, f": {len(boxes)} boxes", image_paths) for boxes in findings[:_IMAGES_SHOWN]]
+
+
+def _marked(boxes: Sequence[Mapping[Hashable, Any]], words: str, image_paths: Mapping[str, Path]) -> Picture:
+    """Boxes of one image on it; its title is the image_id and the words."""
+    image_id = boxes[0]["image_id"]
+    path = next(image_paths[f"{part}/{image_id}"] for part in (TRAIN, TEST) if f"{part}/{image_id}" in image_paths)
+    marks = [
+        Mark(
+            (box["x_min"], box["y_min"], box["x_max"], box["y_max"]), short(str(box["label"])), PREDICTION, _LINE_PT
+        )
+        for box in boxes
+    ]
+    return short(f"{image_id}{words}", _TITLE_LETTERS), path, marks

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from kit import __version__
@@ -17,16 +18,16 @@ from kit.core.files import sha256
 from kit.core.json_files import fingerprint, read_record, write_record
 from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
-from kit.data.audit import CHECKS, FAULT, LEVELS, NOTE, WARNING, AuditInput, Finding, findings
+from kit.data.audit import CHECKS, AuditInput, findings
 from kit.data.competition import OpenedData, data_folder, has_test, open_pixels, patients
-from kit.data.duplicates import Prints, take_prints
-from kit.data.images import Grey
+from kit.data.duplicates import Prints, small_copies
+from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
 from kit.data.pixel_cache import PixelCache
 from kit.data.provenance import has_own_table
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.tables import mapped_images, read_annotations
 
-_FORMAT = 1
+_FORMAT = 2
 log = logging.getLogger("kit")
 
 
@@ -95,7 +96,9 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
     # Training finds the same faults, whatever the test half holds.
     readable_test = {name: facts for name, facts in test.items() if not facts.fault}
-    annotations = read_annotations(data / TABLE, {**readable_test, **train}, every_image=True)
+    annotations = read_annotations(
+        data / TABLE, {**readable_test, **train}, every_image=True, repeats=config.data.repeated_boxes == "fuse"
+    )
     checked = AuditInput(
         annotations,
         own,
@@ -104,6 +107,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         {*test, *(mapped_images(data / MAPPING) if has_test(workspace) else ())},
         patients(sorted({*train, *test}), config.data.patient_pattern),
         _prints(caches, track),
+        config.data,
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
@@ -112,7 +116,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
 
 
 def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
-    """Raise KitError for faults whose check is not ``allowed``; log the names of the other checks in one line."""
+    """Raise KitError for faults whose check is not ``allowed``; log the other checks and what they found."""
     unknown = [name for name in allowed if name not in CHECKS]
     if unknown:
         raise KitError(
@@ -124,9 +128,11 @@ def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
             "data without faults", "; ".join(f"{fault.check}: {fault.text}" for fault in faults),
             f"{'; '.join(fault.do for fault in faults)}; every row is in {audit.page}",
         )  # fmt: skip
-    warned = [finding.check for finding in audit.findings if finding.level != NOTE]
+    warned = [finding for finding in audit.findings if finding.level != NOTE]
     if warned:
-        log.info("audit: %s; see %s", ", ".join(warned), audit.page)
+        log.info("audit: %s; see %s", ", ".join(finding.check for finding in warned), audit.page)
+    for finding in warned:
+        log.warning("%s: %s", finding.check, finding.text)
 
 
 def _key(data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config) -> str:
@@ -136,18 +142,15 @@ def _key(data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: 
         part: [(name, facts.fault or cache.digests[name]) for name, facts in cache.facts.items()]
         for part, cache in caches.items()
     }
-    return fingerprint([_FORMAT, __version__, pixels, own_table, tables, config.data.patient_pattern])
+    knobs = [config.data.patient_pattern, config.data.largest_patient_share, config.data.repeated_boxes]
+    return fingerprint([_FORMAT, __version__, pixels, own_table, tables, knobs])
 
 
 def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
     """The prints of all readable images, named ``train/NAME`` and ``test/NAME``."""
     digests = {f"{part}/{name}": digest for part, cache in caches.items() for name, digest in cache.digests.items()}
-
-    def read(name: str) -> Grey:
-        part, _, image_id = name.partition("/")
-        return caches[part].read(image_id)
-
-    return take_prints(digests, read, track)
+    copies = np.concatenate([small_copies(cache, track) for cache in caches.values()])
+    return Prints(tuple(digests), tuple(digests.values()), copies)
 
 
 def _stored(folder: Path, key: str) -> tuple[Finding, ...] | None:

@@ -12,6 +12,7 @@ from kit.config import Config
 from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.data.competition import load_test, load_training, patients
+from kit.data.patient_pattern import knows_patients
 from kit.data.statistics import box_fractions, dataset_tables
 from kit.reports import dataset_charts
 from kit.reports.figures import Drawings, save_all
@@ -34,7 +35,7 @@ def dataset_report(
     mapping: pd.DataFrame,
     train_images: Mapping[str, ImageFacts],
     test_images: Mapping[str, ImageFacts],
-    patients: Mapping[str, str],
+    patients: Mapping[str, str] | None,
     folder: Path,
     seed: int,
     track: Track = silent,
@@ -46,7 +47,7 @@ def dataset_report(
         mapping: The test's ID and image_id.
         train_images: Size and file of every image of ``train/``, by image_id.
         test_images: The same for the images of the mapping.
-        patients: The patient of every training and test image, by image_id.
+        patients: The patient of every training and test image, by image_id; None if they are not known.
         folder: Where figures and page are written.
         seed: Draws the samples.
         track: Reports progress.
@@ -73,14 +74,14 @@ def dataset_report(
 def describe(workspace: Path, config: Config, track: Track = silent) -> DatasetReport:
     """Write the dataset report to ``WORKSPACE/explore``. Raises KitError if the data are missing or have faults."""
     training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
-    everyone = [*training_data.image_ids, *test.image_ids]
+    everyone, pattern = [*training_data.image_ids, *test.image_ids], config.data.patient_pattern
     with locked_folder(workspace / "explore") as folder:
         return dataset_report(
             training_data.annotations,
             test.mapping,
             training_data.pixels.facts,
             {image_id: test.pixels.facts[image_id] for image_id in test.image_ids},
-            patients(everyone, config.data.patient_pattern),
+            patients(everyone, pattern) if knows_patients(everyone, pattern) else None,
             folder,
             config.training.seed,
             track,

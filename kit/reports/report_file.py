@@ -63,7 +63,7 @@ class ImageCounts:
     validation: int
     validation_single_box: int  # with exactly one true box
     boxes: int  # true boxes on the validation images
-    test_patients_in_train_share: float | None  # share of the test images whose patient is in train/; None without
+    test_patients_in_train_share: float | None  # of the test images, whose patient is in train/; None: not known
 
 
 @dataclass(frozen=True)

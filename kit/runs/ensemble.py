@@ -16,6 +16,7 @@ from kit.core.json_files import write_json
 from kit.data.competition import TrainingData
 from kit.runs.detections import KEY, held_out_detections, merge_detections, read_detections
 from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split, require_finished
+from kit.runs.guards import require_same_truth
 from kit.runs.knobs import require_same_knobs
 from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
 
@@ -137,6 +138,7 @@ def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
     """
     for run, split in zip(runs[1:], splits[1:], strict=True):
         _require_same_data(runs[0], splits[0], run, split)
+        require_same_truth(runs[0], run)
     common = set.intersection(*(set(split.validation) for split in splits))
     if not common:
         held = ", ".join(f"{run.name!r} {len(split.validation)}" for run, split in zip(runs, splits, strict=True))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kit.config import TRUTH_KNOBS, load
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData
 from kit.runs.folder import Run, Split
@@ -14,6 +15,18 @@ def require_trainable(run: Run) -> None:
         raise KitError(
             "the name of a run to train", f"{run.name!r}, which is {kind}",
             f"`invoke evaluate --run {run.name}`, or train under another --run NAME",
+        )  # fmt: skip
+
+
+def require_same_truth(first: Run, other: Run) -> None:
+    """Raise KitError if two runs were started with knobs that give them different true boxes."""
+    ours, theirs = load(first.config), load(other.config)
+    differing = [key for key in TRUTH_KNOBS if ours.get(key) != theirs.get(key)]
+    if differing:
+        found = "; ".join(f"{key}={ours.get(key)} and {theirs.get(key)}" for key in differing)
+        raise KitError(
+            f"runs {first.name!r} and {other.name!r} to be scored on the same true boxes", found,
+            f"train one of them anew under another --run NAME, with --set {differing[0]}={ours.get(differing[0])}",
         )  # fmt: skip
 
 

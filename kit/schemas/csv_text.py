@@ -31,12 +31,16 @@ _UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of a file. ``line`` counts from 1 (rows or entries in parquet and JSON); None: the whole file."""
+    """One fault of a file. ``line`` counts from 1 (rows or entries in parquet and JSON); None: the whole file.
+
+    ``do`` is advice of its own, if the table's does not fit.
+    """
 
     file: Path
     line: int | None
     value: str
     expected: str
+    do: str = ""
 
     def __str__(self) -> str:
         word = _ROW_WORDS.get(self.file.suffix.lower())

@@ -44,14 +44,16 @@ def failed_checks(path: Path, table: pd.DataFrame, checks: Sequence[RowCheck]) -
     return []
 
 
-def repeated_rows(path: Path, table: pd.DataFrame, columns: Sequence[str], expected: str) -> list[Fault]:
-    """A fault for each row that repeats an earlier row in these columns."""
+def repeated_rows(
+    path: Path, table: pd.DataFrame, columns: Sequence[str], expected: str, do: str = ""
+) -> list[Fault]:
+    """A fault for each row that repeats an earlier row in these columns, with its advice ``do``."""
     if not table.duplicated(list(columns)).any():
         return []
     first = table.groupby(list(columns), sort=False)[LINE].transform("min")
     again = table[LINE] != first
     return [
-        Fault(path, line, _cell_text(columns, values), f"{expected} (line {earlier} does)")
+        Fault(path, line, _cell_text(columns, values), f"{expected} (line {earlier} does)", do)
         for earlier, (line, values) in zip(first[again], _rows(table[again], columns), strict=True)
     ]
 

@@ -5,6 +5,7 @@ Numbers are parsed cell by cell, then a pandera schema checks the rows that coul
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -15,8 +16,10 @@ import pandas as pd
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import first_few
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells, to_numbers
-from kit.schemas.file_names import MAPPING, TABLE, TEST
+from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.image_headers import ImageFacts, image_headers
+from kit.schemas.missing_images import named_otherwise
+from kit.schemas.no_finding import has_no_corners, stands_for_no_finding
 from kit.schemas.row_checks import (
     AREA,
     EXACTLY_INSIDE,
@@ -38,32 +41,54 @@ NIH_COLUMNS = ("Image Index", "Finding Label", "Bbox [x", "y", "w", "h]")
 _NIH_MEANING = ("image_id", "label", "x_min", "y_min", "width", "height")
 _SHOWN_IDS = 10
 _FIX = "correct the file, or fetch it anew"
+_FUSE = "leave out the repeated rows, or --set data.repeated_boxes=fuse if several readers gave them"
+_MANY_ROWS = 10  # that fail for one cause: fewer are single mistakes
 log = logging.getLogger("kit")
 
 
-def read_annotations(path: Path, images: Mapping[str, ImageFacts], every_image: bool = False) -> pd.DataFrame:
+def read_annotations(
+    path: Path, images: Mapping[str, ImageFacts], every_image: bool = False, repeats: bool = False
+) -> pd.DataFrame:
     """True boxes: image_id, corners (float64 pixels), label, in the file's order.
 
-    The header is the competition's, in any order, or NIH's (x, y, width, height); other columns are ignored.
-    Boxes that end less than a pixel outside their image are clipped, and the log says how many. Raises TableError
-    with all faults; with ``every_image`` an unreadable image that no row names is a fault too.
+    The header is the competition's, in any order, or NIH's (x, y, width, height); other columns are ignored. A row
+    labelled ``No finding`` (or alike) with empty corners, 0,0,0,0 or 0,0,1,1 is an image without a box: it is left
+    out, and the log has the count. Boxes that end less than a pixel outside their image are clipped, and the log
+    says how many. Raises TableError with all faults; with ``every_image`` an unreadable image that no row names is
+    a fault too. With ``repeats`` a row may repeat an earlier one.
     """
     cells = read_cells(path, _FIX)
     raw = _annotation_cells(cells)
-    texts = ("image_id", "label")
+    sides = ("x_min", "y_min", "width", "height") if "width" in raw else tuple(CORNERS)
+    empty = stands_for_no_finding(raw["label"], raw[list(sides)])
+    bare = raw[~empty & has_no_corners(raw[list(sides)])]
+    table, faults = parse_numbers(
+        cells, raw.drop(index=[*raw.index[empty], *bare.index]), ("image_id", "label"), sides
+    )
     if "width" in raw:
-        table, faults = parse_numbers(cells, raw, texts, floats=("x_min", "y_min", "width", "height"))
         table = table.assign(x_max=table["x_min"] + table["width"], y_max=table["y_min"] + table["height"])
-        box_checks = (NIH_AREA, INSIDE)
-    else:
-        table, faults = parse_numbers(cells, raw, texts, floats=tuple(CORNERS))
-        box_checks = (AREA, INSIDE)
+    folder = path.parent / TRAIN
+    faults += _image_faults(
+        path, pd.concat([table[[LINE, "image_id"]], raw.loc[empty, [LINE, "image_id"]]]), images, folder
+    )
+    faults += _without_corners(path, bare)
     table = with_image_facts(table, images)
-    faults += failed_checks(path, table, (*IMAGE_CHECKS, *box_checks, LABEL))
-    faults += repeated_rows(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has")
+    faults += _box_faults(path, table, NIH_AREA if "width" in raw else AREA)
+    faults += failed_checks(path, table, (LABEL,))
+    if not repeats:
+        faults += repeated_rows(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has", _FUSE)
     if every_image:
         faults += _unnamed(set(raw["image_id"]), images)
+    if not faults and table.empty and empty.any():
+        faults = [Fault(path, None, f"{len(raw)} rows without a box, and no other", "at least one row with a box")]
     raise_faults(path, table, faults, _FIX)
+    if empty.any():
+        without = raw.loc[empty, "image_id"]
+        also = without[without.isin(table["image_id"])].nunique()
+        log.info(
+            "%s: %d rows without a box: these %d images have no finding%s", path.name, len(without),
+            without.nunique(), f", but {also} of them, which other rows give boxes" if also else "",
+        )  # fmt: skip
     fitted = clip_to_image(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
     if moved:
@@ -78,12 +103,13 @@ def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int
     """
     cells = read_cells(path, _FIX)
     table, faults = parse_numbers(cells, _mapping_cells(cells), ("image_id",), integers=("ID",))
-    faults += failed_checks(path, with_image_facts(table, images), IMAGE_CHECKS)
+    faults += _image_faults(path, table, images, path.parent / TEST)
     faults += repeated_rows(path, table, ("ID",), "an ID that no earlier line has")
-    do = _FIX
     rows = len(cells.table) + len(cells.faults)
     if rows not in (0, expected_ids):
         faults += [Fault(path, None, f"{rows} IDs", f"{expected_ids}: competition.expected_ids")]
+    do = _FIX
+    if rows not in (0, expected_ids):
         do += f"; or --set competition.expected_ids={rows}, if this edition has as many"
     raise_faults(path, table, faults, do)
     return table[list(MAPPING_COLUMNS)].reset_index(drop=True)
@@ -149,9 +175,14 @@ def validate_submission(path: Path, data: Path, expected_ids: int) -> pd.DataFra
 
 
 def annotation_labels(path: Path) -> set[str]:
-    """The labels in train.csv; boxes and images are not checked. Raises TableError for faults of the labels."""
+    """The labels in train.csv of rows with a box; boxes and images are not checked.
+
+    Raises TableError for faults of the labels.
+    """
     cells = read_cells(path, _FIX)
     table = _annotation_cells(cells)
+    sides = ["x_min", "y_min", "width", "height"] if "width" in table else CORNERS
+    table = table[~stands_for_no_finding(table["label"], table[sides])]
     raise_faults(path, table, [*cells.faults, *failed_checks(path, table, (LABEL,))], _FIX)
     return set(table["label"])
 
@@ -159,6 +190,50 @@ def annotation_labels(path: Path) -> set[str]:
 def mapped_images(path: Path) -> pd.Series:
     """The image_ids of a mapping; only its header is checked."""
     return _mapping_cells(read_cells(path, _FIX))["image_id"]
+
+
+def _image_faults(path: Path, table: pd.DataFrame, images: Mapping[str, ImageFacts], folder: Path) -> list[Fault]:
+    """Faults of the image_ids: one for each cause that explains several rows, else one a row."""
+    unknown = table[~table["image_id"].isin(list(images))]
+    faults, rest = named_otherwise(path, unknown, images, folder)
+    judged = pd.concat([table[table["image_id"].isin(list(images))], rest])
+    return faults + failed_checks(path, with_image_facts(judged, images), IMAGE_CHECKS)
+
+
+def _without_corners(path: Path, rows: pd.DataFrame) -> list[Fault]:
+    """One fault for all rows that have a finding's label and no corners."""
+    if rows.empty:
+        return []
+    image_id, label = rows[["image_id", "label"]].iloc[0]
+    more = f" and {len(rows) - 1} rows more" if len(rows) > 1 else ""
+    return [
+        Fault(path, int(rows[LINE].iloc[0]), f"{image_id}, label {label}, no corners{more}", "four corners",
+              "leave out the rows without a box, or label them No finding: an image without a finding needs no row")
+    ]  # fmt: skip
+
+
+def _box_faults(path: Path, table: pd.DataFrame, area: RowCheck) -> list[Fault]:
+    """Faults of the boxes: one a row, with advice if most rows fail for one cause.
+
+    Most boxes outside their images are one fault: they are of larger pictures.
+    """
+    outside = failed_checks(path, table, (INSIDE,))
+    if len(outside) >= _MANY_ROWS and len(outside) > len(table) / 2:
+        seen = table[table["width_px"] > 0]
+        reach = max((seen["x_max"] / seen["width_px"]).max(), (seen["y_max"] / seen["height_px"]).max())
+        outside = [
+            Fault(path, outside[0].line, f"{outside[0].value} and {len(outside) - 1} rows more of {len(table)}",
+                  f"{INSIDE.expected}; the farthest reaches {reach:.3g} times as far",
+                  "if the boxes are of larger pictures, multiply their corners by the ratio of the sizes, or put "
+                  f"those pictures into {TRAIN}/")
+        ]  # fmt: skip
+    without = failed_checks(path, table, (area,))
+    if area is AREA and len(without) >= _MANY_ROWS and len(without) > len(table) / 2:
+        advice = f"if x_max and y_max hold width and height, name the columns as NIH does: {','.join(NIH_COLUMNS)}"
+        if table[CORNERS].to_numpy().max() <= 1:
+            advice = "if these are YOLO's centres and sizes as fractions, write corners in pixels"
+        without = [dataclasses.replace(fault, do=advice) for fault in without]
+    return without + outside
 
 
 def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[Fault]:
@@ -243,10 +318,12 @@ def raise_faults(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, 
         path: the file.
         table: its parsed rows.
         faults: those of its cells and rows; the error has them by line.
-        do: the error's advice.
+        do: the advice for faults that have none of their own.
         rows_needed: whether a table without rows is a fault.
     """
     if rows_needed and not faults and table.empty:
         faults = [Fault(path, None, "no rows", "at least one row")]
     if faults:
-        raise TableError(path, sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0)), do)
+        advice = dict.fromkeys(fault.do or do for fault in faults)
+        in_order = sorted(faults, key=lambda fault: (fault.line is None, fault.line or 0))
+        raise TableError(path, in_order, "; ".join(advice))

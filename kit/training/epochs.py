@@ -15,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 from kit.config import TrainingConfig
 from kit.core.files import write_text
 from kit.runs.folder import HISTORY_COLUMNS, Run
+from kit.training.box_losses import BoxLosses
 from kit.training.resume import PROGRESS
 from kit.training.schedule import patience_ended
 
@@ -93,7 +94,8 @@ class Progress(Checkpoint):
         trainer.save_checkpoint(self._run.last)
         if trainer.is_global_zero:
             self.write_history()
-            lost = f", {row['boxes_lost']:.0f} boxes lost at the border" if row["boxes_lost"] else ""
+            losses = getattr(pl_module, "box_losses", None)
+            lost = losses.words if isinstance(losses, BoxLosses) else ""
             log.info(
                 "%sepoch %d/%d: loss %.3f, mAP@0.5 %.3f%s, %.0f s%s", self._fold, row["epoch"],
                 self._settings.max_epochs, row["train_loss"], row["map50"], " (best)" if better else "",

@@ -22,6 +22,7 @@ from kit.detectors.hardware import process_count
 from kit.detectors.memory import channels_last
 from kit.detectors.networks import network_input
 from kit.runs.folder import Split
+from kit.training.box_losses import BoxLosses
 from kit.training.finite_loss import BadLoss, LossCheck
 from kit.training.schedule import learning_rate, loss_factor
 
@@ -50,7 +51,8 @@ class DetectionModule(pl.LightningModule):
         self._validation = DetectionDataset(data, split.folds[fold], size_px, seed)
         self._score = MeanAveragePrecision(backend="faster_coco_eval")
         self._loss_check = LossCheck()
-        self._boxes_lost = 0
+        self._lost_here = np.zeros((2, len(split.labels)), dtype=np.int64)
+        self.box_losses: BoxLosses | None = None  # of the last epoch, in all processes
 
     @property
     def first_step(self) -> int:
@@ -88,7 +90,9 @@ class DetectionModule(pl.LightningModule):
         """The loss of one batch, scaled for its place in the accumulation window."""
         loss = torch.stack(list(self.detector(network_input(batch.images), _targets(batch)).values())).sum()
         self._loss_check.add(loss, batch.indices)
-        self._boxes_lost += batch.boxes_lost  # logged after the epoch: logging here would wait for the GPU
+        self._lost_here = (
+            self._lost_here + batch.boxes_lost
+        )  # logged after the epoch: logging here would wait for the GPU
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
                  batch_size=len(batch.images), sync_dist=True)  # fmt: skip
         share = math.ceil(len(self._train) / self.trainer.world_size)
@@ -105,9 +109,16 @@ class DetectionModule(pl.LightningModule):
         self._refuse(self._loss_check.last_verdict())
 
     def on_train_epoch_end(self) -> None:
-        """Log how many boxes the augmentation lost in this epoch."""
-        self.log("boxes_lost", float(self._boxes_lost), reduce_fx="sum", sync_dist=True)
-        self._boxes_lost = 0
+        """Count the boxes that the augmentation lost in this epoch; in the first one no class may lose all."""
+        here = torch.from_numpy(self._lost_here).to(self.device)
+        lost = self.trainer.strategy.reduce(here, reduce_op="sum").cpu().numpy()
+        self.log("boxes_lost", float(lost.sum()), reduce_fx="max", sync_dist=True)
+        self.box_losses = BoxLosses(self._labels, self._train.box_counts, *lost)
+        self._lost_here = np.zeros_like(self._lost_here)
+        if self.current_epoch == 0:
+            self.box_losses.refuse(self._config)
+        if self.current_epoch == self._first_epoch and self.global_rank == 0:
+            self.box_losses.warn(self._config)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Collect detections and truth of the plain view."""

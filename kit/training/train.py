@@ -49,6 +49,7 @@ from kit.runs.guards import require_same_data, require_trainable
 from kit.runs.knobs import require_same_knobs, save_knobs
 from kit.runs.locks import rank, starting_or_finishing, training_lock
 from kit.runs.out_of_fold import bare_detector, kept_weights, stored, stored_fold
+from kit.training.box_losses import require_large_boxes
 from kit.training.schedule import accumulation
 
 _FIRST_PROCESS_SECONDS = 1800  # in which the first process decodes and audits the images
@@ -122,6 +123,8 @@ def train(
             load_test(
                 workspace, config, track, audit.opened
             )  # a fault there must show before hours of training, not after
+        if not any(fold_run.last.exists() for fold_run in folds):
+            require_large_boxes(data, config)
         split, first = _begun(run, folds[0], config, data)
         detectors = itertools.chain(
             [first], (_starting_detector(fold_run, config, split) for fold_run in folds[1:])

@@ -10,6 +10,7 @@ from PIL import Image
 from toy import TOY, TOY_TEST_IMAGES, toy_config
 
 from kit.boxes.geometry import CORNERS
+from kit.config import override
 from kit.core.errors import KitError
 from kit.data import audit
 from kit.data.competition import load_test, load_training
@@ -186,7 +187,8 @@ class TestWorkspace:
         found = audit_workspace(toy, toy_config())
         assert found.counts == {"fault": 0, "warning": 0, "note": 2}
         assert set(found.nothing_found) == {
-            "annotated-test-images", "duplicate-images", "improbable-boxes", "labels-alike",
+            "annotated-test-images", "box-units", "duplicate-images", "repeated-boxes", "improbable-boxes",
+            "labels-alike", "patient-pattern",
         }  # fmt: skip
         assert "duplicate-images" in found.page.read_text()
         require_sound(found, ())
@@ -208,6 +210,73 @@ class TestWorkspace:
         assert [row["image"] for row in copies["rows"]] == [f"train/{name}", f"test/{name}"]
         assert all(row["pixels_equal"] for row in copies["rows"])
         assert found.page.read_text().count("data:image/png") == 1
+
+    def test_other_pixels_under_a_test_images_name_are_no_answers_of_the_test(self, toy):
+        for number, (path, name) in enumerate(
+            zip(sorted((toy / "data" / "test").iterdir()), image_names(toy, "train"), strict=False)
+        ):
+            path.rename(path.with_name(f"{number}.tmp"))
+            (path.parent / f"{number}.tmp").rename(path.parent / name)
+        (toy / "data" / "ID_to_Image_Mapping.csv").unlink()
+        assert audit_workspace(toy, toy_config()).counts["fault"] == 0
+
+    def test_a_test_picture_under_another_name_is_an_answer_of_the_test_and_removed_it_is_well(self, toy):
+        name = image_names(toy, "test")[0]
+        copy = toy / "data" / "train" / "77777777_000.png"
+        with Image.open(toy / "data" / "test" / name) as image:
+            image.save(copy, compress_level=1)
+        table = (toy / "data" / "train.csv").read_text()
+        add_row(toy, "77777777_000.png,10,10,50,50,Mass")
+        found = audit_workspace(toy, toy_config())
+        assert [(one.level, one.check) for one in found.findings[:1]] == [("fault", "annotated-test-images")]
+        assert found.findings[0].rows["image_id"].tolist() == ["77777777_000.png"]
+        assert "remove these rows" in found.findings[0].do
+        (toy / "data" / "train.csv").write_text(table)
+        require_sound(audit_workspace(toy, toy_config()), ())
+
+    def test_fractions_are_a_fault_before_training_and_the_sheet_shows_them(self, toy):
+        path = toy / "data" / "train.csv"
+        pixels = pd.read_csv(path)
+        path.write_text(pixels.assign(**{name: pixels[name] / 96 for name in CORNERS}).to_csv(index=False))
+        found = audit_workspace(toy, toy_config())
+        assert [one.check for one in found.findings if one.level == "fault"] == ["box-units"]
+        assert (toy / "audit" / "box-units.png").is_file()
+        with pytest.raises(KitError, match="multiply fractions by the image's width"):
+            require_sound(found, ())
+        path.write_text(pixels.to_csv(index=False))
+        require_sound(audit_workspace(toy, toy_config()), ())
+
+    def test_several_readers_boxes_are_a_warning_until_they_are_fused(self, toy):
+        path = toy / "data" / "train.csv"
+        once = pd.read_csv(path)
+        again = once.assign(x_max=(once["x_max"] + 1).clip(upper=96))
+        path.write_text(pd.concat([once, again, once]).to_csv(index=False))
+        with pytest.raises(TableError, match=r"data\.repeated_boxes=fuse"):
+            audit_workspace(toy, toy_config())
+        path.write_text(pd.concat([once, again]).to_csv(index=False))
+        found = audit_workspace(toy, toy_config())
+        assert [one.check for one in found.findings if one.level == "warning"] == ["repeated-boxes"]
+        assert (toy / "audit" / "repeated-boxes.png").is_file()
+        fuse = override(toy_config(), ["data.repeated_boxes=fuse"])
+        for table, mean in ((pd.concat([once, again]), 1 / 2), (pd.concat([once, again, once]), 1 / 3)):
+            path.write_text(table.to_csv(index=False))
+            found = audit_workspace(toy, fuse)
+            assert found.counts["warning"] == 0
+            fused = load_training(toy, fuse, opened=found.opened).annotations
+            assert len(fused) == len(once)
+            moved = fused["x_max"] - once["x_max"]
+            assert moved.to_numpy() == pytest.approx(((again["x_max"] - once["x_max"]) * mean).to_numpy())
+            assert load_training(toy, fuse).annotations.equals(fused)
+
+    def test_names_that_the_pattern_does_not_fit_are_a_warning_in_the_log(self, toy, caplog):
+        caplog.set_level("INFO", "kit")
+        config = override(toy_config(), [r"data.patient_pattern=patient(\d+)"])
+        require_sound(audit_workspace(toy, config), ())
+        lines = [record.getMessage() for record in caplog.records]
+        assert "audit: patient-pattern; see" in lines[0]
+        assert lines[1].startswith(
+            r"patient-pattern: data.patient_pattern=patient(\d+) fits 0 of 40 names of images"
+        )
 
     def test_a_row_that_names_an_image_of_test_alone_is_the_same_fault(self, toy):
         add_row(toy, f"{image_names(toy, 'test')[0]},10,10,50,50,Mass")

@@ -1,5 +1,7 @@
 """What is held out: whole patients, balanced classes, images with equal pixels on one side."""
 
+import logging
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -12,6 +14,7 @@ from kit.config import DataConfig, override
 from kit.core.errors import KitError
 from kit.core.json_files import fingerprint
 from kit.data.competition import load_training, patients
+from kit.data.duplicates import small_copies
 from kit.data.splits import assign_folds, cross_fits, cross_validation, split_groups, validation_split
 
 NIH = r"^(\d{8})_\d{3}"
@@ -65,11 +68,45 @@ class TestSplitOfTheSeedNotebook:
         assert first == validation_split(shuffled, ids[::-1], DataConfig(), 1)
         assert first != validation_split(annotations, ids, DataConfig(), 2)
 
-    def test_a_class_that_only_one_patient_has_is_an_error_that_names_it(self):
-        annotations, ids = competition(images=60)
-        annotations = pd.concat([annotations, table([(ids[0], "Hernia")])])
-        with pytest.raises(KitError, match="'Hernia' occurs in 1 patient"):
-            validation_split(annotations, ids, DataConfig(), 0)
+    @settings(max_examples=20)
+    @given(st.integers(0, 10_000), st.integers(1, 4))
+    def test_a_class_that_only_one_patient_has_stays_in_training_and_that_is_said(self, seed, rare):
+        annotations, ids = competition(images=60, seed=seed)
+        patient = patients(ids, NIH)
+        alone = [ids[0], ids[20], ids[40], ids[59]][:rare]
+        annotations = pd.concat([annotations, table([(name, f"Hernia {name}") for name in alone])])
+        held, said = logged(validation_split, annotations, ids, DataConfig(), seed)
+        assert held and not {patient[name] for name in alone} & {patient[name] for name in held}
+        assert len(said) == rare
+        assert all("Hernia" in line and "1 patient, who stays in training" in line for line in said)
+        inside = annotations["image_id"].isin(held)
+        assert set(annotations[inside]["label"]) == {"Mass", "Nodule", "Effusion"}
+
+    def test_a_class_that_no_candidate_splits_stays_in_training_and_the_advice_splits_it(self):
+        annotations, ids = competition(images=200)
+        rare = [(ids[place], f"rare {place % 10}") for place in range(0, 200, 10)]
+        rare += [(ids[place + 1], f"rare {place}") for place in range(10)]
+        annotations = pd.concat([annotations, table(rare)])
+        few = DataConfig(split_candidates=1)
+        held, said = logged(validation_split, annotations, ids, few, 3)
+        assert held
+        if said:
+            assert all("no score judges this class" in line for line in said)
+        held, said = logged(validation_split, annotations, ids, DataConfig(split_candidates=20_000), 3)
+        inside = annotations["image_id"].isin(held)
+        assert set(annotations[inside]["label"]) | {line.split("'")[1] for line in said} == set(
+            annotations["label"]
+        )
+
+    @pytest.mark.parametrize("labels", [("Mass", "Nodule"), ("Mass", "Mass")])
+    def test_without_two_patients_who_can_be_parted_there_is_no_split_and_more_images_make_one(self, labels):
+        ids = ["00000001_000.png", "00000002_000.png"] if labels[0] != labels[1] else ["00000001_000.png"]
+        annotations = table(list(zip(ids, labels, strict=False)))
+        with pytest.raises(KitError, match="add images of other patients"):
+            validation_split(annotations, ids, DataConfig(largest_patient_share=1), 0)
+        more = [f"{number:08d}_000.png" for number in range(10, 20)]
+        annotations = pd.concat([annotations, table([(name, "Mass") for name in more])])
+        assert validation_split(annotations, [*ids, *more], DataConfig(), 0)
 
     def test_a_patient_with_a_tenth_of_the_images_is_an_error(self):
         ids = [f"00000001_{i:03d}.png" for i in range(5)] + [f"{i:08d}_000.png" for i in range(2, 30)]
@@ -83,6 +120,19 @@ class TestSplitOfTheSeedNotebook:
 
 
 FIVE = DataConfig(folds=5)
+
+
+def logged(call, *arguments):
+    """What a call returns, and the lines that it logs."""
+    lines = []
+    handler = logging.Handler()
+    handler.emit = lambda record: lines.append(record.getMessage())
+    log = logging.getLogger("kit")
+    log.addHandler(handler)
+    try:
+        return call(*arguments), lines
+    finally:
+        log.removeHandler(handler)
 
 
 class TestFolds:
@@ -137,8 +187,28 @@ class TestFolds:
     def test_a_class_of_four_patients_cannot_be_in_five_folds(self):
         annotations, ids = competition(images=60)
         annotations = pd.concat([annotations, table([(ids[i], "Hernia") for i in (0, 20, 40, 59)])])
-        with pytest.raises(KitError, match=r"(?s)'Hernia' occurs in 4 patient.*lower data\.folds"):
+        with pytest.raises(KitError, match=r"(?s)'Hernia' occurs in 4 patient.*lower data\.folds to 4"):
             cross_validation(annotations, ids, FIVE, 0)
+        for fold in cross_validation(annotations, ids, DataConfig(folds=4), 0):
+            assert "Hernia" in set(annotations[annotations["image_id"].isin(fold)]["label"])
+
+    def test_a_patient_who_alone_has_a_class_is_in_no_fold_and_that_is_said(self):
+        annotations, ids = competition(images=200)
+        patient = patients(ids, NIH)
+        annotations = pd.concat([annotations, table([(ids[0], "Hernia")])])
+        folds, said = logged(cross_validation, annotations, ids, FIVE, 0)
+        assert sorted(image_id for fold in folds for image_id in fold) == [
+            name for name in sorted(ids) if patient[name] != patient[ids[0]]
+        ]
+        assert said == ["class 'Hernia' occurs in 1 patient, who stays in training: no score judges this class"]
+
+    def test_fewer_patients_than_folds_are_refused_and_with_fewer_folds_they_are_split(self):
+        ids = [f"{number:08d}_000.png" for number in range(4)]
+        annotations = table([(name, "Mass") for name in ids])
+        share = {"largest_patient_share": 1.0}
+        with pytest.raises(KitError, match=r"lower data\.folds to 4"):
+            cross_validation(annotations, ids, DataConfig(folds=5, **share), 0)
+        assert len(cross_validation(annotations, ids, DataConfig(folds=4, **share), 0)) == 4
 
     def test_images_without_boxes_are_spread_too(self):
         annotations, ids = competition(images=100)
@@ -195,6 +265,36 @@ class TestEqualPixels:
         for seed in range(5):
             together = [bool({name, "99999999_000.png"} & set(fold)) for fold in assign_folds(data, config, seed)]
             assert sum(together) == 1
+
+    def test_copies_that_were_compressed_again_or_resized_stay_together(self, toy):
+        folder = toy / "data" / "train"
+        names = sorted(path.name for path in folder.glob("*.png"))[:4]
+        copies = [f"9999999{number}_000.jpg" for number in range(4)]
+        for name, copy in zip(names, copies, strict=True):
+            with Image.open(folder / name) as image:
+                image.resize((90, 90)).save(folder / copy, quality=80)
+        data = load_training(toy, toy_config())
+        config = override(toy_config(), ("data.folds=3",)).data
+        groups = split_groups(data, data.image_ids, config)
+        for name, copy in zip(names, copies, strict=True):
+            assert groups[name] == groups[copy]
+            for seed in range(3):
+                for folds in (assign_folds(data, config, seed), assign_folds(data, toy_config().data, seed),
+                              cross_fits(data, config, seed)):  # fmt: skip
+                    assert all(len({name, copy} & set(fold)) != 1 for fold in folds)
+
+    def test_small_copies_that_were_damaged_or_are_of_other_images_are_made_anew(self, toy):
+        data = load_training(toy, toy_config())
+        expected = small_copies(data.pixels).copy()
+        (path,) = (toy / ".cache").glob("*.copies.npy")
+        for damaged in (b"", b"nothing", path.read_bytes()[:500], path.read_bytes()[:-1]):
+            path.write_bytes(damaged)
+            assert (small_copies(data.pixels) == expected).all()
+        np.save(path, expected[:-1])
+        assert (small_copies(data.pixels) == expected).all()
+        (toy / "data" / "train" / data.image_ids[0]).touch()
+        small_copies(load_training(toy, toy_config()).pixels)
+        assert len(list((toy / ".cache").glob("*.copies.npy"))) == 1
 
     def test_splits_take_them_from_the_index_and_read_no_pixels(self, toy):
         data = load_training(toy, toy_config())

@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from stores import detector, one_box_images
 
+from kit.config import load, save
 from kit.core.errors import KitError
 from kit.core.json_files import read_json, read_record, write_json
 from kit.evaluation.comparison import compare, comparison_folder, verdict
@@ -16,7 +17,9 @@ from kit.metrics.average_precision import match
 from kit.metrics.bootstrap import Interval, paired_difference
 from kit.reports import comparison_charts
 from kit.reports.report_file import ComparedImages, ComparedScores, Comparison, Verdict
+from kit.runs.ensemble import ensemble
 from kit.runs.folder import Run, read_split
+from kit.runs.guards import require_same_truth
 
 
 @pytest.fixture
@@ -40,6 +43,18 @@ def test_the_verdict_is_the_side_of_0_on_which_the_whole_interval_lies():
 def test_a_run_is_not_compared_with_itself(evaluated):
     with pytest.raises(KitError, match="two different runs"):
         compare(Run(evaluated, "demo"), Run(evaluated, "demo"))
+
+
+def test_runs_with_other_true_boxes_are_refused_until_they_have_the_same(runs):
+    demo, half = runs
+    config = load(half.config)
+    save(config.replace({"data.repeated_boxes": "fuse"}), half.config)
+    for join in (lambda: compare(demo, half), lambda: ensemble(Run(demo.workspace, "both"), ("demo", "half"))):
+        with pytest.raises(KitError, match=r"data\.repeated_boxes=keep and fuse") as caught:
+            join()
+        assert "--set data.repeated_boxes=keep" in caught.value.do
+    save(config, half.config)
+    require_same_truth(demo, half)
 
 
 def test_runs_without_a_common_image_are_refused_with_their_numbers(runs):

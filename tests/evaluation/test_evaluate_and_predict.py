@@ -67,6 +67,16 @@ def test_the_one_box_score_asks_exactly_the_validation_images_with_one_box(score
     assert report["many_box"]["boxes"] == boxes.sum()
 
 
+def test_patients_in_both_halves_are_unknown_and_not_none_if_the_pattern_does_not_fit(scored):
+    assert read_report(scored.report).images.test_patients_in_train_share is not None
+    save(load(scored.config).replace({"data.patient_pattern": "patient(.)"}), scored.config)
+    assert evaluate(scored).images.test_patients_in_train_share is None
+    assert "is not known" in (scored.folder / "report.html").read_text()
+    described = describe(scored.workspace, load(scored.config))
+    assert not [what for what in described.tables["counts"]["what"] if "patients" in what]
+    assert "patients" not in described.tables["classes"]
+
+
 class TestValidationOfTheSeedNotebook:
     """Defect: validation scored many boxes without the views, the submission had one box with them."""
 
