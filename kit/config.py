@@ -213,8 +213,8 @@ class KaggleConfig:
 class KernelConfig:
     """A training on Kaggle's machines."""
 
-    machine: str = knob("NvidiaTeslaT4", "Kaggle's name of the machine; NvidiaTeslaT4 has two GPUs")
-    devices: int = knob(2, "GPUs of the machine: the number of folds trained at the same time", low=1, high=8)
+    machine: str = knob("NvidiaTeslaT4", "Kaggle's name of a machine with a GPU; NvidiaTeslaT4 has two")
+    devices: int = knob(2, "most folds trained at the same time, each on a GPU of its own", low=1, high=8)
     internet: str = knob("on", "whether the kernel may download packages and weights", choices=("on", "off"))
     max_hours: float = knob(11.0, "the kernel stops at the end of an epoch after this long, hours", low=0, high=12)
     poll_seconds: float = knob(30.0, "pause before asking for a kernel's state again, seconds", low=0.1)

@@ -56,11 +56,13 @@ def _package_files() -> list[Path]:
     return sorted(path for path in files if "__pycache__" not in path.parts)
 
 
-def requirements() -> list[str]:
-    """The package's dependencies, as in pyproject.toml."""
+def requirements(*extras: str) -> list[str]:
+    """The package's dependencies, with those of its extras of these names, as in pyproject.toml."""
     path = ROOT / "pyproject.toml"
     _require(path)
-    return list(tomllib.loads(path.read_text(encoding="utf-8"))["project"]["dependencies"])
+    project = tomllib.loads(path.read_text(encoding="utf-8"))["project"]
+    optional = [name for extra in extras for name in project["optional-dependencies"][extra]]
+    return [*project["dependencies"], *optional]
 
 
 def _require(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Add timeouts, retries and captured output to Kaggle's client, which lacks them; keep the last response's headers.
 
 A read is retried while Kaggle is busy or unreachable; a call that changes something is made once. Every failure is
-a KitError with the server's reason.
+a KitError with the server's reason; what the client writes on standard error is a warning, without secrets.
 """
 
 from __future__ import annotations
@@ -10,8 +10,10 @@ import contextlib
 import io
 import logging
 import os
+import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -22,6 +24,8 @@ from kit.kaggle.errors import answer_of, is_temporary, kit_error, unaccepted
 from kit.kaggle.timeouts import Work
 
 T = TypeVar("T")
+_SIGNATURE = re.compile(r"\?[^\s'\")]+")  # behind an address that Kaggle has signed
+_SHOWN_LETTERS = 300
 log = logging.getLogger("kit")
 
 
@@ -64,7 +68,7 @@ class Guard:
         ``action`` begins with "to" and ``slug`` is the competition ("" for none); both are for the KitError.
         """
         try:
-            with captured():
+            with self._captured():
                 return Work(call).result(self.settings.deadline_seconds + more_seconds)
         except (Exception, SystemExit) as error:
             raise kit_error(error, action, slug, self.credentials) from None
@@ -86,7 +90,7 @@ class Guard:
         """
         for pause in self._pauses():
             try:
-                with captured(errors=wait is None):
+                with self._captured(errors=wait is None):
                     work = Work(call)
                     return work.result(self.settings.deadline_seconds) if wait is None else wait(work)
             except (Exception, SystemExit) as error:
@@ -100,18 +104,32 @@ class Guard:
             time.sleep(seconds)
         raise AssertionError("the last pause is None, which returns or raises")
 
+    @contextlib.contextmanager
+    def _captured(self, errors: bool = True) -> Iterator[None]:
+        """Drop what the client prints; with ``errors``, warn of what it writes on standard error, without secrets.
+
+        Before SystemExit it writes how to get credentials, which the KitError says.
+        """
+        notes = io.StringIO()
+        try:
+            with (
+                warnings.catch_warnings(action="ignore"),
+                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stderr(notes if errors else sys.stderr),
+            ):
+                yield
+        except SystemExit:
+            notes = io.StringIO()
+            raise
+        finally:
+            text = _SIGNATURE.sub("?...", self.credentials.hide(notes.getvalue()))
+            if text.strip():
+                log.warning("Kaggle's client: %s", " ".join(text.split())[:_SHOWN_LETTERS])
+
     def _pauses(self) -> Iterator[float | None]:
         for number in range(self.settings.attempts - 1):
             yield min(self.settings.pause_seconds * 2**number, self.settings.longest_pause_seconds)
         yield None
-
-
-@contextlib.contextmanager
-def captured(errors: bool = True) -> Iterator[None]:
-    """Drop what the client prints, on standard error too with ``errors``: it may contain headers."""
-    output = io.StringIO()
-    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output if errors else sys.stderr):
-        yield
 
 
 def _client(headers: dict[str, str]) -> Any:

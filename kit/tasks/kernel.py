@@ -25,11 +25,11 @@ _PUSHED = {"run": "name of a run that was pushed"}
     | SET
     | {
         "run": "name of the run to train there",
-        "preset": "recipe: seed, laptop or demo (default: seed)",
+        "preset": "recipe: seed, laptop or demo (default: the last push's, or seed)",
         "folds": "number of folds to train, each held out once",
         "dry_run": "write the script that would be pushed, and stop",
         "yes": "push without asking",
-        "again": "push again although the last session's output was not pulled",
+        "again": "push again although the last session's output was not pulled, and upload the run's state anew",
     },
 )
 def push(
@@ -120,4 +120,4 @@ def _confirm_and_push(kernels: Kernels, plan: PushPlan, again: bool, yes: bool) 
     print("\n".join(plan.lines(hours)))
     require_hours(hours)
     confirm("push it?", yes)
-    return push(kernels, plan, new_id())
+    return push(kernels, plan, new_id(), again)

@@ -154,6 +154,42 @@ def test_ref_0_is_a_no_only_with_the_clients_own_words(message, kind, tmp_path):
     assert type(error.value) is kind
 
 
+GUARD = Guard(KaggleConfig(attempts=1), Credentials("a test", (TOKEN,)))
+SIGNED = "https://storage.googleapis.com/kaggle/blob?X-Goog-Signature=abcdef0123"
+
+
+@pytest.mark.parametrize("call", [GUARD.once, GUARD.read])
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_the_client_writes_on_standard_error_is_shown_without_secrets(call, fails, caplog, capsys):
+    def work():
+        print("on standard output", TOKEN)
+        print(f"Warning: 'TpuV232' is retired.\n  It runs on the CPU. {TOKEN} {SIGNED}", file=sys.stderr)
+        if fails:
+            raise ValueError("no")
+        return 1
+
+    if fails:
+        with pytest.raises(KitError):
+            call("to push", "", work)
+    else:
+        assert call("to push", "", work) == 1
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    shown = "Kaggle's client: Warning: 'TpuV232' is retired. It runs on the CPU. *** https://storage.googleapis.com"
+    assert record.getMessage() == f"{shown}/kaggle/blob?..."
+    assert capsys.readouterr() == ("", "")
+
+
+def test_how_to_get_credentials_is_said_once_by_the_error_and_not_by_the_client(caplog):
+    def work():
+        print("You need a Kaggle account", file=sys.stderr)
+        raise SystemExit(1)
+
+    with pytest.raises(KitError, match="credentials that Kaggle accepts"):
+        GUARD.read("to log in", "", work)
+    assert not caplog.records
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("way", ["token file", "kaggle.json", "variables"])
 def test_every_kind_of_credentials_opens_the_door(way, server, tmp_path):

@@ -47,7 +47,8 @@ from kit.submission.folders import read_submissions
 
 SLUG, KERNEL = "toy-competition", f"{USERNAME}/kit-mine"
 KNOBS = (*TOY, "training.max_epochs=3", f"competition.slug={SLUG}")
-INPUT = ("--set", "kaggle.input_root=../input")  # beside the folder that the server runs a kernel in
+# The server runs a kernel beside its inputs, and has no GPU.
+INPUT = ("--set", "kaggle.input_root=../input", "--set", "trainer.accelerator=cpu")
 QUICK = ("--set", "kaggle.pause_seconds=0.05", "--set", "kaggle.attempts=2")
 LOOK = ("--set", "kernel.poll_seconds=0.5", *QUICK)
 NEW = ("--preset", "demo", "--folds", "2", *(word for knob in KNOBS for word in ("--set", knob)), *INPUT, *QUICK)
@@ -183,7 +184,7 @@ def test_a_signal_before_training_listens_is_a_stop_only_after_the_time_is_up(ho
     run.folder.mkdir(parents=True)
     run.last.write_text("state")
     config = override(preset("demo"), [f"kernel.max_hours={hours}"])
-    train = lambda: _Steps(tmp_path, tmp_path).train(run, ("train",), config, time.monotonic())  # noqa: E731
+    train = lambda: _Steps(tmp_path, tmp_path).train(run, ("train",), config, time.monotonic(), 2)  # noqa: E731
     if hours == "0":
         assert train() == "stopped"
     else:
@@ -208,7 +209,7 @@ def session_of(folder, failing, continues=""):
     package.mkdir()
     output.mkdir()
     (package / "invoke.py").write_text(STEPS.replace("FAILING", failing))
-    config = override(preset("demo"), [f"kaggle.input_root={folder / 'input'}"])
+    config = override(preset("demo"), [f"kaggle.input_root={folder / 'input'}", "trainer.accelerator=cpu"])
     push = {"id": "abcd", "run": "mine", "preset": "demo", "continues": continues}
     ended = run_session(config, push, package, output)
     return ended, (package / "steps").read_text().split(), json.loads((output / "kit-manifest.json").read_text())

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import logging
 import re
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,6 @@ from kit.kaggle.timeouts import Work, wait_while_growing
 
 T = TypeVar("T")
 _SLOWEST_BYTES_PER_SECOND = 100_000  # a slower upload times out
-_READY, _READY_POLLS = "ready", 60
 _STATES = {"NEW_SCRIPT": "queued", "CANCEL_REQUESTED": "running", "CANCEL_ACKNOWLEDGED": "cancelled"}
 log = logging.getLogger("kit")
 
@@ -141,33 +139,44 @@ class Kernels:
 
         self._guard.read(f"to download the output of {name}", "", fetch, wait)
 
-    def save_dataset(self, folder: Path, ref: str, notes: str) -> None:
-        """Upload a folder as the private data set OWNER/SLUG, or its next version, and wait until it is ready.
+    def save_dataset(self, folder: Path, ref: str, notes: str, is_new: bool) -> None:
+        """Upload a folder as the private data set OWNER/SLUG, or as the next version of one that exists.
 
-        Raises Refused if Kaggle did not take it, Unanswered if that is unknown or it is not ready in time.
+        Raises Refused if Kaggle did not take it, Unanswered if that is unknown.
         """
         action = f"to upload the data set {ref}"
-        exists = self._dataset_status(ref) is not None
-        create: Callable[[], Any] = lambda: self._client.dataset_create_new(str(folder), public=False, quiet=True)  # noqa: E731
-        if exists:
-            create = lambda: self._client.dataset_create_version(str(folder), notes, quiet=True)  # noqa: E731
-        result = self._guard.once(action, "", create, _bytes(folder) / _SLOWEST_BYTES_PER_SECOND)
+
+        def save() -> Any:
+            if is_new:
+                return self._client.dataset_create_new(str(folder), public=False, quiet=True)
+            return self._client.dataset_create_version(str(folder), notes, quiet=True)
+
+        result = self._guard.once(action, "", save, _bytes(folder) / _SLOWEST_BYTES_PER_SECOND)
         if result.error or (result.status or "").lower() == "error":
             raise Refused(
                 action,
                 f"Kaggle refused: {self._hidden(result.error or 'no reason')}",
                 advice(result.error or "", "") or FOLLOW,
             )
-        for _ in range(_READY_POLLS):
-            if self._dataset_status(ref) == _READY:
-                return
-            time.sleep(self._guard.settings.pause_seconds)
-        raise Unanswered(action, "Kaggle still processes it", "wait a little, then repeat the command")
 
-    def _dataset_status(self, ref: str) -> str | None:
-        """None if there is no such data set."""
-        get = lambda: str(self._client.dataset_status(ref))  # noqa: E731
+    def dataset_status(self, ref: str) -> str | None:
+        """What Kaggle does with a data set, such as "ready" or "failed"; None if there is no such data set."""
+        get = lambda: str(self._client.dataset_status(ref)).lower()  # noqa: E731
         return self._read(f"to read the status of the data set {ref}", lambda: _if_present(get))
+
+    def dataset_version(self, ref: str) -> int:
+        """The newest version of a data set: 0 if there is no data set, 1 if its version is not known."""
+        from kagglesdk.datasets.types.dataset_api_service import ApiGetDatasetRequest
+
+        request = ApiGetDatasetRequest()
+        request.owner_slug, request.dataset_slug = ref.split("/")
+
+        def get() -> int:
+            with self._client.build_kaggle_client() as kaggle:
+                return int(kaggle.datasets.dataset_api_client.get_dataset(request).current_version_number or 1)
+
+        version = self._read(f"to read the version of the data set {ref}", lambda: _if_present(get))
+        return version or int(self.dataset_status(ref) is not None)
 
     def _read(self, action: str, call: Callable[[], T]) -> T:
         return self._guard.read(action, "", call)

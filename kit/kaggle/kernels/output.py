@@ -118,7 +118,7 @@ def _faults(staging: Path, pushed: Push) -> list[str]:
     if outside:
         raise KitError(
             f"{MANIFEST} to list files of the output only", first_few(outside),
-            "nothing was changed; inspect the kernel on Kaggle, and push it again",
+            "nothing was changed; inspect the kernel on Kaggle, and push it with --again",
         )  # fmt: skip
     faults = []
     for name, digest in manifest.files.items():

@@ -11,24 +11,24 @@ import json
 import logging
 import tempfile
 import time
-import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.config import DEFAULT_PRESET, Config, load, override, preset
+from kit.config import DEFAULT_PRESET, Config, ModelConfig, load, override, preset
 from kit.core.errors import KitError
-from kit.core.files import make_folder, write_text
+from kit.core.files import write_text
 from kit.core.json_files import write_json
 from kit.core.source_tree import git_state, pack_source, requirements
 from kit.data.provenance import downloaded_slug
 from kit.kaggle.errors import Refused, Unanswered
-from kit.kaggle.kernels import push_log
+from kit.kaggle.kernels import dataset, push_log
 from kit.kaggle.kernels.api import Kernels, not_mounted
+from kit.kaggle.kernels.machine import MACHINES, machine_knobs, require_machine, usable_gpus, without_machine
 from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, current_session, is_pulled
 from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
 from kit.kaggle.kernels.script import kernel_script
-from kit.kaggle.kernels.session import RUN_ARCHIVE, state_sha256
+from kit.kaggle.kernels.session import state_sha256
 from kit.runs.folder import Run
 from kit.runs.knobs import require_same_knobs
 
@@ -37,22 +37,38 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class PushPlan:
-    """What a push sends: the run, its knobs, its preset, the competition's slug."""
+    """What a push sends: the run, its knobs, its preset ("" for the run's own knobs), the competition's slug."""
 
     run: Run
     config: Config
     preset: str
     competition: str
     continues: Path | None  # the checkpoint that the training continues from
+    kept: tuple[str, ...] = ()  # the run's knobs, KEY=VALUE, that describe this machine and are not sent
 
     def lines(self, hours: float | None) -> list[str]:
         """The plan as text; ``hours`` are the GPU hours left this week, None if unknown."""
+        recipe = f"preset {self.preset}" if self.preset else f"the knobs of {self.run.config}"
         start = "from the start" if self.continues is None else f"from {self.continues}"
-        return [
-            f"run:         {self.run.name}, preset {self.preset}, {self.config.data.folds} fold(s), {start}",
+        kernel, folds = self.config.kernel, self.config.data.folds
+        gpus = 0 if self.config.trainer.accelerator == "cpu" else MACHINES[kernel.machine]
+        used = usable_gpus(self.config, gpus)
+        use = f"{used} of {folds} folds at a time, " if folds > 1 else ""
+        use += f"on {used} of its {gpus} GPU(s)" if gpus else "on its CPU (trainer.accelerator=cpu)"
+        lines = [
+            f"run:         {self.run.name}, {recipe}, {folds} fold(s), {start}",
             f"competition: https://www.kaggle.com/competitions/{self.competition}",
-            f"machine:     {self.config.kernel.machine}, internet {self.config.kernel.internet}, private",
-            f"stops after: {self.config.kernel.max_hours:g} hours",
+            f"machine:     {kernel.machine}, {use}, internet {kernel.internet}, private",
+        ]
+        if self.kept:
+            lines.append(f"not sent:    {', '.join(self.kept)}: this machine's")
+        if self.continues is not None:
+            state = "is there already" if dataset.is_uploaded(self.run, _continued_state(self)) else "is uploaded"
+            mebibytes = sum(path.stat().st_size for path in dataset.run_files(self.run)) / 2**20
+            lines.append(f"data set:    the run ({mebibytes:.1f} MiB), private; it {state}")
+        return [
+            *lines,
+            f"stops after: {kernel.max_hours:g} hours",
             f"GPU hours:   {'unknown' if hours is None else f'{hours:.1f} left this week'}",
         ]
 
@@ -65,44 +81,65 @@ def plan_push(
     Args:
         workspace: The folder that holds runs/ and kernels/.
         name: The name of the run.
-        preset_name: The preset; by default the last push's, and the run's own knobs if it exists.
-        assignments: Knobs as KEY=VALUE.
+        preset_name: The preset; by default the run's own knobs if it exists here, else the last push's preset.
+        assignments: Knobs as KEY=VALUE; those that describe a machine are meant for Kaggle's.
         folds: The number of folds; by default that of the preset or of the run.
 
     Returns:
         The plan; its competition is the one in data/ unless ``assignments`` names another.
 
     Raises:
-        KitError: The run has finished, or the knobs differ from those that it was started with.
+        KitError: The run has finished, the knobs differ from those that it was started with, or they cannot
+            work on Kaggle's machine.
     """
     run = Run(workspace, name)
     more = [*assignments, *([] if folds is None else [f"data.folds={folds}"])]
-    continues = None
+    stored, continues = None, None
+    recipe = preset_name or ""
     if run.config.exists():
         if run.finished.exists():
             raise KitError(
                 "a run that has not finished", f"{name} has", "`invoke evaluate` shows it; or another --run"
             )
         stored = load(run.config)
-        config = override(preset(preset_name) if preset_name else stored, more)
-        config = dataclasses.replace(config, model=stored.model)
-        require_same_knobs(run, stored, config)
+        base = preset(preset_name) if preset_name else stored
         checkpoints = sorted(run.folder.glob("**/last.ckpt"))
         continues = checkpoints[0] if checkpoints else None
     else:
-        config = override(preset(preset_name or DEFAULT_PRESET), more)
+        recipe = recipe or (read_push(run).preset if record_path(run).exists() else "") or DEFAULT_PRESET
+        base = preset(recipe)
+    config = override(without_machine(base), more)
+    kept: tuple[str, ...] = ()
+    if stored is not None:
+        config = dataclasses.replace(config, model=_with_norms_of(stored.model, config.model))
+        require_same_knobs(run, stored, config)
+        changed = [key for key in machine_knobs() if stored.get(key) != config.get(key)]
+        kept = tuple(f"{key}={stored.get(key)}" for key in changed)
+    require_machine(config, not all(fold.last.exists() for fold in run.in_folds(config.data.folds)))
     slug = downloaded_slug(workspace) or config.competition.slug
     if any(text.strip().startswith("competition.slug") for text in assignments):
         slug = config.competition.slug
-    config = config.replace({"competition.slug": slug})
-    last_preset = read_push(run).preset if record_path(run).exists() else DEFAULT_PRESET
-    return PushPlan(run, config, preset_name or last_preset, slug, continues)
+    return PushPlan(run, config.replace({"competition.slug": slug}), recipe, slug, continues, kept)
+
+
+def _with_norms_of(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:
+    """The wanted knobs; where they leave the norms open, those of the stored run."""
+    norm = stored.norm if wanted.norm == "auto" else wanted.norm
+    return dataclasses.replace(
+        wanted, norm=norm, norm_eps=stored.norm_eps if wanted.norm_eps < 0 else wanted.norm_eps
+    )
 
 
 def script(plan: PushPlan, push_id: str) -> str:
     """The text of the script that the push sends."""
-    facts = {"id": push_id, "run": plan.run.name, "preset": plan.preset, "continues": _continued_state(plan)}
-    return kernel_script(plan.config, facts, requirements(), pack_source(), git_state())
+    facts = {
+        "id": push_id,
+        "run": plan.run.name,
+        "preset": plan.preset or DEFAULT_PRESET,
+        "continues": _continued_state(plan),
+    }
+    needed = requirements("timm") if plan.config.model.backbone else requirements()
+    return kernel_script(plan.config, facts, needed, pack_source(), git_state())
 
 
 def require_hours(hours: float | None) -> None:
@@ -143,8 +180,10 @@ def require_idle(kernels: Kernels, plan: PushPlan, again: bool) -> None:
         log.warning("version %d of %s is gone from Kaggle", earlier.version, earlier.kernel)
 
 
-def push(kernels: Kernels, plan: PushPlan, push_id: str) -> Push:
+def push(kernels: Kernels, plan: PushPlan, push_id: str, again: bool = False) -> Push:
     """Upload the state that the run continues from, then the script, exactly once; the push as recorded.
+
+    A state that was uploaded before is not uploaded again, unless ``again`` is true.
 
     Raises Refused if Kaggle did not take it, and KitError if that is unknown: the same command then first looks
     for it on Kaggle.
@@ -152,10 +191,10 @@ def push(kernels: Kernels, plan: PushPlan, push_id: str) -> Push:
     run = plan.run
     slug = f"kit-{slug_of(run.name)}"
     kernel, sources = f"{kernels.username}/{slug}", []
+    knobs, continues = plan.config.as_dict(), _continued_state(plan)
     if plan.continues is not None:
         sources = [f"{kernel}-run"]
-        _upload_run(kernels, run, sources[0], slug, push_id)
-    knobs, continues = plan.config.as_dict(), _continued_state(plan)
+        dataset.provide(kernels, run, sources[0], continues, plan.config.kaggle, again)
     attempt = Push(push_id, kernel, 0, "", plan.preset, knobs, continues, time.time())
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / slug
@@ -192,18 +231,6 @@ def _find_unanswered(kernels: Kernels, run: Run, attempt: Push, error: Unanswere
 def _continued_state(plan: PushPlan) -> str:
     """The state that the training continues from, as ``state_sha256``; "" if it starts anew."""
     return "" if plan.continues is None else state_sha256(plan.run.folder)
-
-
-def _upload_run(kernels: Kernels, run: Run, dataset: str, slug: str, push_id: str) -> None:
-    with tempfile.TemporaryDirectory() as temporary:
-        folder = make_folder(Path(temporary) / "dataset")
-        with zipfile.ZipFile(folder / RUN_ARCHIVE, "w") as archive:
-            for path in sorted(run.folder.rglob("*")):
-                if path.is_file() and not path.name.startswith("."):
-                    archive.write(path, path.relative_to(run.folder).as_posix())
-        meta = {"id": dataset, "title": f"{slug}-run", "licenses": [{"name": "unknown"}]}
-        write_text(folder / "dataset-metadata.json", json.dumps(meta))
-        kernels.save_dataset(folder, dataset, f"before push {push_id}")
 
 
 def _metadata(kernel: str, slug: str, plan: PushPlan, datasets: list[str]) -> dict[str, object]:

@@ -57,7 +57,9 @@ def missing():
 def main():
     wanted = list(missing())
     if wanted:
-        subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted], check=True)
+        done = subprocess.run([sys.executable, "-m", "pip", "install", "--quiet", *wanted])
+        if done.returncode:
+            sys.exit(f"kit: pip could not install {{', '.join(wanted)}}; push with --set kernel.internet=on")
     package = Path(tempfile.mkdtemp()) / "package"
     with zipfile.ZipFile(io.BytesIO(base64.b64decode(PACKAGE))) as archive:
         archive.extractall(package)

@@ -21,6 +21,7 @@ from pathlib import Path
 from kit.config import Config, knobs
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
+from kit.kaggle.kernels.machine import usable_gpus
 from kit.runs.folder import Run
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
@@ -60,7 +61,7 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
         "finished" or "stopped".
 
     Raises:
-        SystemExit: A step failed, with its exit code.
+        SystemExit: A step failed, with its exit code; or the session has no GPU, with 1.
     """
     run_name, push_id = push["run"], push["id"]
     log.info("kit push %s: run %s", push_id, run_name)
@@ -72,12 +73,13 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
     if push["continues"]:
         _restore(Path(config.kaggle.input_root).resolve(), output / "runs" / run_name, push["continues"])
     flags = [word for assignment in assignments(config) for word in ("--set", assignment)]
+    gpus = _gpus(config)
     step = _Steps(package, workspace)
     root = f"kaggle.input_root={Path(config.kaggle.input_root).resolve()}"
     ids = f"competition.expected_ids={config.competition.expected_ids}"
     step.must_run("download", "--competition", config.competition.slug, "--set", root, "--set", ids)
     words = ("train", "--run", run_name, "--preset", push["preset"], *flags)
-    ended = step.train(run, words, config, started)
+    ended = step.train(run, words, config, started, gpus)
     if ended == FINISHED:
         for verb in ("evaluate", "predict"):
             if step.run(verb, "--run", run_name):
@@ -113,21 +115,26 @@ class _Steps:
             log.info("kit: %s failed", words[0])
             sys.exit(code)
 
-    def train(self, run: Run, words: Sequence[str], config: Config, started: float) -> str:
-        """Train all folds, as many at a time as there are GPUs; a single split on all GPUs.
+    def train(self, run: Run, words: Sequence[str], config: Config, started: float, gpus: int) -> str:
+        """Train all folds, as many at a time as there are GPUs; a single split on all whose batches fit a step.
+
+        ``gpus`` is the number of GPUs that the session has, 0 if it trains on the CPU.
 
         Returns "finished", or "stopped" after ``kernel.max_hours``. Raises SystemExit if a training failed.
         """
         deadline = started + config.kernel.max_hours * 3600
         folds = config.data.folds
         waiting: list[tuple[str, ...]] = [("--fold", str(fold)) for fold in range(folds)] if folds > 1 else [()]
-        free = list(range(min(config.kernel.devices, len(waiting))))
+        used = usable_gpus(config, gpus)
+        log.info("kit: %d GPU(s), %d of %d training(s) at a time", gpus, used if folds > 1 else 1, len(waiting))
+        free = list(range(used)) if folds > 1 else [0]
         running: dict[int, subprocess.Popen[bytes]] = {}
         stopped = False
         while running or (waiting and not stopped):
             while waiting and free and not stopped:
                 gpu = free.pop(0)
-                environment = {"CUDA_VISIBLE_DEVICES": str(gpu)} if folds > 1 else {}
+                visible = [gpu] if folds > 1 else range(used)
+                environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, visible))}
                 running[gpu] = self._start((*words, *waiting.pop(0)), environment)
             time.sleep(_POLL_SECONDS)
             if not stopped and time.monotonic() >= deadline and _has_checkpoints(run, len(running)):
@@ -155,6 +162,23 @@ class _Steps:
             process.wait()
 
 
+def _gpus(config: Config) -> int:
+    """The GPUs of the session; 0 if it is to train on the CPU. Raises SystemExit if there is none."""
+    if config.trainer.accelerator == "cpu":
+        return 0
+    # Another process: this one stays free of torch.
+    code = "import torch; print(torch.cuda.device_count())"
+    done = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode or not int(done.stdout):
+        log.info(
+            "kit: this session has no GPU, although %s was requested; push again, or push with "
+            "--set trainer.accelerator=cpu to train on its CPU",
+            config.kernel.machine,
+        )
+        sys.exit(1)
+    return int(done.stdout)
+
+
 def state_sha256(folder: Path) -> str:
     """The SHA-256 of a run's last checkpoints, joined in the order of the folds; "" if it has none."""
     return "".join(sha256(path) for path in sorted(folder.glob("**/last.ckpt")))
@@ -168,7 +192,7 @@ def _restore(root: Path, goal: Path, state: str) -> None:
             opened.extractall(make_folder(goal))
     if state_sha256(goal) != state:
         mounted = "another state of the run" if archive else f"no {RUN_ARCHIVE}"
-        log.info("kit: the run to continue is not mounted: found %s; push again", mounted)
+        log.info("kit: the run to continue is not mounted: found %s; push with --again, which uploads it", mounted)
         sys.exit(1)
     log.info("kit: continuing from %s", archive)
 
