@@ -9,14 +9,14 @@ from __future__ import annotations
 import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 import torch
 from torch import Tensor, nn
 
-from kit.config import Config, load
+from kit.config import Config, InferenceConfig, load
 from kit.core.errors import KitError, reason
 from kit.core.files import remove_partials, sha256
 from kit.core.json_files import fingerprint
@@ -186,7 +186,9 @@ def _kept_checkpoint(run: Run, keep: str) -> Path:
 
 
 def _key(source: Source, pixels: PixelCache, image_ids: Sequence[str]) -> str:
-    return fingerprint([asdict(source), [(image_id, pixels.digests[image_id]) for image_id in image_ids]])
+    # The batch size is the machine's: a smaller one, after a full memory, goes on with the same chunks.
+    usual = replace(source, inference=replace(source.inference, batch_size=InferenceConfig().batch_size))
+    return fingerprint([asdict(usual), [(image_id, pixels.digests[image_id]) for image_id in image_ids]])
 
 
 def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -> pd.DataFrame:

@@ -146,8 +146,8 @@ class DetectionModule(pl.LightningModule):
             raise KitError(
                 "a finite training loss",
                 f"epoch {self.current_epoch + 1}, step {bad.step}, images {names}",
-                "look at these images and their boxes, or lower training.learning_rate; the run's last whole "
-                "epoch is kept",
+                "look at these images and their boxes, or lower training.learning_rate; train with either change "
+                "under another --run NAME (this run keeps its last whole epoch)",
             )
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:

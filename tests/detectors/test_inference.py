@@ -172,6 +172,23 @@ class TestStore:
         straight = store_detections(tmp_path / "straight.parquet", origin, Finder, pixels, ids)
         assert resumed.equals(straight)
 
+    def test_a_smaller_batch_goes_on_where_a_full_memory_ended_and_makes_nothing_anew(self, tmp_path):
+        ids = [f"{i:03d}.png" for i in range(out_of_fold.CHUNK_IMAGES + 2)]
+        pixels = squares(tmp_path, [(64, 64)] * len(ids))
+        path, whole, single = tmp_path / "test.parquet", Finder(), Finder()
+        large = source(views=("plain",), batch_size=out_of_fold.CHUNK_IMAGES)
+
+        def full(items, description, total):
+            yield next(iter(items))
+            raise MemoryError
+
+        with pytest.raises(MemoryError):
+            store_detections(path, large, lambda: whole, pixels, ids, full)
+        small = source(views=("plain",), batch_size=1)
+        made = store_detections(path, small, lambda: single, pixels, ids)
+        assert (whole.calls, single.calls) == (1, 2)
+        assert store_detections(path, large, Finder, pixels, ids).equals(made)
+
     def test_a_broken_file_is_an_error_that_names_it(self, tmp_path):
         (tmp_path / "test.parquet").write_bytes(b"PAR1 nonsense")
         with pytest.raises(KitError, match=r"test\.parquet"):
