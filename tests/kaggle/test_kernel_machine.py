@@ -14,7 +14,8 @@ from kit.kaggle.kernels.push_log import Push, record_arrived
 from kit.kaggle.kernels.session import _Steps, run_session
 from kit.runs.folder import Run
 
-OF_THIS_MACHINE = ("trainer.accelerator=cpu", "trainer.devices=1", "data.workers=0", "data.cache_max_gib=1.5")
+OF_THIS_MACHINE = ("trainer.accelerator=cpu", "trainer.devices=1", "data.workers=0", "data.cache_max_gib=1.5",
+                   "inference.batch_size=1")  # fmt: skip
 
 
 def stored_run(workspace, *knobs, folds=1, trained=0):

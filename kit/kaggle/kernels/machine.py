@@ -24,7 +24,8 @@ _DOWNLOADED, _FROM_SCRATCH = ("coco", "imagenet"), ("fcos_tiny",)
 
 def machine_knobs() -> tuple[str, ...]:
     """The keys of the knobs that describe the machine which trains."""
-    return ("data.cache_max_gib", "data.workers", *(key for key in knobs() if key.startswith("trainer.")))
+    own = ("data.cache_max_gib", "data.workers", "inference.batch_size")
+    return (*own, *(key for key in knobs() if key.startswith("trainer.")))
 
 
 def without_machine(config: Config) -> Config:
