@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +14,7 @@ from kit.data.competition import TestData, TrainingData
 from kit.runs.box_units import unit_faults
 from kit.schemas.csv_text import LINE, Fault
 from kit.schemas.file_names import TEST, TRAIN
-from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, map_text
+from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, folder_and_name, map_text
 from kit.schemas.foreign.forms import read_foreign
 from kit.schemas.image_headers import ImageFacts
 from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
@@ -31,6 +31,7 @@ _CENTRE_INSIDE = RowCheck(
     ),
 )  # fmt: skip
 _SIDES = {"x_min": "width_px", "y_min": "height_px", "x_max": "width_px", "y_max": "height_px"}
+Halves = Mapping[str, Mapping[str, ImageFacts]]  # train and test: their images by name
 log = logging.getLogger("kit")
 
 
@@ -74,11 +75,11 @@ def read_rows(
     raw = cells.table.assign(**{name: value for name, value in OPTIONAL.items() if name not in cells.table})
     texts = ("image_id", "label", "view", "part")
     table, faults = parse_numbers(cells, raw, texts, (*CORNERS, "score"), ("fold",))
-    halves: dict[str, Mapping[str, ImageFacts]] = {
+    halves: Halves = {
         TRAIN: data.pixels.facts,
         TEST: test.pixels.facts if test else {},
     }
-    table = _with_facts(_with_parts(_with_whole_names(path, table, halves), halves), halves)
+    table = _with_facts(_with_halves(path, table, halves), halves)
     if foreign.in_fractions:
         table = table.assign(**{name: table[name] * table[side].clip(lower=1) for name, side in _SIDES.items()})
     units, advice = unit_faults(path, table, foreign.sizes, data.annotations)
@@ -119,42 +120,44 @@ def _located(foreign: Foreign, fault: Fault) -> Fault:
     return dataclasses.replace(fault, file=file, line=line)
 
 
-def _with_whole_names(
-    path: Path, table: pd.DataFrame, halves: Mapping[str, Mapping[str, ImageFacts]]
-) -> pd.DataFrame:
-    """The rows with whole file names: an image named without the ending is the only one that has the name."""
-    stems: dict[str, dict[str, set[str]]] = {}
-    for half, images in halves.items():
-        for name in images:
-            stems.setdefault(half, {}).setdefault(Path(name).stem, set()).add(name)
+def _with_halves(path: Path, table: pd.DataFrame, halves: Halves) -> pd.DataFrame:
+    """The rows with their half in ``part``, and with ``image_id`` as the images are named.
 
-    def whole(name: str, part: str) -> str:
-        among = [part] if part in halves else list(halves)
-        found = set().union(*(stems.get(half, {}).get(name, set()) for half in among))
-        return found.pop() if len(found) == 1 and not any(name in halves[half] for half in among) else name
+    A name may have a folder, which names the half if it is train or test, and lack its ending if one image alone
+    has it. Without such a folder or ``part`` the half is the only one that has the image; empty if both or none have.
+    """
+    of_stem = {half: _by_stem(images) for half, images in halves.items()}
 
-    names = {pair: whole(*pair) for pair in set(zip(table["image_id"], table["part"], strict=True))}
-    completed = [names[pair] for pair in zip(table["image_id"], table["part"], strict=True)]
-    changed = sorted({name for (given, _), name in names.items() if name != given})
+    def identified(text: str, part: str) -> tuple[str, str]:
+        folder, name = folder_and_name(text)
+        preferred = [half for half in halves if half == (part or folder)]
+        for among in (preferred, [] if part else list(halves)):
+            names = {name} if any(name in halves[half] for half in among) else set()
+            names = names or set().union(*(of_stem[half].get(name, set()) for half in among))
+            if len(names) == 1:
+                (whole,) = names
+                having = [half for half in among if whole in halves[half]]
+                return whole, part or (having[0] if len(having) == 1 else "")
+        return text, part
+
+    pairs = list(zip(table["image_id"], table["part"], strict=True))
+    result = {pair: identified(*pair) for pair in dict.fromkeys(pairs)}
+    changed = {text: name for (text, _), (name, _) in result.items() if text != name}
     if changed and path.is_file():
-        log.info("%s: images without the ending of their name: taken as %s%s", path.name, changed[0],
-                 f" and so on ({len(changed)} images)" if len(changed) > 1 else "")  # fmt: skip
-    return table.assign(image_id=completed)
+        text, name = next(iter(changed.items()))
+        more = f" and so on ({len(changed)} names)" if len(changed) > 1 else ""
+        log.info("%s: images named otherwise than their files: %s is taken as %s%s", path.name, text, name, more)
+    return table.assign(image_id=[result[pair][0] for pair in pairs], part=[result[pair][1] for pair in pairs])
 
 
-def _with_parts(table: pd.DataFrame, halves: Mapping[str, Mapping[str, ImageFacts]]) -> pd.DataFrame:
-    """The rows with ``part``: the file's, else the only half that has the image, else empty."""
-    only = {
-        name: half
-        for half, images in halves.items()
-        for name in images
-        if not any(name in others for other, others in halves.items() if other != half)
-    }
-    inferred = table["image_id"].map(only).fillna("")
-    return table.assign(part=table["part"].where(table["part"] != "", inferred))
+def _by_stem(images: Iterable[str]) -> dict[str, set[str]]:
+    stems: dict[str, set[str]] = {}
+    for name in images:
+        stems.setdefault(Path(name).stem, set()).add(name)
+    return stems
 
 
-def _with_facts(table: pd.DataFrame, halves: Mapping[str, Mapping[str, ImageFacts]]) -> pd.DataFrame:
+def _with_facts(table: pd.DataFrame, halves: Halves) -> pd.DataFrame:
     """The rows with the facts of their image: that of their part, or of the other half if the part has none."""
     everywhere = {**halves[TEST], **halves[TRAIN]}
     filled = [
@@ -163,9 +166,7 @@ def _with_facts(table: pd.DataFrame, halves: Mapping[str, Mapping[str, ImageFact
     return pd.concat(filled).sort_index() if filled else with_image_facts(table, {})
 
 
-def _rules(
-    data: TrainingData, halves: Mapping[str, Mapping[str, ImageFacts]], held: Sequence[str]
-) -> tuple[RowCheck, ...]:
+def _rules(data: TrainingData, halves: Halves, held: Sequence[str]) -> tuple[RowCheck, ...]:
     left_out, both = set(data.image_ids) - set(held), set(halves[TRAIN]) & set(halves[TEST])
     known = set(halves[TRAIN]) | set(halves[TEST])
 

@@ -218,7 +218,20 @@ class TestForms:
         dump(tmp_path / "a.json", results(place.table, lambda name: name[:-4]))
         with caplog.at_level("INFO", "kit"):
             assert place.agrees(place.read(tmp_path / "a.json"))
-        assert "without the ending" in caplog.text
+        assert f"{place.table['image_id'][0][:-4]} is taken as" in caplog.text
+        assert len(caplog.messages) == 1
+
+    @pytest.mark.parametrize("folder", ["/data/", "runs/test/", "C:\\\\sets\\\\"])
+    def test_names_with_their_folder_as_detectron2_writes_them(self, folder, place, tmp_path, caplog):
+        content = data_set(place.table)
+        for each in content["images"]:
+            each["file_name"] = folder + each["file_name"]
+        path = dump(tmp_path / "a.json", with_ids(place.table))
+        with caplog.at_level("INFO", "kit"):
+            assert place.agrees(place.read(path, dump(tmp_path / "set.json", content)))
+        assert f"images named otherwise than their files: {folder}" in caplog.text
+        content["images"][0]["width"] += 1
+        assert "image" in place.refused(path, images_file=dump(tmp_path / "set.json", content)).found
 
     def test_a_table_with_ids_of_a_data_set(self, place, tmp_path):
         images, labels = numbers_of(place.table["image_id"]), numbers_of(place.table["label"])
@@ -389,6 +402,12 @@ class TestHalves:
         both = set(twins.data.image_ids) & set(twins.test.image_ids)
         needed = [part if name in both else "" for name, part in zip(twins.table["image_id"], parts, strict=True)]
         assert twins.read(written(twins.table.assign(part=needed))).table["part"].tolist() == parts
+
+    def test_the_folder_in_a_name_tells_the_half(self, twins, tmp_path):
+        parts = ["train"] * (len(twins.table) - 2) + ["test"] * 2
+        names = [f"data/{part}/{name}" for name, part in zip(twins.table["image_id"], parts, strict=True)]
+        twins.table.assign(image_id=names).to_csv(tmp_path / "a.csv", index=False)
+        assert twins.read(tmp_path / "a.csv").table["part"].tolist() == parts
 
     def test_a_folder_has_a_subfolder_for_each_half(self, twins, tmp_path):
         yolo(twins.table, tmp_path / "labels", twins.labels)

@@ -6,7 +6,6 @@ of a data set's ``categories``, or, without these, by 1..K in the sorted order o
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,17 @@ from typing import Any
 from kit.core.errors import first_few
 from kit.core.json_files import read_json
 from kit.schemas.csv_text import Fault, TableError
-from kit.schemas.foreign.content import KEPT, Foreign, Id, Ids, by_cause, cells_of, counted_from_1, map_text, row
+from kit.schemas.foreign.content import (
+    KEPT,
+    Foreign,
+    Ids,
+    by_cause,
+    cells_of,
+    counted_from_1,
+    folder_and_name,
+    map_text,
+    row,
+)
 from kit.schemas.image_headers import IMAGE_SUFFIXES
 
 _ENTRY = "an object with image_id, category_id, bbox [x, y, width, height] and score"
@@ -41,16 +50,14 @@ def ids_of(path: Path, content: Mapping[str, Any], labels: Sequence[str], do: st
     images = _entries(path, content, "images", "file_name", do)
     categories = _entries(path, content, "categories", "name", do) if "categories" in content else []
     repeated = [
-        Fault(
-            path, None, f"{key} with the id {number!r} twice or more: {first_few(names)}", f"each id of {key} once"
-        )
+        Fault(path, None, f"{key} with the id {number} twice or more: {first_few(names)}", f"each id of {key} once")
         for key, entries, field in (("images", images, "file_name"), ("categories", categories, "name"))
         for number, names in _repeated(entries, field)
     ]
     if repeated:
         raise TableError(path, by_cause(repeated), f"{_MAKE_UNIQUE}; then adopt the file again")
     sizes = {
-        entry["file_name"]: (entry["width"], entry["height"])
+        folder_and_name(entry["file_name"])[1]: (entry["width"], entry["height"])
         for entry in images
         if type(entry.get("width")) is int and type(entry.get("height")) is int
     }
@@ -108,14 +115,12 @@ def _entries(path: Path, content: Mapping[str, Any], key: str, field: str, do: s
     return entries
 
 
-def _repeated(entries: Sequence[Mapping[str, Any]], field: str) -> list[tuple[Id, list[str]]]:
-    """The ids that several entries have, each with the names of these entries."""
-    counts = Counter(entry["id"] for entry in entries)
-    names: dict[Id, list[str]] = {}
+def _repeated(entries: Sequence[Mapping[str, Any]], field: str) -> list[tuple[str, list[str]]]:
+    """The ids that several entries have, each with the names of these entries; 1 and "1" are one id."""
+    names: dict[str, list[str]] = {}
     for entry in entries:
-        if counts[entry["id"]] > 1:
-            names.setdefault(entry["id"], []).append(entry[field])
-    return list(names.items())
+        names.setdefault(str(entry["id"]), []).append(entry[field])
+    return [(number, of_number) for number, of_number in names.items() if len(of_number) > 1]
 
 
 def _faults(entry: Any) -> list[tuple[str, str]]:

@@ -28,7 +28,9 @@ class Ids:
 
     images: Mapping[Id, str]
     labels: Mapping[Id, str]
-    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # width, height by file name, if stated
+    sizes: Mapping[str, tuple[int, int]] = field(
+        default_factory=dict
+    )  # width, height, if stated, by file name without folders
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,12 @@ def row(image_id: str, corners: Iterable[object], score: object, label: str) -> 
     """The needed cells of a row as texts."""
     values = (image_id, *corners, score, label)
     return dict(zip(NEEDED, map(str, values), strict=True))
+
+
+def folder_and_name(text: str) -> tuple[str, str]:
+    """The last folder and the file name of a path in the way of any system; the folder is empty without one."""
+    *folders, name = text.replace("\\", "/").split("/")
+    return (folders[-1] if folders else ""), name
 
 
 def by_cause(faults: Sequence[Fault]) -> list[Fault]:
