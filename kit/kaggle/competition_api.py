@@ -23,6 +23,7 @@ from kit.kaggle.client import Connection, log_in
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.timeouts import Work, wait_while_growing
 from kit.kaggle.zip_archive import Corrupt
+from kit.schemas.file_names import COMPETITION_FILES
 
 T = TypeVar("T")
 _PAGE_SIZE = 200  # the server may return fewer
@@ -100,8 +101,9 @@ class Kaggle:
         )
         if not path.is_file():
             raise KitError(
-                f"a zip archive of {slug}", "Kaggle sent another kind of file", f"see what is in {folder}"
-            )
+                f"a zip archive of {slug}", "Kaggle sent another kind of file",
+                f"unpack what {folder} holds, put {', '.join(COMPETITION_FILES)} into data/, then call again",
+            )  # fmt: skip
         self._compare_md5(path)
         return path
 

@@ -75,10 +75,9 @@ def lacking(expected: Mapping[str, int], actual: Mapping[str, int]) -> list[str]
 def require_as_recorded(data: Path, record: DownloadRecord, slug: str) -> None:
     """Raise KitError if data/ holds another competition than ``slug``, or a file differs from the record."""
     if record.slug != slug:
-        raise KitError(
-            f"{data} to hold {slug}", f"{record.slug}",
-            "choose another folder with --workspace, or --force to replace it",
-        )  # fmt: skip
+        replace = "--force to replace it" if record.origin == KAGGLE else f"move what {data} holds away, {NAME} too"
+        do = f"choose another folder with --workspace, or {replace}"
+        raise KitError(f"{data} to hold {slug}", f"{record.slug}", do)
     faults = differences(record.files, file_sizes(data, top_entries(record.files)))
     if not faults and sha256(data / TABLE) != record.table_sha256:
         faults = [f"{TABLE}: other content"]
@@ -103,13 +102,10 @@ def require_unchanged(data: Path, files: Mapping[str, int], table_sha256: str) -
         )
 
 
-def would_overwrite(data: Path, names: Iterable[str]) -> KitError:
-    """The error for files in data/ that a download would overwrite."""
-    return KitError(
-        f"nothing in {data} that `invoke download` did not bring",
-        ", ".join(names),
-        "move these away; or, if they are the competition's files, call without --force: then they are checked",
-    )
+def would_overwrite(data: Path, names: Iterable[str], otherwise: str = "") -> KitError:
+    """The error for files in data/ that a download would overwrite; ``otherwise`` is a second way out."""
+    do = f"move these away, then call again{otherwise}"
+    return KitError(f"nothing in {data} that `invoke download` did not bring", ", ".join(names), do)
 
 
 def _without_hidden(sizes: Mapping[str, int]) -> dict[str, int]:

@@ -164,7 +164,8 @@ def _accept(
 ) -> DownloadRecord:
     """Validate and record files that the user put there by hand. Raises KitError with ``force``."""
     if force:
-        raise would_overwrite(data, by_hand)
+        do = "; or, if they are the competition's files, call without --force: then they are checked"
+        raise would_overwrite(data, by_hand, do)
     expected = {path: listed[name] for name, path in in_data(listed).items() if _entry(path) in COMPETITION_FILES}
     sizes = file_sizes(data, COMPETITION_FILES)
     if faults := lacking(expected, sizes):

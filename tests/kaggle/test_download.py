@@ -112,9 +112,12 @@ def test_links_of_a_killed_call_are_completed_and_files_of_the_user_are_not_repl
     (data / NAME).unlink()
     (data / "train.csv").unlink()
     (data / "train.csv").write_text("mine")
-    with pytest.raises(KitError, match=r"train\.csv"):
+    with pytest.raises(KitError, match=r"train\.csv") as error:
         download(tmp_path / "work", mounted, SLUG)
     assert (data / "train.csv").read_text() == "mine"
+    assert error.value.do == "move these away, then call again"
+    (data / "train.csv").rename(tmp_path / "mine.csv")
+    assert download(tmp_path / "work", mounted, SLUG)[0].origin == "mounted"
 
 
 def test_a_mapping_of_another_edition_is_refused_with_the_flag_that_reads_it(mounted, tmp_path):
@@ -138,10 +141,15 @@ def test_a_changed_file_is_found_by_the_next_call(mounted, tmp_path):
         download(tmp_path / "work", mounted)
 
 
-def test_another_competition_is_not_mixed_in(mounted, tmp_path):
+def test_another_competition_is_not_mixed_in_and_both_ways_out_work(mounted, tmp_path):
     download(tmp_path / "work", mounted, SLUG)
-    with pytest.raises(KitError, match="--workspace"):
+    (tmp_path / "input" / "another-one").symlink_to(tmp_path / "input" / SLUG)
+    with pytest.raises(KitError, match="--workspace") as error:
         download(tmp_path / "work", mounted, "another-one")
+    assert f"or move what {tmp_path / 'work' / 'data'} holds away, {NAME} too" in error.value.do
+    assert download(tmp_path / "other", mounted, "another-one")[0].slug == "another-one"
+    (tmp_path / "work" / "data").rename(tmp_path / "away")
+    assert download(tmp_path / "work", mounted, "another-one")[0].slug == "another-one"
 
 
 @pytest.mark.parametrize("text", ["", "two words", "https://example.com/competitions/x", "../x"])

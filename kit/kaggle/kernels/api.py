@@ -102,7 +102,8 @@ class Kernels:
         )
         if state is None:
             return None
-        text = self._read(f"to read the log of {name}", lambda: self._client.kernels_logs(name))
+        log = lambda: _if_present(lambda: self._client.kernels_logs(name))  # noqa: E731
+        text = self._read(f"to read the log of {name}", log) or ""  # a session that waits has none
         return Session(
             _STATES.get(state.status.name, state.status.name.lower()),
             self._hidden(state.failure_message or ""),

@@ -83,7 +83,8 @@ def pull(kernels: Kernels, run: Run, pushed: Push, report: Callable[[str], None]
             raise KitError(
                 f"the output of {pushed.kernel} to agree with its manifest",
                 first_few(faults, separator="; "),
-                f"`invoke kernel.pull --run {run.name}` downloads these files again",
+                f"`invoke kernel.pull --run {run.name}` downloads these files again; if they stay wrong, push with "
+                "--again",
             )
     manifest = _manifest(staging / MANIFEST)
     _require_replaceable(run, pushed)  # again: the download may have taken hours
@@ -136,7 +137,7 @@ def _is_inside(name: str) -> bool:
 
 
 def _manifest(path: Path) -> Manifest:
-    return read_record(path, Manifest, "pull again")
+    return read_record(path, Manifest, f"move {path.parent} away, then pull again")
 
 
 def _move_to_runs(run: Run, staging: Path, manifest: Manifest) -> None:
