@@ -18,16 +18,24 @@ _LEAST_BOXES = 20  # fewer say nothing of how far the boxes of a file reach
 _REACH = 0.9  # of the true boxes' reach: boxes of an original image reach as far, and not far over its border
 _BETTER = 0.1  # mean overlap with the true boxes, gained by another scale
 _PIXELS = "corners in pixels of the original images"
+_MULTIPLY = (
+    "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels, and adopt "
+    "the file again"
+)
 _SCALE = (
     "scale the boxes to the original images (x by their width over the width of the resized ones, y by their "
     "height over the height of those) and adopt the file again"
+)
+_SCALE_OR_STATE = (
+    f"{_SCALE}, with width and height of its images; or correct only width and height, if the boxes are those of "
+    "the original images"
 )
 
 
 def unit_faults(
     path: Path, table: pd.DataFrame, sizes: Mapping[str, tuple[int, int]], truth: pd.DataFrame
-) -> tuple[list[Fault], str]:
-    """The fault of boxes in another unit, and the advice to it; nothing if the file gives no reason for a doubt.
+) -> list[Fault]:
+    """The fault of boxes in another unit, with its advice; none if the file gives no reason for a doubt.
 
     Args:
         path: The file.
@@ -43,17 +51,11 @@ def unit_faults(
         found = (
             f"{int(in_first_pixel.sum())} of {len(rows)} boxes within the first pixel (largest corner {largest:g})"
         )
-        return [Fault(path, None, found, f"{_PIXELS}, not fractions 0..1 of their sides")], (
-            "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels, and "
-            "adopt the file again"
-        )
+        return [Fault(path, None, found, f"{_PIXELS}, not fractions 0..1 of their sides", _MULTIPLY)]
     others = _other_sizes(rows, sizes)
     if others:
         found = f"{len(others)} images of another size: {first_few(others, 3)}"
-        return [Fault(path, None, found, f"{_PIXELS}, whose sizes the data set states")], (
-            f"{_SCALE}, with width and height of its images; or correct only width and height, if the boxes are "
-            "those of the original images"
-        )
+        return [Fault(path, None, found, f"{_PIXELS}, whose sizes the data set states", _SCALE_OR_STATE)]
     better = _better_scale(rows[rows["part"] == TRAIN], truth)
     if better:
         x, y, before, after = better
@@ -61,8 +63,8 @@ def unit_faults(
             f"boxes that fit the true ones better if x is scaled by {x:.3g} and y by {y:.3g}: mean overlap (IoU) "
             f"{after:.2f} instead of {before:.2f}"
         )
-        return [Fault(path, None, found, f"{_PIXELS}, not of resized pictures")], _SCALE
-    return [], ""
+        return [Fault(path, None, found, f"{_PIXELS}, not of resized pictures", _SCALE)]
+    return []
 
 
 def _other_sizes(rows: pd.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> list[str]:

@@ -12,16 +12,17 @@ import pandas as pd
 from kit.boxes.geometry import CORNERS
 from kit.data.competition import TestData, TrainingData
 from kit.runs.box_units import unit_faults
-from kit.schemas.csv_text import LINE, Fault
+from kit.schemas.csv_text import LINE, Fault, TableError
 from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, folder_and_name, map_text
 from kit.schemas.foreign.forms import read_foreign
 from kit.schemas.image_headers import ImageFacts
+from kit.schemas.missing_images import named_otherwise
 from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
 from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
 
 _DO = "correct these lines and adopt the file again"
-_CLIP = "; or add --clip, which cuts boxes off at the border of their image"
+_CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
 _CENTRE_INSIDE = RowCheck(
     "a box whose centre is inside its image (--clip cuts off what is over)",
     (*CORNERS, "width_px", "height_px"),
@@ -82,17 +83,17 @@ def read_rows(
     table = _with_facts(_with_halves(path, table, halves), halves)
     if foreign.in_fractions:
         table = table.assign(**{name: table[name] * table[side].clip(lower=1) for name, side in _SIDES.items()})
-    units, advice = unit_faults(path, table, foreign.sizes, data.annotations)
-    if units:
-        raise_faults(path, table, units, advice)
-    outside = _CENTRE_INSIDE if clip else INSIDE
-    faults += failed_checks(path, table, (*IMAGE_CHECKS, AREA, outside, PLAIN_VIEW, *_rules(data, halves, held)))
-    do = _DO
-    if not clip and any(fault.expected == INSIDE.expected for fault in faults):
-        do += _CLIP if _CENTRE_INSIDE.test(table).all() else ""
+    if units := unit_faults(path, table, foreign.sizes, data.annotations):
+        raise TableError(path, units, _DO)
+    unknown, known = _unknown_images(path, table, halves)
+    outside = failed_checks(path, table, (_CENTRE_INSIDE if clip else INSIDE,))
+    if not clip and _CENTRE_INSIDE.test(table).all():
+        outside = [dataclasses.replace(fault, do=_CLIP) for fault in outside]
+    faults += [*unknown, *failed_checks(path, known, IMAGE_CHECKS), *outside]
+    faults += failed_checks(path, table, (AREA, PLAIN_VIEW, *_rules(data, halves, held)))
     if not faults:
         faults += _fold_faults(path, table, table["part"] == TRAIN)
-    raise_faults(path, table, [_located(foreign, fault) for fault in by_cause(faults)], do)
+    raise_faults(path, table, [_located(foreign, fault) for fault in by_cause(faults)], _DO)
     fitted = clip_to_image(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
     if moved:
@@ -124,7 +125,7 @@ def _with_halves(path: Path, table: pd.DataFrame, halves: Halves) -> pd.DataFram
     """The rows with their half in ``part``, and with ``image_id`` as the images are named.
 
     A name may have a folder, which names the half if it is train or test, and lack its ending if one image alone
-    has it. Without such a folder or ``part`` the half is the only one that has the image; empty if both or none have.
+    has it. Without such a folder or ``part`` the half is the only one that has the image; empty if both or none do.
     """
     of_stem = {half: _by_stem(images) for half, images in halves.items()}
 
@@ -164,6 +165,15 @@ def _with_facts(table: pd.DataFrame, halves: Halves) -> pd.DataFrame:
         with_image_facts(rows, {**everywhere, **halves.get(str(part), {})}) for part, rows in table.groupby("part")
     ]
     return pd.concat(filled).sort_index() if filled else with_image_facts(table, {})
+
+
+def _unknown_images(path: Path, table: pd.DataFrame, halves: Halves) -> tuple[list[Fault], pd.DataFrame]:
+    """A fault for each cause for which rows name no image, and the other rows."""
+    missing = table["image_fault"] == "missing"
+    names = [*halves[TRAIN], *halves[TEST]]
+    folder = next(iter(halves[TRAIN].values())).path.parent
+    faults, rest = named_otherwise(path, table[missing], names, folder)
+    return faults, pd.concat([table[~missing], rest])
 
 
 def _rules(data: TrainingData, halves: Halves, held: Sequence[str]) -> tuple[RowCheck, ...]:

@@ -509,6 +509,16 @@ class TestRefused:
         assert "name their folder" in place.refused(next(folder.glob("0*.txt"))).do
         assert place.agrees(place.read(folder))
 
+    def test_names_that_lost_their_zeros_are_one_line(self, place, tmp_path):
+        table = place.table.assign(image_id=place.table["image_id"].str.lstrip("0"))
+        table.to_csv(tmp_path / "a.csv", index=False)
+        error = place.refused(tmp_path / "a.csv")
+        (fault,) = error.faults
+        assert f"the file's name with its zeros, {place.table['image_id'][0]}" in str(fault)
+        assert "write each image_id as its file is named" in error.do
+        place.table.to_csv(tmp_path / "a.csv", index=False)
+        assert place.agrees(place.read(tmp_path / "a.csv"))
+
     def test_an_unknown_form_is_to_be_converted(self, place, tmp_path):
         (tmp_path / "a.xml").write_text("<annotation/>")
         assert "COCO results (.json) or to a CSV file" in place.refused(tmp_path / "a.xml").do
