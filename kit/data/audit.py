@@ -24,7 +24,8 @@ from kit.schemas.image_headers import ImageFacts
 
 ANNOTATED, DUPLICATES, PATTERN = "annotated-test-images", "duplicate-images", "patient-pattern"
 LABELS, PATIENTS, CLASSES = "labels-alike", "patients-in-both", "class-counts"
-CHECKS = (ANNOTATED, UNITS, DUPLICATES, REPEATED, BOXES, LABELS, PATTERN, PATIENTS, CLASSES)
+UNREAD = "unread-images"
+CHECKS = (ANNOTATED, UNITS, UNREAD, DUPLICATES, REPEATED, BOXES, LABELS, PATTERN, PATIENTS, CLASSES)
 _ALIKE = 0.8  # of difflib: Infiltrate and Infiltration .82, Pneumonia and Pneumothorax .67
 _NAMES_SHOWN = 3
 
@@ -35,7 +36,7 @@ class AuditInput:
 
     ``own_table``: train.csv is the organisers' own file, as it was downloaded. ``prints`` are those of all
     readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image by
-    ``config.patient_pattern``.
+    ``config.patient_pattern``. ``unread`` are the paths of pictures that are not read.
     """
 
     annotations: pd.DataFrame
@@ -46,6 +47,7 @@ class AuditInput:
     patients: Mapping[str, str]
     prints: Prints
     config: DataConfig
+    unread: Sequence[str] = ()
 
 
 def findings(data: AuditInput) -> list[Finding]:
@@ -56,6 +58,7 @@ def findings(data: AuditInput) -> list[Finding]:
             data.annotations, test_pictures(data.train, data.test_names, data.prints), data.own_table
         ),
         box_units(data.annotations, images),
+        unread_images(data.unread),
         duplicate_images(data.prints, data.annotations["image_id"]),
         repeated_boxes(data.annotations, data.config.repeated_boxes == "fuse"),
         improbable_boxes(data.annotations, images),
@@ -98,6 +101,19 @@ def annotated_test_images(
         FAULT, ANNOTATED, f"{text}, and train.csv is not the file that `invoke download` recorded",
         "remove these rows, or fetch the competition's own file with `invoke download`: the test's answers are no "
         f"training data (--allow {ANNOTATED} trains on them anyway)", rows,
+    )  # fmt: skip
+
+
+def unread_images(paths: Sequence[str]) -> Finding | None:
+    """Pictures in train/ and test/ that are not read, by their paths: one folder too deep, or in another format."""
+    if not paths:
+        return None
+    return Finding(
+        WARNING, UNREAD,
+        f"{counted(len(paths), 'picture')} in train/ or test/ {'is' if len(paths) == 1 else 'are'} not read: "
+        f"{first_few(paths, _NAMES_SHOWN)}",
+        "only PNG and JPEG files directly in these folders are read: move images up, convert other formats, or "
+        "delete what is not of the competition", pd.DataFrame({"image": list(paths)}),
     )  # fmt: skip
 
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
+from kit.core.errors import KitError
 from kit.core.files import replacing
 from kit.core.progress import Track, silent
 from kit.data.images import Grey
@@ -66,7 +67,8 @@ def small_copies(pixels: PixelCache, track: Track = silent) -> UInt8[np.ndarray,
         if stored.shape == (len(pixels.digests), _SIDE_PX, _SIDE_PX) and stored.dtype == np.uint8:
             return stored
     copies = take_prints(pixels.digests, pixels.read, track).copies
-    with replacing(path) as partial, partial.open("wb") as file:
+    # On a disk that refuses they are made again next time.
+    with contextlib.suppress(KitError), replacing(path) as partial, partial.open("wb") as file:
         np.save(file, copies)
     for stale in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{_COPIES_SUFFIX}"):
         if stale != path:

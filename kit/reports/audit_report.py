@@ -25,6 +25,7 @@ from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
 from kit.data.pixel_cache import PixelCache
 from kit.data.provenance import has_own_table
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
+from kit.schemas.missing_images import unread_images
 from kit.schemas.tables import mapped_images, read_annotations
 
 _FORMAT = 2
@@ -89,7 +90,8 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         if part == TRAIN or (data / part).is_dir()
     }
     own = has_own_table(data)
-    key = _key(data, caches, own, config)
+    unread = [path for part in caches for path in unread_images(data / part)]
+    key = _key(data, caches, own, config, unread)
     stored = _stored(folder, key)
     if stored is not None:
         return Audit(stored, folder / "audit.html", OpenedData(caches))
@@ -108,6 +110,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         patients(sorted({*train, *test}), config.data.patient_pattern),
         _prints(caches, track),
         config.data,
+        unread,
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
@@ -132,10 +135,12 @@ def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
     if warned:
         log.info("audit: %s; see %s", ", ".join(finding.check for finding in warned), audit.page)
     for finding in warned:
-        log.warning("%s: %s", finding.check, finding.text)
+        log.warning("%s: %s; %s", finding.check, finding.text, finding.do)
 
 
-def _key(data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config) -> str:
+def _key(
+    data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config, unread: Sequence[str]
+) -> str:
     """A fingerprint of everything that the findings depend on: images by pixels and faults, not by file times."""
     tables = [sha256(data / name) if (data / name).is_file() else "" for name in (TABLE, MAPPING)]
     pixels = {
@@ -143,7 +148,7 @@ def _key(data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: 
         for part, cache in caches.items()
     }
     knobs = [config.data.patient_pattern, config.data.largest_patient_share, config.data.repeated_boxes]
-    return fingerprint([_FORMAT, __version__, pixels, own_table, tables, knobs])
+    return fingerprint([_FORMAT, __version__, pixels, own_table, tables, knobs, list(unread)])
 
 
 def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:

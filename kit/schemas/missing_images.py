@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -11,9 +10,11 @@ from pathlib import Path
 import pandas as pd
 
 from kit.schemas.csv_text import LINE, Fault
+from kit.schemas.file_names import is_companion
 from kit.schemas.image_headers import IMAGE_SUFFIXES
 
 _DICOM = (".dcm", ".dicom")
+_FORMATS = (*_DICOM, ".bmp", ".gif", ".jp2", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -59,44 +60,51 @@ def named_otherwise(
     return faults, rest
 
 
+def unread_images(folder: Path) -> list[str]:
+    """Files of a folder of images that are not read: images one folder deeper, and pictures in other formats.
+
+    Their paths below the folder's parent, sorted; none if there is no such folder.
+    """
+    return sorted([*_deeper(folder), *_other_formats(folder, _FORMATS)])
+
+
 def _causes(names: list[str], folder: Path) -> list[_Cause]:
-    dicom, deeper = _other_files(folder)
+    dicom = {_folded_stem(_last(path)): path for path in _other_formats(folder, _DICOM)}
+    deeper = {_folded_stem(_last(path)): path for path in _deeper(folder)}
     rename = "write each image_id as its file is named, or rename the files"
     plain = "leave out the folders before the names"
+    stems = {_folded_stem(name): name for name in names}
     return [
-        _Cause("a file name without a path", plain, {n: n for n in names}, _last),
+        _Cause("a file name without a path", plain, {name: name for name in names}, _last),
         _Cause("the file's name in its Unicode form (NFC or NFD), {!a}", rename, {_nfc(n): n for n in names}, _nfc),
         _Cause("the file's name in its upper and lower case, {}", rename, {_folded(n): n for n in names}, _folded),
-        _Cause("the file's name with its extension, {}", rename, {_folded(_stem(n)): n for n in names}, _folded),
-        _Cause("the file's name with its own extension, {}", rename,
-               {_folded(_stem(n)): n for n in names}, _folded_stem),
+        _Cause("the file's name with its extension, {}", rename, stems, _folded),
+        _Cause("the file's name with its own extension, {}", rename, stems, _folded_stem),
         _Cause("the file's name with its zeros, {}", rename,
-               {_folded_stem(n).lstrip("0"): n for n in names}, lambda name: _folded_stem(name).lstrip("0")),
-        _Cause(f"a PNG or JPEG image, not {{}} in {folder.name}/",
-               "convert the DICOM files to PNG or JPEG and name these in the table", dicom, _folded_stem),
+               {stem.lstrip("0"): name for stem, name in stems.items()}, lambda n: _folded_stem(n).lstrip("0")),
+        _Cause("a PNG or JPEG image, not {}",
+               "convert the DICOM files to PNG or JPEG and name these in the table",
+               dicom, _folded_stem),
         _Cause(f"an image directly in {folder.name}/, not {{}}", f"move the images up into {folder.name}/",
                deeper, lambda name: _folded_stem(_last(name))),
     ]  # fmt: skip
 
 
-def _other_files(folder: Path) -> tuple[dict[str, str], dict[str, str]]:
-    """DICOM files of the folder, and images one folder deeper, by the folded stem of their names."""
-    dicom: dict[str, str] = {}
-    deeper: dict[str, str] = {}
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError:
-        return dicom, deeper
-    for entry in entries:
-        if entry.is_dir():
-            deeper |= {
-                _folded_stem(path.name): f"{folder.name}/{entry.name}/{path.name}"
-                for path in sorted(Path(entry.path).glob("*"))
-                if path.name.lower().endswith(IMAGE_SUFFIXES)
-            }
-        elif entry.name.lower().endswith(_DICOM):
-            dicom[_folded(_stem(entry.name))] = entry.name
-    return dicom, deeper
+def _deeper(folder: Path) -> list[str]:
+    """The images in folders of the folder."""
+    return [
+        f"{folder.name}/{path.parent.name}/{path.name}"
+        for path in folder.glob("*/*")
+        if path.name.lower().endswith(IMAGE_SUFFIXES) and not is_companion(f"{path.parent.name}/{path.name}")
+    ]
+
+
+def _other_formats(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    return [
+        f"{folder.name}/{path.name}"
+        for path in folder.glob("*")
+        if path.name.lower().endswith(suffixes) and not is_companion(path.name)
+    ]
 
 
 def _nfc(text: str) -> str:

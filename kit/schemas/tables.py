@@ -156,6 +156,7 @@ def read_submission(
     )
     faults += failed_checks(path, table, checks)
     faults += repeated_rows(path, table, ("ID",), "an ID that no earlier line has")
+    faults += _fractions(path, table)
     present = to_numbers(
         cells.table["ID"], whole=True
     )  # of all rows: an ID is present even if another cell of its row is bad
@@ -234,6 +235,18 @@ def _box_faults(path: Path, table: pd.DataFrame, area: RowCheck) -> list[Fault]:
             advice = "if these are YOLO's centres and sizes as fractions, write corners in pixels"
         without = [dataclasses.replace(fault, do=advice) for fault in without]
     return without + outside
+
+
+def _fractions(path: Path, table: pd.DataFrame) -> list[Fault]:
+    """A fault if all boxes of a submission lie within the first pixel of their images."""
+    rows = table[(table["width_px"] > 1) & (table["height_px"] > 1)]
+    if rows.empty or rows[CORNERS].to_numpy().max() > 1:
+        return []
+    return [
+        Fault(path, int(rows[LINE].iloc[0]), f"all {len(rows)} boxes within the first pixel of their images",
+              "corners in pixels, not fractions 0..1 of the sides",
+              "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels")
+    ]  # fmt: skip
 
 
 def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[Fault]:

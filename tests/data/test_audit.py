@@ -187,8 +187,8 @@ class TestWorkspace:
         found = audit_workspace(toy, toy_config())
         assert found.counts == {"fault": 0, "warning": 0, "note": 2}
         assert set(found.nothing_found) == {
-            "annotated-test-images", "box-units", "duplicate-images", "repeated-boxes", "improbable-boxes",
-            "labels-alike", "patient-pattern",
+            "annotated-test-images", "box-units", "unread-images", "duplicate-images", "repeated-boxes",
+            "improbable-boxes", "labels-alike", "patient-pattern",
         }  # fmt: skip
         assert "duplicate-images" in found.page.read_text()
         require_sound(found, ())
@@ -267,6 +267,21 @@ class TestWorkspace:
             moved = fused["x_max"] - once["x_max"]
             assert moved.to_numpy() == pytest.approx(((again["x_max"] - once["x_max"]) * mean).to_numpy())
             assert load_training(toy, fuse).annotations.equals(fused)
+
+    def test_pictures_that_are_not_read_are_a_warning_until_they_are_moved(self, toy):
+        train = toy / "data" / "train"
+        (train / "deeper").mkdir()
+        shutil.copy(next(train.glob("*.png")), train / "deeper" / "55555555_000.png")
+        (train / "66666666_000.dcm").write_bytes(b"DICM")
+        (train / "._66666666_000.dcm").write_bytes(b"of a desktop")
+        found = audit_workspace(toy, toy_config())
+        (warning,) = [one for one in found.findings if one.level == "warning"]
+        assert warning.rows["image"].tolist() == ["train/66666666_000.dcm", "train/deeper/55555555_000.png"]
+        assert "move images up, convert other formats, or delete" in warning.do
+        (train / "66666666_000.dcm").unlink()
+        (train / "deeper" / "55555555_000.png").rename(train / "55555555_000.png")
+        again = audit_workspace(toy, toy_config())
+        assert [one.check for one in again.findings if one.level == "warning"] == ["duplicate-images"]
 
     def test_names_that_the_pattern_does_not_fit_are_a_warning_in_the_log(self, toy, caplog):
         caplog.set_level("INFO", "kit")

@@ -72,6 +72,20 @@ def test_a_valid_submission_is_read_in_any_order_of_rows(judge):
         assert table.set_index("ID").loc[1].tolist() == ["b.png", 0.0, 0.0, 100.0, 80.0, 1.0, "Nodule"]
 
 
+def test_fractions_are_a_fault_and_multiplied_by_the_sides_they_are_well(judge):
+    fractions = [f"{number},{name},0.1,0.25,0.5,1,0.5,Mass" for number, name in enumerate(MAPPING["image_id"])]
+    with pytest.raises(TableError) as caught:
+        judge(text(*fractions))
+    (fault,) = caught.value.faults
+    assert (fault.line, fault.value) == (2, "all 3 boxes within the first pixel of their images")
+    assert caught.value.do == (
+        "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels"
+    )
+    # The images have 100 x 80 pixels.
+    pixels = [f"{number},{name},10,20,50,80,0.5,Mass" for number, name in enumerate(MAPPING["image_id"])]
+    assert len(judge(text(*pixels))) == 3
+
+
 def test_line_ends_of_windows_are_fine(judge):
     assert len(judge(text(*GOOD).replace("\n", "\r\n"))) == 3
 
