@@ -16,6 +16,7 @@ from typing import Annotated, Any, TypeVar
 
 from kit.core.errors import KitError
 from kit.core.files import write_text
+from kit.core.text_files import decoded
 
 _LETTERS_SHOWN = 80
 _WORDS = {
@@ -78,7 +79,7 @@ def read_json(path: Path, do: str, finite: bool = True) -> Any:
     readers of JSON disagree about them. Without ``finite`` the caller checks the numbers, and can say where one is.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_unique_keys)
+        value = json.loads(decoded(path.read_bytes()), object_pairs_hook=_unique_keys)
         json.dumps(value, ensure_ascii=False, allow_nan=not finite).encode("utf-8")
     except FileNotFoundError as error:
         raise KitError(f"the file {path}", "no such file", do) from error

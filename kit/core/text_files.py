@@ -11,9 +11,9 @@ import hashlib
 from pathlib import Path
 
 from kit.core.errors import KitError, reason
+from kit.core.files import sha256
 
 _MARKS = ((codecs.BOM_UTF8, "utf-8"), (codecs.BOM_UTF16_LE, "utf-16-le"), (codecs.BOM_UTF16_BE, "utf-16-be"))
-_MARK = "\ufeff"
 
 
 def read_text(path: Path, what: str, do: str) -> str:
@@ -34,20 +34,10 @@ def read_text(path: Path, what: str, do: str) -> str:
 def decoded(content: bytes) -> str:
     """The text of a file's bytes, without a byte order mark, its lines ended by ``\\n``.
 
-    UTF-16 is known by its mark, or by the zero byte beside its first letter. Raises UnicodeDecodeError.
+    It is UTF-16 if it begins with such a mark, else UTF-8. Raises UnicodeDecodeError.
     """
-    for mark, encoding in _MARKS:
-        if content.startswith(mark):
-            return with_plain_line_ends(content[len(mark) :].decode(encoding).removeprefix(_MARK))
-    encoding = "utf-8"
-    if len(content) % 2 == 0 and 0 in content[:2] and content[:2] != b"\0\0":
-        encoding = "utf-16-le" if content[1] == 0 else "utf-16-be"
-    return with_plain_line_ends(content.decode(encoding))
-
-
-def with_plain_line_ends(text: str) -> str:
-    """The text with every CRLF and lone CR as ``\\n``."""
-    return text.replace("\r\n", "\n").replace("\r", "\n")
+    mark, encoding = next((pair for pair in _MARKS if content.startswith(pair[0])), (b"", "utf-8"))
+    return content.removeprefix(mark).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
 
 
 def is_plain(content: bytes) -> bool:
@@ -63,11 +53,28 @@ def undecodable(error: UnicodeDecodeError) -> str:
 
 
 def text_sha256(path: Path) -> str:
-    """The SHA-256 of a file's text as UTF-8 with plain line ends: the same table saved by another editor is equal.
+    """The SHA-256 of a file's text as UTF-8 with plain line ends, or of its bytes if they are no text.
 
-    Bytes that are no text are hashed as they are.
+    A table that another editor has saved has the same hash; a plain one has that of its bytes.
     """
     content = path.read_bytes()
     with contextlib.suppress(UnicodeError):
         content = decoded(content).encode("utf-8")
     return hashlib.sha256(content).hexdigest()
+
+
+def has_sha256(path: Path, digest: str) -> bool:
+    """Whether a file has this hash: of its text, or, as earlier versions recorded it, of its bytes."""
+    return path.is_file() and digest in (text_sha256(path), sha256(path))
+
+
+def possible_sizes(path: Path) -> set[int]:
+    """The sizes in bytes that a file's text has in the encodings and with the line ends that ``decoded`` reads."""
+    content = path.read_bytes()
+    try:
+        text = decoded(content)
+    except UnicodeError:
+        return {len(content)}
+    texts = (text, text.replace("\n", "\r\n"))
+    marked = {len(mark) + len(one.encode(encoding)) for mark, encoding in _MARKS for one in texts}
+    return marked | {len(one.encode("utf-8")) for one in texts} | {len(content)}

@@ -13,8 +13,8 @@ import pandas as pd
 
 from kit.config import Config
 from kit.core.errors import KitError
-from kit.core.files import sha256
 from kit.core.progress import Track, silent
+from kit.core.text_files import text_sha256
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.repeated_boxes import fuse_repeated
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN, misplaced_files
@@ -95,7 +95,7 @@ def load_training(
         if len(fused) < len(annotations):
             log.info("%s: %d boxes of several readers were fused to %d", table.name, len(annotations), len(fused))
         annotations = fused
-    return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), sha256(table))
+    return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), text_sha256(table))
 
 
 def load_test(workspace: Path, config: Config, track: Track = silent, opened: OpenedData | None = None) -> TestData:

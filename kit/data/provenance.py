@@ -10,8 +10,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
-from kit.core.files import sha256
 from kit.core.json_files import read_record, write_json
+from kit.core.text_files import has_sha256, text_sha256
 from kit.schemas.file_names import TABLE
 
 NAME = ".download.json"
@@ -20,7 +20,7 @@ KAGGLE, MOUNTED, HAND = "kaggle", "mounted", "hand"
 
 @dataclass(frozen=True)
 class DownloadRecord:
-    """The competition's name in its Kaggle address, and the SHA-256 of train.csv as it came.
+    """The competition's name in its Kaggle address, and the SHA-256 of train.csv's text as it came.
 
     ``origin`` is kaggle (downloaded), mounted (on Kaggle's own machines) or hand; ``files`` has every file's size
     in bytes by its path in data/.
@@ -36,7 +36,7 @@ def record_download(
     data: Path, slug: str, origin: str = KAGGLE, files: Mapping[str, int] | None = None
 ) -> DownloadRecord:
     """Record which competition lies in ``data``, and the hash of its train.csv."""
-    record = DownloadRecord(slug, sha256(data / TABLE), origin, files or {})
+    record = DownloadRecord(slug, text_sha256(data / TABLE), origin, files or {})
     write_json(data / NAME, asdict(record))
     return record
 
@@ -56,8 +56,8 @@ def downloaded_slug(workspace: Path) -> str | None:
 
 
 def has_own_table(data: Path) -> bool:
-    """Whether train.csv is, byte for byte, the organisers' own file."""
+    """Whether train.csv is the organisers' own file, line ends and encoding aside."""
     record = read_download(data)
     if record is None or record.origin == HAND or not (data / TABLE).is_file():
         return False
-    return sha256(data / TABLE) == record.table_sha256
+    return has_sha256(data / TABLE, record.table_sha256)

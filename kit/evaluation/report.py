@@ -22,6 +22,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import write_record
 from kit.core.progress import Track, silent
+from kit.core.text_files import text_sha256
 from kit.data.competition import TrainingData, has_test, patients
 from kit.data.patient_pattern import knows_patients
 from kit.evaluation.held_out import HeldOut, oracle_map50, random_choice_map50, score_held_out
@@ -149,7 +150,7 @@ def _made_from(run: Run, config: Config) -> MadeFrom:
     mapping = run.workspace / "data" / MAPPING
     return MadeFrom(
         detections_sha256=sha256(held_out_detections(run)),
-        mapping_sha256=sha256(mapping) if has_test(run.workspace) else None,
+        mapping_sha256=text_sha256(mapping) if has_test(run.workspace) else None,
         members=members(run),
         expected_ids=config.competition.expected_ids,
         fusion=config.fusion,

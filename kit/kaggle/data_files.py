@@ -10,9 +10,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from kit.core.errors import KitError, first_few
-from kit.core.files import sha256
+from kit.core.text_files import has_sha256, possible_sizes
 from kit.data.provenance import KAGGLE, NAME, DownloadRecord
-from kit.schemas.file_names import COMPETITION_FILES, TABLE, is_companion
+from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, is_companion
 
 
 def exists(path: Path) -> bool:
@@ -72,14 +72,25 @@ def lacking(expected: Mapping[str, int], actual: Mapping[str, int]) -> list[str]
     return missing + resized
 
 
+def with_line_ends_of(expected: Mapping[str, int], actual: Mapping[str, int], data: Path) -> dict[str, int]:
+    """The sizes of files, those of tables as expected if they differ only by line ends or encoding."""
+    saved_anew = {
+        name: expected[name]
+        for name in (TABLE, MAPPING)
+        if name in expected and (data / name).is_file() and expected[name] in possible_sizes(data / name)
+    }
+    return {**actual, **saved_anew}
+
+
 def require_as_recorded(data: Path, record: DownloadRecord, slug: str) -> None:
     """Raise KitError if data/ holds another competition than ``slug``, or a file differs from the record."""
     if record.slug != slug:
         replace = "--force to replace it" if record.origin == KAGGLE else f"move what {data} holds away, {NAME} too"
         do = f"choose another folder with --workspace, or {replace}"
         raise KitError(f"{data} to hold {slug}", f"{record.slug}", do)
-    faults = differences(record.files, file_sizes(data, top_entries(record.files)))
-    if not faults and sha256(data / TABLE) != record.table_sha256:
+    sizes = file_sizes(data, top_entries(record.files))
+    faults = differences(record.files, with_line_ends_of(record.files, sizes, data))
+    if not faults and not has_sha256(data / TABLE, record.table_sha256):
         faults = [f"{TABLE}: other content"]
     if faults:
         do = "move away what was changed or added; then `invoke download --force` fetches all files anew"
@@ -92,7 +103,7 @@ def require_unchanged(data: Path, files: Mapping[str, int], table_sha256: str) -
     """Raise KitError if the user added or changed a file where these would be replaced: it is never deleted."""
     sizes = file_sizes(data, top_entries(files), with_hidden=True)
     changed = [name for name, size in sorted(sizes.items()) if files.get(name) != size and not is_companion(name)]
-    if TABLE in sizes and TABLE not in changed and sha256(data / TABLE) != table_sha256:
+    if TABLE in sizes and TABLE not in changed and not has_sha256(data / TABLE, table_sha256):
         changed.append(TABLE)
     if changed:
         raise KitError(

@@ -37,6 +37,7 @@ from kit.kaggle.data_files import (
     require_unchanged,
     top_entries,
     unlisted,
+    with_line_ends_of,
     would_overwrite,
 )
 from kit.kaggle.layout import arrange, in_data
@@ -168,7 +169,7 @@ def _accept(
         raise would_overwrite(data, by_hand, do)
     expected = {path: listed[name] for name, path in in_data(listed).items() if _entry(path) in COMPETITION_FILES}
     sizes = file_sizes(data, COMPETITION_FILES)
-    if faults := lacking(expected, sizes):
+    if faults := lacking(expected, with_line_ends_of(expected, sizes, data)):
         do = misplaced_files(data) or "complete or correct them by hand"
         raise KitError(
             f"the files in {data} to be those of {slug}", first_few(faults, separator="; "),

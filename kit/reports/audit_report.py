@@ -14,10 +14,10 @@ import pandas as pd
 from kit import __version__
 from kit.config import Config
 from kit.core.errors import KitError, closest_names
-from kit.core.files import sha256
 from kit.core.json_files import fingerprint, read_record, write_record
 from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
+from kit.core.text_files import text_sha256
 from kit.data.audit import CHECKS, AuditInput, findings
 from kit.data.competition import OpenedData, data_folder, has_test, open_pixels, patients
 from kit.data.duplicates import Prints, small_copies
@@ -142,7 +142,7 @@ def _key(
     data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config, unread: Sequence[str]
 ) -> str:
     """A fingerprint of everything that the findings depend on: images by pixels and faults, not by file times."""
-    tables = [sha256(data / name) if (data / name).is_file() else "" for name in (TABLE, MAPPING)]
+    tables = [text_sha256(data / name) if (data / name).is_file() else "" for name in (TABLE, MAPPING)]
     pixels = {
         part: [(name, facts.fault or cache.digests[name]) for name, facts in cache.facts.items()]
         for part, cache in caches.items()

@@ -6,7 +6,7 @@ Detections on images of ``train/`` are assumed to be out of fold; kit cannot che
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import fingerprint, write_json
 from kit.core.progress import Track, silent
+from kit.core.text_files import has_sha256, read_text, text_sha256
 from kit.data.competition import TestData, TrainingData, has_test, load_test, load_training, patients
 from kit.data.splits import cross_fits
 from kit.runs.detections import write_detections
@@ -25,6 +26,7 @@ from kit.runs.knobs import require_same_knobs
 from kit.runs.members import Adopted, read_adopted
 from kit.schemas.csv_text import Fault, TableError
 from kit.schemas.detections import DETECTION_COLUMNS
+from kit.schemas.file_names import TABLE
 from kit.schemas.foreign.content import OPTIONAL
 
 KEPT = "adopted"  # instead of best, ema or last
@@ -80,12 +82,13 @@ def adopt(
     rows = read_rows(path, data, test, held, images_file, clip)
     table, trained = rows.table, rows.held_out
     split = _split(data, held, table[trained], config)
-    digest = _digest(path, images_file, clip)
+    digest = _digest(path, images_file, clip, text_sha256)
     arrival = Arrival(int(trained.sum()), int((~trained).sum()), len(held),
                       len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists(),
                       rows.label_map)  # fmt: skip
     if run.config.exists():
-        _require_this(run, digest, split)
+        earlier = _digest(path, images_file, clip, sha256)  # earlier versions hashed the bytes
+        _require_this(run, (digest, earlier), split)
         stored = load(run.config)
         require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
         return arrival
@@ -106,12 +109,7 @@ def adopt(
 
 def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
     """The images of ``train/`` that a text file names, one per line, sorted. Raises TableError for any other."""
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KitError(
-            f"{path}, a text file with an image_id a line", str(error), "name another --held-out"
-        ) from error
+    lines = read_text(path, f"{path}, a text file with an image_id a line", "name another --held-out").splitlines()
     named = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
     faults = [
         Fault(path, number, name, "the file name of an image of train/")
@@ -142,21 +140,29 @@ def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: 
     return Split(data.labels, data.image_ids, parts, data.table_sha256)
 
 
-def _digest(path: Path, images_file: Path | None, clip: bool) -> str:
-    """The SHA-256 of the file; of all that the detections depend on, if there is more than the file."""
+def _digest(path: Path, images_file: Path | None, clip: bool, hashed: Callable[[Path], str]) -> str:
+    """The hash of the file; of all that the detections depend on, if there is more than the file."""
     files = sorted(file for file in path.rglob("*") if file.is_file()) if path.is_dir() else [path]
     if files == [path] and not images_file and not clip:
-        return sha256(path)
-    named = [(str(file.relative_to(path)), sha256(file)) for file in files]
-    return fingerprint([named, sha256(images_file) if images_file else None, clip])
+        return hashed(path)
+    named = [(str(file.relative_to(path)), hashed(file)) for file in files]
+    return fingerprint([named, hashed(images_file) if images_file else None, clip])
 
 
-def _require_this(run: Run, digest: str, split: Split) -> None:
-    same = run.adopted.exists() and read_adopted(run).sha256 == digest and read_split(run) == split
-    if not same:
+def _require_this(run: Run, digests: Collection[str], split: Split) -> None:
+    if not run.adopted.exists() or read_adopted(run).sha256 not in digests or not _is_stored(run, split):
         found = (
             "another file, other held-out images, another --images or --clip"
             if run.adopted.exists()
             else f"a run {run.name!r} that did not"
         )
         raise KitError(f"a new name, or the file that run {run.name!r} adopted", found, "choose another --run NAME")
+
+
+def _is_stored(run: Run, split: Split) -> bool:
+    """Whether a run was adopted with this split, its train.csv saved by another editor or not."""
+    stored = read_split(run)
+    is_same_table = stored.table_sha256 == split.table_sha256 or has_sha256(
+        run.workspace / "data" / TABLE, stored.table_sha256
+    )
+    return is_same_table and dataclasses.replace(stored, table_sha256=split.table_sha256) == split

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from kit.config import TRUTH_KNOBS, load
 from kit.core.errors import KitError
+from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
 from kit.runs.folder import Run, Split
+from kit.schemas.file_names import TABLE
 
 
 def require_trainable(run: Run) -> None:
@@ -33,7 +35,8 @@ def require_same_truth(first: Run, other: Run) -> None:
 def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
     """Raise KitError where train.csv or the images are not those that the run was started with."""
     changed = sorted(set(split.images) ^ set(data.image_ids))
-    if split.table_sha256 != data.table_sha256 or changed:
+    table = run.workspace / "data" / TABLE
+    if changed or (split.table_sha256 != data.table_sha256 and not has_sha256(table, split.table_sha256)):
         images = f", {len(changed)} images added or gone, such as {changed[0]}" if changed else ""
         raise KitError(
             f"the train.csv and images that run {run.name!r} was started with ({split.table_sha256[:12]}...)",

@@ -17,6 +17,7 @@ import numpy as np
 import pandas as pd
 
 from kit.core.errors import KitError, reason
+from kit.core.text_files import decoded
 
 LINE = "line"
 _SHOWN_FAULTS = 50
@@ -25,7 +26,6 @@ _ROW_WORDS = {".json": "entry", ".parquet": "row"}  # a position in these is no 
 # Not \d, which matches the digits of every script.
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"-?[0-9]{1,15}")  # what float64 holds exactly
-_MARK = "\ufeff"
 _UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 
@@ -73,13 +73,13 @@ class Cells:
     faults: tuple[Fault, ...]
 
 
-def read_cells(path: Path, do: str, byte_order_mark: bool = True) -> Cells:
-    """Read a comma-separated UTF-8 file with CRLF or LF; empty lines are left out, header cells may be empty.
+def read_cells(path: Path, do: str, marks: bool = True) -> Cells:
+    """Read a comma-separated file in UTF-8 or UTF-16; empty lines are left out, header cells may be empty.
 
     Raises TableError with the advice ``do`` if the file is missing, empty, binary, in another encoding, or has a
-    repeated column; and for a byte order mark, unless ``byte_order_mark``.
+    repeated column; and, without ``marks``, if it has a byte order mark, as UTF-16 has.
     """
-    physical = list(io.StringIO(_text(path, do, byte_order_mark), newline=""))
+    physical = list(io.StringIO(_text(path, do, marks), newline=""))
     reader = csv.reader(physical, strict=True)
     header: list[str] = []
     header_line = 0
@@ -124,7 +124,7 @@ def to_numbers(cells: pd.Series, whole: bool = False) -> pd.Series:
     return pd.Series(np.where(np.isfinite(values), values, np.nan), index=cells.index)
 
 
-def _text(path: Path, do: str, byte_order_mark: bool) -> str:
+def _text(path: Path, do: str, marks: bool) -> str:
     def refuse(value: str, expected: str, line: int | None = None) -> TableError:
         return TableError(path, [Fault(path, line, value, expected)], do)
 
@@ -134,19 +134,21 @@ def _text(path: Path, do: str, byte_order_mark: bool) -> str:
         raise refuse("no such file", "a CSV file") from None
     except OSError as error:
         raise refuse(reason(error), "a readable CSV file") from error
-    if not data.removeprefix(codecs.BOM_UTF8).strip():
-        raise refuse("an empty file", "a header and rows")
-    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        raise refuse("UTF-16 text", _UTF8)
     try:
-        text = data.decode("utf-8")
+        text = decoded(data)
     except UnicodeDecodeError as error:
-        raise refuse(f"byte {data[error.start]:#04x}", _UTF8, data.count(b"\n", 0, error.start) + 1) from error
+        content = bytes(error.object)
+        line = content.count(b"\n", 0, error.start) + 1
+        raise refuse(f"byte {content[error.start]:#04x}", _UTF8, line) from error
+    if not text.strip():
+        raise refuse("an empty file", "a header and rows")
     if "\0" in text:
         raise refuse("a NUL byte", _UTF8, text.count("\n", 0, text.index("\0")) + 1)
-    if text.startswith(_MARK) and not byte_order_mark:
-        raise refuse(_MARK, "no byte order mark (save the table as plain UTF-8)", 1)
-    return text.removeprefix(_MARK)
+    if not marks and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        raise refuse("UTF-16 text", _UTF8)
+    if not marks and data.startswith(codecs.BOM_UTF8):
+        raise refuse("\ufeff", "no byte order mark (save the table as plain UTF-8)", 1)
+    return text
 
 
 def _cut(line: str) -> str:

@@ -123,7 +123,7 @@ def read_submission(
     ``labels`` are those of train.csv. Rows may have any order. Raises TableError with all faults.
     """
     do = "make it anew with `invoke predict`, or correct these lines"
-    cells = read_cells(path, do, byte_order_mark=False)
+    cells = read_cells(path, do, marks=False)
     if cells.header != SUBMISSION_COLUMNS:
         fault = Fault(
             path, cells.header_line, ",".join(cells.header), f"exactly the header {','.join(SUBMISSION_COLUMNS)}"

@@ -23,6 +23,7 @@ from kit.core.files import PARTIAL_SUFFIX, make_folder, remove_partials, sha256,
 from kit.core.json_files import read_record, write_json
 from kit.core.locks import locked
 from kit.core.redaction import redact
+from kit.core.text_files import decoded
 
 CSV_NAME, MANIFEST_NAME, INDEX_NAME, LOCK_NAME = "submission.csv", "manifest.json", "index.csv", ".lock"
 INDEX_COLUMNS = (
@@ -278,9 +279,8 @@ def _index_rows(folder: Path) -> list[dict[str, str]]:
     if not path.exists():
         return []
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file, strict=True)
-            header, rows = tuple(reader.fieldnames or ()), list(reader)
+        reader = csv.DictReader(io.StringIO(decoded(path.read_bytes()), newline=""), strict=True)
+        header, rows = tuple(reader.fieldnames or ()), list(reader)
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise _bad_index(path, str(error)) from error
     older = [name for name in INDEX_COLUMNS if name not in NEWER_COLUMNS]

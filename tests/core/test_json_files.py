@@ -35,6 +35,13 @@ class Climb:
     by_leg: Mapping[str, FloatOrNaN]
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_a_file_that_an_editor_saved_is_read_alike(encoding, tmp_path):
+    path = tmp_path / "trip.json"
+    path.write_bytes('{"legs": [],\r\n "fast": true}\r\n'.encode(encoding))
+    assert read_record(path, Trip, "restore it") == Trip((), fast=True)
+
+
 def read(path, content):
     write_json(path / "trip.json", content)
     return read_record(path / "trip.json", Trip, "restore it")

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from kit.core.errors import KitError
 from kit.core.files import sha256
-from kit.core.text_files import decoded, is_plain, read_text, text_sha256
+from kit.core.text_files import decoded, has_sha256, is_plain, possible_sizes, read_text, text_sha256
 
 ENCODINGS = {
     "plain": lambda text: text.encode(),
@@ -31,12 +31,6 @@ def test_a_text_is_read_alike_from_every_encoding_and_with_every_line_end(encodi
     assert decoded(ENCODINGS[encoding](line_end.join(lines))) == "\n".join(lines)
 
 
-@given(text=st.text(st.characters(codec="ascii", exclude_characters="\0\r"), min_size=1))
-@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
-def test_utf_16_is_known_without_its_mark(encoding, text):
-    assert decoded(text.encode(encoding)) == text
-
-
 @pytest.mark.parametrize("line_end", LINE_ENDS, ids=["LF", "CRLF", "CR"])
 @pytest.mark.parametrize("encoding", ENCODINGS)
 def test_the_same_table_has_the_same_hash(encoding, line_end, tmp_path):
@@ -44,6 +38,12 @@ def test_the_same_table_has_the_same_hash(encoding, line_end, tmp_path):
     path.write_bytes(ENCODINGS[encoding](f"a,b{line_end}1,é{line_end}"))
     plain.write_bytes("a,b\n1,é\n".encode())
     assert text_sha256(path) == text_sha256(plain) == sha256(plain)
+    assert has_sha256(path, sha256(plain))
+    assert has_sha256(path, sha256(path))  # as earlier versions recorded it
+    assert not has_sha256(path, "0" * 64)
+    assert not has_sha256(tmp_path / "none", sha256(plain))
+    if line_end != "\r":
+        assert {path.stat().st_size, plain.stat().st_size} <= possible_sizes(path)
     assert is_plain(plain.read_bytes())
     assert is_plain(path.read_bytes()) == (path.read_bytes() == plain.read_bytes())
 
@@ -58,7 +58,7 @@ def test_other_tables_and_bytes_that_are_no_text_have_other_hashes(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "says"),
-    [(None, "no such file"), (b"a\nb\xe9\n", "byte 0xe9 in line 2 is no UTF-8"), (b"\xff\xfea", "no UTF-16")],
+    [(None, "no such file"), (b"a\nb\xe9\n", "byte 0xe9 in line 2 is no UTF-8"), (b"\xff\xfea", "no UTF-16-LE")],
 )
 def test_what_is_no_text_is_refused_with_its_line(content, says, tmp_path):
     path = tmp_path / "names.txt"

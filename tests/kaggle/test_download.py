@@ -141,6 +141,39 @@ def test_a_changed_file_is_found_by_the_next_call(mounted, tmp_path):
         download(tmp_path / "work", mounted)
 
 
+@pytest.mark.parametrize("name", ["train.csv", "ID_to_Image_Mapping.csv"])
+def test_a_table_that_another_editor_has_saved_is_the_same_table(name, mounted, tmp_path):
+    table = tmp_path / "input" / SLUG / name
+    text = table.read_text()
+    table.write_bytes(text.replace("\n", "\r\n").encode())
+    record, _ = download(tmp_path / "work", mounted, SLUG)
+    for encoding, end in (("utf-8", "\n"), ("utf-8-sig", "\r\n"), ("utf-16", "\r\n"), ("utf-16", "\n")):
+        table.write_bytes(text.replace("\n", end).encode(encoding))
+        assert download(tmp_path / "work", mounted) == (record, True)
+        assert has_own_table(tmp_path / "work" / "data")
+    table.write_bytes(text.replace("\n", "\n\n", 1).encode())
+    with pytest.raises(KitError, match=name):
+        download(tmp_path / "work", mounted)
+
+
+def test_a_set_that_is_mounted_in_a_folder_more_is_linked(mounted, tmp_path):
+    root = tmp_path / "input" / SLUG
+    root.rename(tmp_path / "whole")
+    root.mkdir()
+    (tmp_path / "whole").rename(root / "chest-xray")
+    found, _ = download(tmp_path / "work", mounted, SLUG)
+    assert len(found.files) == 42
+    assert contents(tmp_path / "work" / "data") == contents(root / "chest-xray")
+
+
+def test_companions_of_desktops_are_neither_images_nor_changes(mounted, tmp_path):
+    for name in ("train/._a.png", "test/Thumbs.db", "test/.DS_Store", "train/desktop.ini"):
+        (tmp_path / "input" / SLUG / name).write_bytes(b"x")
+    found, _ = download(tmp_path / "work", mounted, SLUG)
+    (tmp_path / "input" / SLUG / "test" / "Thumbs.db").unlink()
+    assert download(tmp_path / "work", mounted) == (found, True)
+
+
 def test_another_competition_is_not_mixed_in_and_both_ways_out_work(mounted, tmp_path):
     download(tmp_path / "work", mounted, SLUG)
     (tmp_path / "input" / "another-one").symlink_to(tmp_path / "input" / SLUG)

@@ -204,7 +204,7 @@ TOKEN = "KGAT_0123456789abcdef"
 MARKED = "\ufeff"
 EDITORS = {
     "plain": ("utf-8", ""), "marked": ("utf-8", MARKED), "PowerShell": ("utf-16-le", MARKED),
-    "the other way": ("utf-16-be", MARKED), "without its mark": ("utf-16-le", ""),
+    "the other way": ("utf-16-be", MARKED),
 }  # fmt: skip
 
 

@@ -3,6 +3,7 @@
 What "as it stands" means is read a second time here, by Python's own csv module and float().
 """
 
+import codecs
 import csv
 import io
 
@@ -58,7 +59,8 @@ def images(tmp_path_factory):
 
 def plain_rows(data):
     """The table as Python itself reads it: one dict of texts per line that is not empty."""
-    rows = [row for row in csv.reader(io.StringIO(data.decode("utf-8-sig"), newline=""), strict=True) if row]
+    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    rows = [row for row in csv.reader(io.StringIO(data.decode(encoding), newline=""), strict=True) if row]
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
 

@@ -12,6 +12,8 @@ from toy import TOY_TEST_IMAGES, copied, toy_config
 from kit.boxes.geometry import CORNERS
 from kit.config import load
 from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.core.json_files import read_json, write_json
 from kit.data.competition import load_test, load_training, patients
 from kit.evaluation.predict import predict
 from kit.evaluation.report import evaluate
@@ -19,6 +21,7 @@ from kit.runs.adoption import adopt
 from kit.runs.detections import read_detections
 from kit.runs.ensemble import ensemble
 from kit.runs.folder import Run, existing, read_finished, read_split
+from kit.runs.guards import require_same_data
 from kit.runs.members import members, read_adopted
 from kit.runs.out_of_fold import detections
 from kit.schemas.csv_text import TableError
@@ -154,6 +157,9 @@ class TestAdopted:
         arrival = bring_in(Run(place, "listed"), path, tmp_path / "held.txt")
         assert (arrival.images, arrival.without) == (23, 1)
         assert read_split(Run(place, "listed")).validation == tuple(images[9:])
+        for encoding in ("utf-8-sig", "utf-16"):
+            (tmp_path / "held.txt").write_bytes(("\r\n".join(images[9:]) + "\r\n").encode(encoding))
+            assert bring_in(Run(place, "listed"), path, tmp_path / "held.txt").already
 
     def test_the_kits_own_tables_can_be_adopted(self, folded, tmp_path):
         whole = Run(folded, "folds")
@@ -179,6 +185,38 @@ class TestAdopted:
                 None,
                 (f"competition.expected_ids={TOY_TEST_IMAGES}", "decision.rule=score"),
             )
+
+    @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16"])
+    @pytest.mark.parametrize("end", ["\n", "\r\n"], ids=["LF", "CRLF"])
+    def test_tables_that_another_editor_has_saved_are_the_same_tables(self, encoding, end, place, tmp_path):
+        workspace = copied(place, tmp_path / "toy")
+        run, path, other = Run(workspace, "one"), tmp_path / "theirs.csv", Run(workspace, "other")
+        bring_in(run, written(found_on(workspace), path))
+        for table in (path, workspace / "data" / "train.csv"):
+            table.write_bytes(table.read_text().replace("\n", end).encode(encoding))
+        data = load_training(workspace, toy_config())
+        assert bring_in(run, path).already
+        require_same_data(run, read_split(run), data)
+        bring_in(other, path)
+        assert read_split(other) == read_split(run)
+
+    def test_a_run_that_recorded_the_bytes_of_its_table_is_used_as_before(self, place, tmp_path):
+        """Earlier versions hashed the bytes of train.csv and of the adopted file."""
+        workspace = copied(place, tmp_path / "toy")
+        run, path, table = Run(workspace, "old"), tmp_path / "theirs.csv", workspace / "data" / "train.csv"
+        written(found_on(workspace), path)
+        for file in (path, table):
+            file.write_bytes(file.read_bytes().replace(b"\n", b"\r\n"))
+        bring_in(run, path)
+        bring_in(Run(workspace, "new"), path)
+        for record, name, file in ((run.split, "table_sha256", table), (run.adopted, "sha256", path)):
+            write_json(record, read_json(record, "") | {name: sha256(file)})
+        assert bring_in(run, path).already
+        require_same_data(run, read_split(run), load_training(workspace, toy_config()))
+        ensemble(Run(workspace, "both"), ("old", "new"))
+        table.write_bytes(table.read_bytes() + b"\r\n")
+        with pytest.raises(KitError, match="put the old files back"):
+            require_same_data(run, read_split(run), load_training(workspace, toy_config()))
 
     def test_an_image_without_a_row_stands_in_its_patients_fold(self, place, tmp_path):
         table, data = found_on(place), load_training(place, toy_config())
@@ -252,6 +290,9 @@ class TestRefused:
         (tmp_path / "held.txt").write_text("stranger.png\n")
         (fault,) = faults_of(place, tmp_path / "theirs.csv", tmp_path / "held.txt")
         assert "held.txt:1" in fault
+        (tmp_path / "held.txt").write_bytes(b"\xe9.png\n")
+        with pytest.raises(KitError, match=r"held\.txt: byte 0xe9 in line 1 is no UTF-8"):
+            bring_in(Run(place, "refused"), tmp_path / "theirs.csv", tmp_path / "held.txt")
 
     def test_a_column_that_is_not_known_is_no_fold(self, place, tmp_path):
         (fault,) = faults_of(place, written(found_on(place).assign(Fold=0), tmp_path / "theirs.csv"))

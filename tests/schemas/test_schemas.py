@@ -146,7 +146,7 @@ def test_another_delimiter_is_a_fault_of_the_header(delimiter, train):
         (b"", None, "an empty file"),
         (b" \r\n\n", None, "an empty file"),
         (b"\xef\xbb\xbf\n", None, "an empty file"),
-        (f"{HEADER}\n{GOOD}\n".encode("utf-16"), None, "UTF-16 text"),
+        (f"{HEADER}\n{GOOD}\n".encode("utf-16")[:-1], 2, "byte 0x0a"),
         (f"{HEADER}\n{GOOD}\n".encode("utf-16-le"), 1, "a NUL byte"),
         (f"{HEADER}\n{GOOD}\na.png,1,2,3,\0,Mass\n".encode(), 3, "a NUL byte"),
         (f"{HEADER}\na.png,1,2,3,4,Maß\n".encode("latin-1"), 2, "byte 0xdf"),
@@ -174,7 +174,7 @@ def test_a_missing_file_a_folder_and_a_file_as_folder_are_faults(tmp_path):
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_line_ends_byte_order_marks_and_empty_lines_change_nothing(end, train):
     text = end.join((HEADER, GOOD, "", "b.png,1,2,3,4,Mass"))
-    for content in (text, text + end, "\ufeff" + text):
+    for content in (text, text + end, "\ufeff" + text, text.encode("utf-16"), f"\ufeff{text}".encode("utf-16-be")):
         assert [row[0] for row in rows_of(train(content))] == ["a.png", "b.png"]
 
 

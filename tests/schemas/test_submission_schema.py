@@ -114,6 +114,8 @@ def test_a_column_named_twice_is_a_fault(judge):
 
 
 def test_a_byte_order_mark_is_a_fault(judge):
+    [(_, value, expected)] = faults(judge, text(*GOOD).encode("utf-16"))  # Kaggle is sent the file's bytes
+    assert (value, expected) == ("UTF-16 text", "UTF-8 text (save the table as CSV UTF-8)")
     [(line, value, expected)] = faults(judge, "\ufeff" + text(*GOOD))
     assert (line, value) == (1, "\ufeff")
     assert expected.startswith("no byte order mark")

@@ -163,6 +163,24 @@ def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
     assert user.creations == 2
 
 
+def test_an_edited_submission_is_refused_and_then_sent_by_its_file_once(user):
+    path = user.submission().csv
+    path.write_text(path.read_text().replace(",0.5,", ",0.75,"))
+    said = user.submit(code=1)
+    assert user.creations == 0
+    assert "as it was filed" in user.says("validate", code=1)
+    assert f"invoke submit --file {path}" in said
+    assert f"invoke submit --file {path}" in user.says("validate", "--file", path)
+    said = user.submit("--file", path)
+    for text in ("0002, 8 rows", "run:         by hand", "local score: unknown", "public score 0."):
+        assert text in said
+    assert user.competition.submissions[0]["content"] == path.read_bytes()
+    assert "uploaded before" in user.submit("--file", path)
+    assert user.creations == 1
+    assert "by hand" in user.says("submissions")
+    assert "--file and --submission" in user.submit("--file", path, "--submission", "1", code=1)
+
+
 @pytest.mark.parametrize("answer", ["", "n\n", "yes please\n"])
 def test_without_a_yes_nothing_is_sent_and_yes_is_named(user, answer):
     said = user.says("submit", "--message", "first try", answer=answer, code=1)
