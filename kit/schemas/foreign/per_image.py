@@ -12,8 +12,9 @@ from typing import Any
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
-from kit.core.errors import KitError, reason
+from kit.core.errors import KitError
 from kit.core.json_files import read_json
+from kit.core.text_files import read_text
 from kit.schemas.csv_text import Fault, TableError, to_numbers
 from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.foreign.content import Foreign, Ids, by_cause, cells_of, map_text, row
@@ -102,19 +103,16 @@ def _classes(folder: Path) -> dict[int | str, str]:
     do = f"write {paths[0]} with a label a line, in the order in which the detector was trained on them"
     if path is None:
         raise KitError(f"{CLASSES} in {folder} or beside it: the order of the classes", "no such file", do)
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise KitError(f"{path}, a text file with a label a line", reason(error), do) from error
+    lines = read_text(path, f"{path}, a text file with a label a line", do).splitlines()
     return {number: line.strip() for number, line in enumerate(line for line in lines if line.strip())}
 
 
 def _yolo(path: Path, labels: Mapping[int | str, str]) -> Iterator[tuple[int, dict[str, str] | Fault]]:
     """Each line of a YOLO text file, as a row (corners in shares of the image's sides) or as its fault."""
     try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        yield 0, Fault(path, None, reason(error), f"lines of {_YOLO}")
+        lines = read_text(path, f"lines of {_YOLO}", "").splitlines()
+    except KitError as error:
+        yield 0, Fault(path, None, error.found, error.expected)
         return
     for number, line in enumerate(lines, start=1):
         words = line.split()
