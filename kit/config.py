@@ -58,6 +58,16 @@ class CompetitionConfig:
 class DataConfig:
     """How tables and images are read and split."""
 
+    orientation: str = knob(
+        "ignore",
+        "ignore: images as they lie in the file; exif: turned by their EXIF orientation, as viewers show them",
+        choices=("ignore", "exif"),
+    )
+    invert: str = knob(
+        "none",
+        "listed: exchange black and white of the images in the audit's list of inverted ones",
+        choices=("none", "listed"),
+    )
     patient_pattern: str = knob(
         r"^(\d{8})_\d{3}", "regular expression at the start of an image_id; its first group names the patient"
     )

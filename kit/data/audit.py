@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import itertools
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import pandas as pd
 
@@ -18,14 +18,26 @@ from kit.core.errors import first_few
 from kit.data.box_checks import BOXES, REPEATED, UNITS, box_units, improbable_boxes, repeated_boxes
 from kit.data.duplicates import Prints, duplicate_groups, likeness
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding, counted
+from kit.data.images import Levels
 from kit.data.patient_pattern import fitting_share, knows_patients, suggested_pattern
+from kit.data.picture_checks import (
+    INVERTED,
+    ORIENTATION,
+    OUTLYING,
+    inverted_images,
+    orientation_tags,
+    outlying_levels,
+)
 from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.image_headers import ImageFacts
 
 ANNOTATED, DUPLICATES, PATTERN = "annotated-test-images", "duplicate-images", "patient-pattern"
 LABELS, PATIENTS, CLASSES = "labels-alike", "patients-in-both", "class-counts"
 UNREAD = "unread-images"
-CHECKS = (ANNOTATED, UNITS, UNREAD, DUPLICATES, REPEATED, BOXES, LABELS, PATTERN, PATIENTS, CLASSES)
+CHECKS = (
+    ANNOTATED, UNITS, UNREAD, DUPLICATES, REPEATED, BOXES, LABELS, ORIENTATION, INVERTED, OUTLYING, PATTERN,
+    PATIENTS, CLASSES,
+)  # fmt: skip
 _ALIKE = 0.8  # of difflib: Infiltrate and Infiltration .82, Pneumonia and Pneumothorax .67
 _NAMES_SHOWN = 3
 
@@ -37,6 +49,7 @@ class AuditInput:
     ``own_table``: train.csv is the organisers' own file, as it was downloaded. ``prints`` are those of all
     readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image by
     ``config.patient_pattern``. ``unread`` are the paths of pictures that are not read.
+    ``inverted`` and ``levels`` (of 16-bit images) are named as the prints are.
     """
 
     annotations: pd.DataFrame
@@ -48,11 +61,15 @@ class AuditInput:
     prints: Prints
     config: DataConfig
     unread: Sequence[str] = ()
+    inverted: Sequence[str] = ()
+    levels: Mapping[str, Levels] = field(default_factory=dict)
 
 
 def findings(data: AuditInput) -> list[Finding]:
     """The findings of all checks: faults, then warnings, then notes. Checks that find nothing are left out."""
     images = {**data.test, **data.train}
+    parts = (("train", data.train), ("test", data.test))
+    files = {f"{part}/{name}": facts for part, of_part in parts for name, facts in of_part.items()}
     results = (
         annotated_test_images(
             data.annotations, test_pictures(data.train, data.test_names, data.prints), data.own_table
@@ -63,6 +80,9 @@ def findings(data: AuditInput) -> list[Finding]:
         repeated_boxes(data.annotations, data.config.repeated_boxes == "fuse"),
         improbable_boxes(data.annotations, images),
         labels_alike(data.annotations["label"]),
+        orientation_tags(files),
+        inverted_images(files, data.inverted),
+        outlying_levels(data.levels),
         patient_pattern([*data.train, *data.test], data.config),
         patients_in_both(list(data.train), list(data.test), data.patients),
         class_counts(data.annotations),

@@ -15,11 +15,13 @@ from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
+from kit.data.inversion import listed_images
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.repeated_boxes import fuse_repeated
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN, misplaced_files
 from kit.schemas.tables import mapped_images, read_annotations, read_mapping
 
+AUDIT = "audit"  # the folder of the audit in a workspace
 _HOW_TO_GET = "run `invoke download`, put the competition's files there, or run `invoke demo` for a synthetic one"
 log = logging.getLogger("kit")
 
@@ -71,9 +73,20 @@ def data_folder(workspace: Path) -> Path:
     return folder
 
 
-def open_pixels(workspace: Path, folder: str, config: Config, track: Track = silent) -> PixelCache:
-    """The pixel cache of the images in ``WORKSPACE/data/FOLDER`` (train or test); every image is decoded once."""
+def open_files(workspace: Path, folder: str, config: Config, track: Track = silent) -> PixelCache:
+    """The pixels of the images in ``WORKSPACE/data/FOLDER`` (train or test) as they lie in their files."""
     return open_cache(data_folder(workspace) / folder, workspace / ".cache", config.data.cache_max_gib, track)
+
+
+def open_pixels(workspace: Path, folder: str, config: Config, track: Track = silent) -> PixelCache:
+    """The images in ``WORKSPACE/data/FOLDER`` (train or test), turned and inverted as the knobs say.
+
+    Every image is decoded once. Raises KitError if data.invert=listed lacks the audit's list.
+    """
+    files = open_files(workspace, folder, config, track)
+    listed = config.data.invert == "listed"
+    inverted = listed_images(workspace / AUDIT, folder, files.digests) if listed else ()
+    return files.treated(config.data.orientation, inverted)
 
 
 def load_training(

@@ -7,8 +7,8 @@ proposes pairs, and the correlation of small copies decides.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, replace
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
@@ -16,8 +16,9 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from kit.core.errors import KitError
 from kit.core.files import replacing
 from kit.core.progress import Track, silent
-from kit.data.images import Grey
+from kit.data.images import Grey, as_read
 from kit.data.pixel_cache import PixelCache
+from kit.schemas.image_headers import ImageFacts
 
 NEAR_BITS = 32  # of 256; the nearest two of 74 different NIH radiographs differ in 60
 SAME_CORRELATION = 0.98  # those two correlate at .93
@@ -57,7 +58,7 @@ def take_prints(digests: Mapping[str, str], read: Callable[[str], Grey], track: 
 
 
 def small_copies(pixels: PixelCache, track: Track = silent) -> UInt8[np.ndarray, "n 64 64"]:
-    """The small copies of a cache's readable images, in the order of its ``digests``.
+    """The small copies of a cache's readable images as they lie in their files, in the order of its ``digests``.
 
     They are made once and stored beside the cache, so that a split needs no pixels.
     """
@@ -66,7 +67,7 @@ def small_copies(pixels: PixelCache, track: Track = silent) -> UInt8[np.ndarray,
         stored = np.lib.format.open_memmap(path, mode="r")
         if stored.shape == (len(pixels.digests), _SIDE_PX, _SIDE_PX) and stored.dtype == np.uint8:
             return stored
-    copies = take_prints(pixels.digests, pixels.read, track).copies
+    copies = take_prints(pixels.digests, pixels.read_file, track).copies
     # On a disk that refuses they are made again next time.
     with contextlib.suppress(KitError), replacing(path) as partial, partial.open("wb") as file:
         np.save(file, copies)
@@ -78,9 +79,23 @@ def small_copies(pixels: PixelCache, track: Track = silent) -> UInt8[np.ndarray,
 
 def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
     """The picture that each readable image shows: the digest of the first of its copies (``duplicate_groups``)."""
-    prints = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), small_copies(pixels, track))
+    files = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), small_copies(pixels, track))
+    inverted = [name for name, facts in pixels.facts.items() if facts.inverted]
+    prints = comparable_prints(files, pixels.facts, inverted)
     first = {index: group[0] for group in duplicate_groups(prints) for index in group}
     return {name: prints.digests[first.get(index, index)] for index, name in enumerate(prints.names)}
+
+
+def comparable_prints(prints: Prints, facts: Mapping[str, ImageFacts], inverted: Collection[str]) -> Prints:
+    """The prints with the small copies turned by their EXIF orientation, and those of ``inverted`` images inverted.
+
+    So a picture and its turned or inverted copy are alike, whatever the knobs say. ``facts`` has all images.
+    """
+    copies = [
+        as_read(copy, facts[name].tag, name in inverted)
+        for name, copy in zip(prints.names, prints.copies, strict=True)
+    ]
+    return replace(prints, copies=np.stack(copies) if copies else prints.copies)
 
 
 def dct_bits(copies: UInt8[np.ndarray, "n 64 64"]) -> Bool[np.ndarray, "n 256"]:

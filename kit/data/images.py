@@ -1,6 +1,7 @@
-"""Files to grey pixels: only this module decodes and resizes radiographs.
+"""Files to grey pixels: only this module decodes, turns and resizes radiographs.
 
-A 16-bit PNG is scaled by its own range; Pillow's conversion would saturate it to white.
+A 16-bit PNG is scaled by its own range, since 12 of its bits may be used: Pillow's conversion saturates grey ones
+to white, and leaves of colours the upper bytes alone, nearly black.
 """
 
 from __future__ import annotations
@@ -10,16 +11,24 @@ import math
 import struct
 import zlib
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import UInt8
+from jaxtyping import Int64, UInt8, UInt16
 from PIL import Image
 
 from kit.core.errors import reason
+from kit.schemas.image_headers import UPRIGHT, ImageFacts, exif_orientation
 
 Grey = UInt8[np.ndarray, "_ _"]  # (height, width), any size
-_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I", "F")
+Deep = UInt16[np.ndarray, "_ _"]
+_DEEP_MODES = ("I;16", "I;16L", "I;16B", "I")
+_DEEP_COLOURS = ("LA;16B", "RGB;16B", "RGBA;16B")  # Pillow's raw modes of PNGs that it reads as 8 bits
+_DEEP_LEVELS = 2**16
+# ITU-R 601-2 luma, as Pillow's "L": the factors of blue, green and red sum to 2**16, so that grey stays as it is.
+_LUMA_BGR, _LUMA_BITS = (7471, 38470, 19595), 16
+_FEW = 0.01  # share of the pixels at either end of the levels that a marker or dead pixels may have
 _BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 _SIGNATURE, _PALETTE = b"\x89PNG\r\n\x1a\n", 3
 _CHANNELS = {0: 1, 2: 3, _PALETTE: 1, 4: 2, 6: 4}  # by a PNG's colour type
@@ -31,23 +40,77 @@ class ImageError(Exception):
     """A file is no readable radiograph; the text is the reason, without the path."""
 
 
-def read_grey(path: Path) -> Grey:
-    """Decode a PNG or JPEG (grey, RGB, RGBA, palette, 16-bit) to grey levels 0..255, shape (h, w).
+@dataclass(frozen=True)
+class Levels:
+    """The range of a 16-bit image: ``lowest``..``highest`` in the file, ``low``..``high`` became 0..255.
 
-    An alpha channel is ignored. Raises ImageError if the file is missing, truncated or no image; a JPEG that was
-    truncated and ended properly again goes unnoticed. Pillow may warn of odd metadata or of size; the caller sets
-    filters for warnings, since they act on the whole process.
+    ``outside`` is the number of pixels outside ``low``..``high``, which became black or white.
+    """
+
+    lowest: int
+    highest: int
+    low: int
+    high: int
+    outside: int
+
+
+@dataclass(frozen=True)
+class Decoded:
+    """A file's pixels as they lie in it, its EXIF orientation, and the range of its levels if it has 16 bits."""
+
+    pixels: Grey
+    orientation: int
+    levels: Levels | None
+
+
+def read_grey(path: Path) -> Grey:
+    """The grey levels 0..255 of a file, shape (h, w): the pixels of ``decode``."""
+    return decode(path).pixels
+
+
+def read_picture(facts: ImageFacts) -> Grey:
+    """The grey levels of a file, turned and inverted as its facts say. Raises ImageError as ``decode``."""
+    return as_read(read_grey(facts.path), facts.turn, facts.inverted)
+
+
+def as_read(grey: Grey, turn: int, inverted: bool) -> Grey:
+    """Pixels as they lie in a file, turned by an EXIF orientation and inverted; the input if neither is wanted.
+
+    The orientations are those of EXIF 2.3, tag 0x0112, as Pillow's ``exif_transpose`` applies them.
+    """
+    if turn == UPRIGHT and not inverted:
+        return grey
+    ways = {
+        1: grey, 2: grey[:, ::-1], 3: grey[::-1, ::-1], 4: grey[::-1],
+        5: grey.T, 6: grey.T[:, ::-1], 7: grey.T[::-1, ::-1], 8: grey.T[::-1],
+    }  # fmt: skip
+    pixels = np.ascontiguousarray(ways[turn])
+    return 255 - pixels if inverted else pixels
+
+
+def decode(path: Path) -> Decoded:
+    """Decode a PNG or JPEG (grey, RGB, palette, alpha, 1 to 16 bits) to grey levels 0..255, shape (h, w).
+
+    An alpha channel is ignored. 16 bits are scaled by the range of their levels, see ``robust_range``. Raises
+    ImageError if the file is missing, truncated or no image; a JPEG that was truncated and ended properly again
+    goes unnoticed. Pillow may warn of odd metadata or of size; the caller sets filters for warnings, since they act
+    on the whole process.
     """
     try:
         with Image.open(path, formats=("PNG", "JPEG")) as image:
             if image.width * image.height > (Image.MAX_IMAGE_PIXELS or math.inf):
                 raise ImageError(f"{image.width} x {image.height} pixels: a decompression bomb")
-            pixels = _grey(image)
+            raw_mode = str(image.tile[0][3]) if image.tile else ""
+            deep = np.asarray(image).astype(np.uint16) if image.mode in _DEEP_MODES else None
+            pixels = np.zeros((1, 1), np.uint8) if deep is not None else _grey(image)
             is_simple = image.mode in ("L", "RGB") and not image.info.get("interlace")
             # A simple PNG whose last line is not black was read to its end.
-            if image.format == "PNG" and not (is_simple and pixels[-1].any()):
+            if image.format == "PNG" and not (is_simple and raw_mode not in _DEEP_COLOURS and pixels[-1].any()):
                 _require_every_line(path.read_bytes())
-            return pixels
+            if raw_mode in _DEEP_COLOURS:
+                deep = _deep_luma(path.read_bytes())
+            pixels, levels = (pixels, None) if deep is None else _scaled(deep)
+            return Decoded(pixels, exif_orientation(image), levels)
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
     # Pillow raises SyntaxError, EOFError, ValueError and errors of its own for broken files.
@@ -56,8 +119,7 @@ def read_grey(path: Path) -> Grey:
 
 
 def _grey(image: Image.Image) -> Grey:
-    if image.mode in _DEEP_MODES:
-        return _scaled(np.asarray(image, dtype=np.float64))
+    """The pixels of an image of 8 bits or less; of 16-bit colours the upper 8 bits."""
     if image.mode in ("RGBA", "P", "LA", "PA", "CMYK"):
         return np.asarray(image.convert("RGB").convert("L"))
     return np.asarray(image if image.mode == "L" else image.convert("L"))
@@ -116,13 +178,59 @@ def _chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
         start += 12 + length
 
 
-def _scaled(levels: np.ndarray) -> Grey:
-    low, high = float(levels.min()), float(levels.max())
-    if not np.isfinite([low, high]).all():
-        raise ValueError("non-finite pixels")
+def _deep_luma(data: bytes) -> Deep:
+    """The luma of a PNG of 16-bit colours, or its grey levels beside an alpha; Pillow has decoded it before."""
+    import cv2  # on use: such files are rare
+
+    # Only what the pixels need: libpng would warn of odd metadata, and apply some.
+    body = b"".join(body for kind, body in _chunks(data) if kind == b"IDAT")
+    header = next(body for kind, body in _chunks(data) if kind == b"IHDR")
+    bare = _SIGNATURE + b"".join(
+        _chunk(kind, part) for kind, part in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
+    )
+    try:
+        colours = cv2.imdecode(np.frombuffer(bare, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ImageError(f"colours of 16 bits that cannot be decoded: {reason(error)}") from error
+    if colours is None or colours.dtype != np.uint16 or colours.ndim != len("hwc"):
+        raise ImageError("colours of 16 bits that cannot be decoded")
+    if colours.shape[2] < len(_LUMA_BGR):
+        return np.ascontiguousarray(colours[..., 0])
+    luma = colours[..., : len(_LUMA_BGR)].astype(np.uint32) @ np.array(_LUMA_BGR, dtype=np.uint32)
+    return ((luma + (1 << _LUMA_BITS - 1)) >> _LUMA_BITS).astype(np.uint16)
+
+
+def _chunk(kind: bytes, body: bytes) -> bytes:
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def _scaled(deep: Deep) -> tuple[Grey, Levels]:
+    counts = np.bincount(deep.ravel(), minlength=_DEEP_LEVELS)
+    present = np.flatnonzero(counts)
+    low, high = robust_range(counts)
+    outside = int(counts[:low].sum() + counts[high + 1 :].sum())
+    levels = Levels(int(present[0]), int(present[-1]), low, high, outside)
     if high <= low:
-        return np.zeros(levels.shape, dtype=np.uint8)
-    return np.round((levels - low) * (255 / (high - low))).astype(np.uint8)
+        return np.zeros(deep.shape, dtype=np.uint8), levels
+    table = np.round((np.clip(np.arange(_DEEP_LEVELS), low, high) - low) * (255 / (high - low))).astype(np.uint8)
+    return table[deep], levels
+
+
+def robust_range(counts: Int64[np.ndarray, " levels"]) -> tuple[int, int]:
+    """The levels that become black and white, given the number of pixels of every level (at least one pixel).
+
+    They are the lowest and the highest level, unless less than a hundredth of the pixels lie far away (a marker, a
+    burnt-in letter, dead pixels): farther from the middle 98% of the pixels than these are wide. Such pixels are
+    left out, so that the others keep at least 85 of the 255 grey levels.
+    """
+    present, up_to = np.flatnonzero(counts), np.cumsum(counts)
+    few = int(_FEW * up_to[-1])
+    low, high = (int(np.searchsorted(up_to, rank)) for rank in (few + 1, up_to[-1] - few))
+    width = high - low
+    if not width:
+        return int(present[0]), int(present[-1])
+    near = present[(present >= low - width) & (present <= high + width)]
+    return int(near[0]), int(near[-1])
 
 
 def _reason(path: Path, error: Exception) -> str:

@@ -1,7 +1,8 @@
 """The pixel cache: every image of a folder decoded once, as one memory-mapped file of grey levels.
 
-Its index holds the digest of each image's pixels, and the fault of each file that cannot be decoded. It is
-rebuilt if a file's name, size or time has changed, and can be deleted at any time.
+Its index holds the digest of each image's pixels, the EXIF orientations, the ranges of 16-bit images, and the fault
+of each file that cannot be decoded. It is rebuilt if a file's name, size or time has changed, and can be deleted at
+any time. The pixels are stored as they lie in the files: turning and inverting happen when they are read.
 """
 
 from __future__ import annotations
@@ -10,27 +11,27 @@ import contextlib
 import logging
 import os
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Int64
+from jaxtyping import Bool, Int64
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.core.files import make_folder, remove_partials, replacing, require_free_space
 from kit.core.json_files import fingerprint, read_json, read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
-from kit.data.images import Grey, ImageError, pixel_digest, read_grey
-from kit.schemas.image_headers import ImageFacts, image_headers, image_names
+from kit.data.images import Grey, ImageError, Levels, as_read, decode, pixel_digest
+from kit.schemas.image_headers import UPRIGHT, ImageFacts, image_headers, image_names, lies_on_its_side
 
 _GIB = 2**30
 _KEY_DIGITS = 16
-_FORMAT = 3
+_FORMAT = 4
 _TASK = 8  # images: scheduling a small one alone costs as much as decoding it
 log = logging.getLogger("kit")
 
@@ -46,9 +47,15 @@ class PixelRows:
     offsets: Int64[np.ndarray, " n"]
     widths_px: Int64[np.ndarray, " n"]
     heights_px: Int64[np.ndarray, " n"]
+    turns: Int64[np.ndarray, " n"]
+    inverted: Bool[np.ndarray, " n"]
 
     def read(self, index: int) -> Grey:
-        """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied."""
+        """Grey levels of an image, shape (h, w): a read-only view of the cache, or a copy if turned or inverted."""
+        return as_read(self.read_file(index), int(self.turns[index]), bool(self.inverted[index]))
+
+    def read_file(self, index: int) -> Grey:
+        """The pixels of an image as they lie in its file, shape (h, w): a read-only view, nothing is copied."""
         shape = (int(self.heights_px[index]), int(self.widths_px[index]))
         # Opened for each image: the pages of a long-lived map count as a worker's memory.
         return np.memmap(self.file, np.uint8, "r", int(self.offsets[index]), shape)
@@ -59,19 +66,45 @@ class PixelCache:
     """Decoded images of one folder.
 
     ``facts`` has every file, ``digests`` (see ``pixel_digest``) those that can be read; both by image_id, sorted.
+    An image that is turned or inverted has a digest of its own kind. ``levels`` has the 16-bit images.
     """
 
     facts: Mapping[str, ImageFacts]
     digests: Mapping[str, str]
     file: Path
+    levels: Mapping[str, Levels] = field(default_factory=dict)
+
+    def treated(self, orientation: str, inverted: Collection[str] = ()) -> PixelCache:
+        """The same images, turned by their EXIF orientations if ``orientation`` is "exif", some inverted."""
+        facts = {
+            name: replace(fact.turned() if orientation == "exif" else fact, inverted=name in inverted)
+            for name, fact in self.facts.items()
+        }
+        digests = {
+            name: digest
+            if facts[name].turn == UPRIGHT and name not in inverted
+            else fingerprint([digest, facts[name].turn, name in inverted])
+            for name, digest in self.digests.items()
+        }
+        return replace(self, facts=facts, digests=digests)
 
     def read(self, image_id: str) -> Grey:
-        """Grey levels of an image, shape (h, w): a read-only view of the cache, nothing is copied.
+        """Grey levels of an image, shape (h, w): a read-only view of the cache; a copy if it is turned or inverted.
 
         Raises KitError if the cache was deleted meanwhile.
         """
-        try:
+        with self._explaining_a_loss():
             return self._all_rows.read(self._indices[image_id])
+
+    def read_file(self, image_id: str) -> Grey:
+        """The pixels of an image as they lie in its file, whatever the knobs say; see ``read``."""
+        with self._explaining_a_loss():
+            return self._all_rows.read_file(self._indices[image_id])
+
+    @contextlib.contextmanager
+    def _explaining_a_loss(self) -> Iterator[None]:
+        try:
+            yield
         except FileNotFoundError as error:
             raise KitError(
                 f"the pixel cache {self.file} to exist while it is used", "no such file",
@@ -82,7 +115,10 @@ class PixelCache:
         """The named images in that order, to be read by index."""
         indices = np.array([self._indices[image_id] for image_id in image_ids], dtype=np.int64)
         rows = self._all_rows
-        return PixelRows(self.file, rows.offsets[indices], rows.widths_px[indices], rows.heights_px[indices])
+        return PixelRows(
+            self.file, rows.offsets[indices], rows.widths_px[indices], rows.heights_px[indices],
+            rows.turns[indices], rows.inverted[indices],
+        )  # fmt: skip
 
     @cached_property
     def _indices(self) -> dict[str, int]:
@@ -90,11 +126,18 @@ class PixelCache:
 
     @cached_property
     def _all_rows(self) -> PixelRows:
-        widths, heights = (
-            np.array([getattr(fact, side) for fact in self.facts.values()], dtype=np.int64)
-            for side in ("width_px", "height_px")
+        facts = self.facts.values()
+        # The sizes in the file: an image that is turned on its side has them exchanged.
+        sizes = [
+            (fact.height_px, fact.width_px) if lies_on_its_side(fact.turn) else (fact.width_px, fact.height_px)
+            for fact in facts
+        ]
+        widths, heights = np.array(sizes, dtype=np.int64).reshape(-1, 2).T
+        turns = np.array([fact.turn for fact in facts], dtype=np.int64)
+        inverted = np.array([fact.inverted for fact in facts], dtype=bool)
+        return PixelRows(
+            self.file, np.cumsum(widths * heights) - widths * heights, widths, heights, turns, inverted
         )
-        return PixelRows(self.file, np.cumsum(widths * heights) - widths * heights, widths, heights)
 
 
 def open_cache(folder: Path, cache: Path, max_gib: float, track: Track = silent) -> PixelCache:
@@ -129,6 +172,8 @@ class _Index:
     heights_px: tuple[int, ...]
     digests: tuple[str, ...]  # empty for an image that cannot be read
     faults: Mapping[str, str]
+    orientations: Mapping[str, int]  # of the images whose EXIF orientation is not 1
+    levels: Mapping[str, Levels]  # of the images of 16 bits
 
     @classmethod
     def of(cls, key: str, cache: PixelCache) -> _Index:
@@ -139,6 +184,8 @@ class _Index:
             tuple(fact.height_px for _, fact in facts),
             tuple(cache.digests.get(name, "") for name, _ in facts),
             {name: fact.fault for name, fact in facts if fact.fault},
+            {name: fact.tag for name, fact in facts if fact.tag != UPRIGHT},
+            cache.levels,
         )
 
     @property
@@ -147,11 +194,13 @@ class _Index:
 
     def cache(self, folder: Path, names: Sequence[str], pixels: Path) -> PixelCache:
         facts = {
-            name: ImageFacts(folder / name, width, height, self.faults.get(name, ""))
+            name: ImageFacts(
+                folder / name, width, height, self.faults.get(name, ""), self.orientations.get(name, UPRIGHT)
+            )
             for name, width, height in zip(names, self.widths_px, self.heights_px, strict=True)
         }
         digests = {name: digest for name, digest in zip(names, self.digests, strict=True) if digest}
-        return PixelCache(facts, digests, pixels)
+        return PixelCache(facts, digests, pixels, self.levels)
 
 
 def _stored(index: Path, key: str, names: Sequence[str]) -> _Index | None:
@@ -182,33 +231,49 @@ def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> PixelCache
         with partial.open("wb") as file:
             file.truncate(sum(sizes))
 
-        def decode(name: str) -> tuple[ImageFacts, str]:
+        def decode_one(name: str) -> tuple[ImageFacts, str, Levels | None]:
             fact = facts[name]
             if fact.fault:
-                return fact, ""
+                return fact, "", None
             try:
-                pixels = read_grey(fact.path)
+                decoded = decode(fact.path)
             except ImageError as error:
-                return replace(fact, fault=str(error)), ""
+                return replace(fact, fault=str(error)), "", None
+            pixels = decoded.pixels
             if pixels.shape != (fact.height_px, fact.width_px):
                 header = f"its header says {fact.width_px} x {fact.height_px} pixels"
-                return replace(fact, fault=f"{header}, it holds {pixels.shape}"), ""
+                return replace(fact, fault=f"{header}, it holds {pixels.shape}"), "", None
             with partial.open("rb+") as file:
                 file.seek(offsets[name])
                 file.write(np.ascontiguousarray(pixels).data)
-            return fact, pixel_digest(pixels)
+            return replace(fact, tag=decoded.orientation), pixel_digest(pixels), decoded.levels
 
-        def decode_all(some: Sequence[str]) -> list[tuple[ImageFacts, str]]:
-            return [decode(name) for name in some]
+        def decode_all(some: Sequence[str]) -> list[tuple[ImageFacts, str, Levels | None]]:
+            return [decode_one(name) for name in some]
 
         names = list(facts)
         tasks = [names[start : start + _TASK] for start in range(0, len(names), _TASK)]
         with warnings.catch_warnings(), contextlib.closing(_Pool(os.cpu_count())) as pool:
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata; what matters is a fault
             decoded = chain.from_iterable(pool.map(decode_all, tasks))
-            results = list(track(decoded, f"decoding {folder.name}", len(facts)))
-    digests = {name: digest for name, (_, digest) in zip(facts, results, strict=True) if digest}
-    return PixelCache(dict(zip(facts, (fact for fact, _ in results), strict=True)), digests, goal)
+            results = dict(zip(facts, track(decoded, f"decoding {folder.name}", len(facts)), strict=True))
+    cache = PixelCache(
+        {name: fact for name, (fact, _, _) in results.items()},
+        {name: digest for name, (_, digest, _) in results.items() if digest},
+        goal,
+        {name: levels for name, (_, _, levels) in results.items() if levels},
+    )
+    cut = [
+        f"{name} ({it.lowest}..{it.highest}: {it.low}..{it.high})"
+        for name, it in cache.levels.items()
+        if it.outside
+    ]
+    if cut:
+        log.info(
+            "%s: %d images of 16 bits have a few pixels far outside the levels of the others, as a marker has; "
+            "black and white are the ends of the others' range: %s", folder.name, len(cut), first_few(cut),
+        )  # fmt: skip
+    return cache
 
 
 class _Pool(ThreadPoolExecutor):

@@ -93,11 +93,11 @@ def _evaluated(run: Run, track: Track, data: TrainingData | None = None) -> Repo
     applied = _applied_threshold(held, choice.chosen)
     answers = held.answers(judged, applied)
     report = _report(held, finished, histories, choice, answers, _thresholds(held, judged, applied))
-    paths = {image_id: held.data.pixels.facts[image_id].path for image_id in held.split.validation}
+    images = {image_id: held.data.pixels.facts[image_id] for image_id in held.split.validation}
     from kit.reports.run_report import run_report  # it loads matplotlib
 
     seed = held.config.training.seed
-    run_report(report, held.truth, held.candidates, answers.table, histories, paths, run.folder, seed)
+    run_report(report, held.truth, held.candidates, answers.table, histories, images, run.folder, seed)
     write_record(run.report, report)
     return report
 

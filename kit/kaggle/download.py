@@ -207,9 +207,9 @@ def _record_unpacked(data: Path, config: Config, unpacked: Unpacked) -> Download
 
 def _record(data: Path, config: Config, slug: str, origin: str, files: Mapping[str, int]) -> DownloadRecord:
     """Validate the files in data/, and write the record last. Raises TableError if they are not valid."""
-    repeats = config.data.repeated_boxes == "fuse"
-    read_annotations(data / TABLE, image_headers(data / TRAIN), every_image=True, repeats=repeats)
-    read_mapping(data / MAPPING, image_headers(data / TEST), config.competition.expected_ids)
+    repeats, orientation = config.data.repeated_boxes == "fuse", config.data.orientation
+    read_annotations(data / TABLE, image_headers(data / TRAIN, orientation), every_image=True, repeats=repeats)
+    read_mapping(data / MAPPING, image_headers(data / TEST, orientation), config.competition.expected_ids)
     return record_download(data, slug, origin, files)
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -19,16 +19,25 @@ from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.audit import CHECKS, AuditInput, findings
-from kit.data.competition import OpenedData, data_folder, has_test, open_pixels, patients
-from kit.data.duplicates import Prints, small_copies
+from kit.data.competition import AUDIT, OpenedData, data_folder, has_test, open_files, patients
+from kit.data.duplicates import Prints, comparable_prints, small_copies
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
+from kit.data.inversion import (
+    LIST_NAME,
+    InvertedImages,
+    compared_images,
+    inverted_images,
+    listed_images,
+    write_list,
+)
 from kit.data.pixel_cache import PixelCache
 from kit.data.provenance import has_own_table
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.missing_images import unread_images
 from kit.schemas.tables import mapped_images, read_annotations
 
-_FORMAT = 2
+_FORMAT = 3
+T = TypeVar("T")
 log = logging.getLogger("kit")
 
 
@@ -83,18 +92,23 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     TableError for a train.csv that is no table of boxes (a row may name an image of either half), KitError for a
     missing folder.
     """
-    data, folder = data_folder(workspace), workspace / "audit"
-    caches = {
-        part: open_pixels(workspace, part, config, track)
+    data, folder = data_folder(workspace), workspace / AUDIT
+    files = {
+        part: open_files(workspace, part, config, track)
         for part in (TRAIN, TEST)
         if part == TRAIN or (data / part).is_dir()
     }
     own = has_own_table(data)
-    unread = [path for part in caches for path in unread_images(data / part)]
-    key = _key(data, caches, own, config, unread)
+    unread = [path for part in files for path in unread_images(data / part)]
+    key = _key(data, files, own, config, unread)
     stored = _stored(folder, key)
     if stored is not None:
-        return Audit(stored, folder / "audit.html", OpenedData(caches))
+        return Audit(stored, folder / "audit.html", OpenedData(_as_configured(files, config, folder)))
+    prints = _prints(files, track)
+    inverted = _inverted(prints)
+    with locked_folder(folder):
+        write_list(folder, _list(files, inverted))
+    caches = _as_configured(files, config, folder)
     train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
     # Training finds the same faults, whatever the test half holds.
     readable_test = {name: facts for name, facts in test.items() if not facts.fault}
@@ -108,9 +122,11 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         test,
         {*test, *(mapped_images(data / MAPPING) if has_test(workspace) else ())},
         patients(sorted({*train, *test}), config.data.patient_pattern),
-        _prints(caches, track),
+        comparable_prints(prints, _by_path(files, lambda pixels: pixels.facts), inverted),
         config.data,
         unread,
+        inverted,
+        _by_path(files, lambda pixels: pixels.levels),
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
@@ -144,26 +160,60 @@ def _key(
     """A fingerprint of everything that the findings depend on: images by pixels and faults, not by file times."""
     tables = [text_sha256(data / name) if (data / name).is_file() else "" for name in (TABLE, MAPPING)]
     pixels = {
-        part: [(name, facts.fault or cache.digests[name]) for name, facts in cache.facts.items()]
+        part: [(name, facts.fault or cache.digests[name], facts.tag) for name, facts in cache.facts.items()]
         for part, cache in caches.items()
     }
-    knobs = [config.data.patient_pattern, config.data.largest_patient_share, config.data.repeated_boxes]
+    data_knobs = config.data
+    knobs = [
+        data_knobs.patient_pattern, data_knobs.largest_patient_share, data_knobs.repeated_boxes,
+        data_knobs.orientation, data_knobs.invert,
+    ]  # fmt: skip
     return fingerprint([_FORMAT, __version__, pixels, own_table, tables, knobs, list(unread)])
+
+
+def _as_configured(files: Mapping[str, PixelCache], config: Config, folder: Path) -> dict[str, PixelCache]:
+    """The images of each part, turned and inverted as the knobs say."""
+    listed = config.data.invert == "listed"
+    return {
+        part: pixels.treated(config.data.orientation, listed_images(folder, part, pixels.digests) if listed else ())
+        for part, pixels in files.items()
+    }
+
+
+def _inverted(prints: Prints) -> list[str]:
+    """The images that are inverted against those of train/, named ``train/NAME`` and ``test/NAME``."""
+    is_training = np.array([name.startswith(f"{TRAIN}/") for name in prints.names], dtype=bool)
+    found = inverted_images(prints.copies, is_training)
+    return [name for name, is_inverted in zip(prints.names, found, strict=True) if is_inverted]
+
+
+def _list(files: Mapping[str, PixelCache], inverted: Sequence[str]) -> InvertedImages:
+    names = [name.partition("/") for name in inverted]
+    return InvertedImages(
+        {part: tuple(name for of, _, name in names if of == part) for part in files},
+        {part: compared_images(pixels.digests) for part, pixels in files.items()},
+    )
+
+
+def _by_path(caches: Mapping[str, PixelCache], values: Callable[[PixelCache], Mapping[str, T]]) -> dict[str, T]:
+    """A value of every image, by ``train/NAME`` and ``test/NAME``."""
+    return {f"{part}/{name}": value for part, cache in caches.items() for name, value in values(cache).items()}
 
 
 def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
     """The prints of all readable images, named ``train/NAME`` and ``test/NAME``."""
-    digests = {f"{part}/{name}": digest for part, cache in caches.items() for name, digest in cache.digests.items()}
+    digests = _by_path(caches, lambda pixels: pixels.digests)
     copies = np.concatenate([small_copies(cache, track) for cache in caches.values()])
     return Prints(tuple(digests), tuple(digests.values()), copies)
 
 
 def _stored(folder: Path, key: str) -> tuple[Finding, ...] | None:
     """The findings in audit.json; None if they are of other data, or damaged: then they are made anew."""
-    path, page = folder / "audit.json", folder / "audit.html"
-    if not path.is_file() or not page.is_file():
+    path, others = folder / "audit.json", (folder / "audit.html", folder / LIST_NAME)
+    if not path.is_file() or not all(other.is_file() for other in others):
         return None
     try:
+        read_record(folder / LIST_NAME, InvertedImages, "")
         stored = read_record(path, _StoredAudit, "")
     except KitError:
         return None
@@ -179,12 +229,8 @@ def _write(audit: Audit, folder: Path, key: str) -> None:
     """Write the page and, last, audit.json, whose key says that both are there."""
     from kit.reports.audit_page import write_audit_page  # on use: it loads matplotlib
 
-    paths = {
-        f"{part}/{name}": facts.path
-        for part, pixels in audit.opened.pixels.items()
-        for name, facts in pixels.facts.items()
-    }
-    write_audit_page(audit.page, audit.findings, paths)
+    images = _by_path(audit.opened.pixels, lambda pixels: pixels.facts)
+    write_audit_page(audit.page, audit.findings, images, audit.opened.annotations)
     stored = tuple(
         _StoredFinding(finding.level, finding.check, finding.text, finding.do, _records(finding.rows))
         for finding in audit.findings

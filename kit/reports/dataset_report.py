@@ -55,14 +55,13 @@ def dataset_report(
     tables = dataset_tables(annotations, mapping, train_images, test_images, patients)
     shares = box_fractions(annotations, train_images)
     labels = list(tables["classes"]["label"])
-    paths = {image_id: facts.path for image_id, facts in train_images.items()}
     drawings: Drawings = {
         "classes": lambda: dataset_charts.classes(tables["classes"]),
         "boxes-per-image": lambda: dataset_charts.boxes_per_image(tables["boxes per image"]),
         "box-size": lambda: dataset_charts.sizes(shares, labels),
         "box-position": lambda: dataset_charts.positions(shares, labels),
         "co-occurrence": lambda: dataset_charts.co_occurrence(tables["co-occurrence"]),
-        "samples": lambda: samples(annotations, labels, paths, seed),
+        "samples": lambda: samples(annotations, labels, train_images, seed),
     }
     figures = save_all(folder, drawings, track)
     counts = tables["counts"].set_index("what")["count"]

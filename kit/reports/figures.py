@@ -18,7 +18,8 @@ from matplotlib.patches import Rectangle
 
 from kit.core.files import replacing
 from kit.core.progress import Track
-from kit.data.images import ImageError, read_grey, resize_longest
+from kit.data.images import ImageError, read_picture, resize_longest
+from kit.schemas.image_headers import ImageFacts
 
 TRUTH, PREDICTION = "#178a52", "#d92d3a"
 BLUE, ORANGE, GREY, INK, PALE = "#2f6db5", "#c96f14", "#818994", "#262b33", "#dfe3e8"
@@ -45,7 +46,7 @@ class Mark:
 
 
 Drawings = Mapping[str, Callable[[], Figure]]  # by file name, without .png
-Picture = tuple[str, Path, list[Mark]]  # title, file and marks
+Picture = tuple[str, ImageFacts, list[Mark]]  # title, image and marks
 
 
 def blank(
@@ -171,12 +172,12 @@ def short(text: str, letters: int = _LABEL_LETTERS) -> str:
     return line if len(line) <= letters else line[: letters - 1] + "…"
 
 
-def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in: float) -> None:
+def picture(axes: Axes, image: ImageFacts, title: str, marks: Sequence[Mark], panel_in: float) -> None:
     """Draw a radiograph with boxes; if the image cannot be read, a note says why.
 
     Args:
         axes: The panel.
-        path: The image's file.
+        image: The image's file, and how it is read.
         title: Title of the panel.
         marks: Boxes to draw, the lowest first.
         panel_in: Side of the panel in inches.
@@ -186,7 +187,7 @@ def picture(axes: Axes, path: Path, title: str, marks: Sequence[Mark], panel_in:
     axes.spines[:].set_visible(False)
     axes.grid(visible=False)
     try:
-        grey = read_grey(path)
+        grey = read_picture(image)
     except ImageError as error:
         note(axes, f"cannot be read: {error}")
         return
@@ -206,8 +207,8 @@ def sheet(pictures: Sequence[Picture], columns: int) -> Figure:
     rows = max(1, -(-len(pictures) // columns))
     side_in = WIDTH_IN / columns
     figure, panels = blank((side_in + 0.2) * rows, rows, columns)
-    for axes, (title, path, marks) in zip(panels, pictures, strict=False):
-        picture(axes, path, title, marks, side_in)
+    for axes, (title, image, marks) in zip(panels, pictures, strict=False):
+        picture(axes, image, title, marks, side_in)
     hide(panels[len(pictures) :])
     return figure
 

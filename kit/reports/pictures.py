@@ -6,7 +6,6 @@ Everything is a function of (inputs, seed): the same call gives the same picture
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -14,13 +13,16 @@ import pandas as pd
 from kit.boxes.geometry import CORNERS
 from kit.reports import figures
 from kit.reports.figures import PREDICTION, TRUTH, Figure, Mark
+from kit.schemas.image_headers import ImageFacts
 
 _SAMPLES_PER_CLASS = 2
 _SAME_BOX_PX = 1.0
 _TRUTH_PT, _CANDIDATE_PT, _ANSWER_PT = 1.4, 0.7, 2.6
 
 
-def samples(annotations: pd.DataFrame, labels: Sequence[str], paths: Mapping[str, Path], seed: int) -> Figure:
+def samples(
+    annotations: pd.DataFrame, labels: Sequence[str], images: Mapping[str, ImageFacts], seed: int
+) -> Figure:
     """Up to two images of each class, drawn by the seed, with all their boxes."""
     rng = np.random.default_rng(seed)
     chosen = []
@@ -29,7 +31,7 @@ def samples(annotations: pd.DataFrame, labels: Sequence[str], paths: Mapping[str
         drawn = rng.permutation(len(ids))[:_SAMPLES_PER_CLASS]
         chosen += [(label, ids[index]) for index in drawn]
     return figures.sheet(
-        [(figures.short(label), paths[name], marks(on_image(annotations, name), TRUTH)) for label, name in chosen],
+        [(figures.short(label), images[name], marks(on_image(annotations, name), TRUTH)) for label, name in chosen],
         figures.COLUMNS,
     )
 

@@ -16,6 +16,7 @@ from kit.reports.figures import TRUTH, Drawings, Figure, Mark, Picture, save_all
 from kit.reports.html import write_page
 from kit.reports.pictures import drawn_images, marks, on_image, prediction_marks
 from kit.reports.report_file import Report
+from kit.schemas.image_headers import ImageFacts
 
 _GRID_IMAGES, _PAIR_IMAGES = 4, 6
 _PAIR_PREDICTIONS, _GRID_PREDICTIONS = 5, 2
@@ -36,7 +37,7 @@ def run_report(
     candidates: pd.DataFrame,
     answers: pd.DataFrame,
     histories: Sequence[pd.DataFrame],
-    image_paths: Mapping[str, Path],
+    images: Mapping[str, ImageFacts],
     folder: Path,
     seed: int,
 ) -> RunReport:
@@ -48,11 +49,11 @@ def run_report(
         candidates: Fused candidates of these images (with score); may have zero rows.
         answers: The one box per ID (with confidence); may have zero rows.
         histories: For each fold the epochs of its training; none if nothing was trained.
-        image_paths: The file of every validation image, by image_id.
+        images: The facts of every validation image, by image_id.
         folder: The run's folder.
         seed: Draws the images that are shown.
     """
-    drawn = drawn_images(image_paths, seed)
+    drawn = drawn_images(images, seed)
 
     def true(image_id: str) -> list[Mark]:
         return marks(on_image(truth, image_id), TRUTH)
@@ -61,7 +62,7 @@ def run_report(
         return prediction_marks(on_image(candidates, image_id), on_image(answers, image_id), most)
 
     def picture(image_id: str, boxes: list[Mark], title_end: str = "") -> Picture:
-        return short(image_id, _TITLE_LETTERS) + title_end, image_paths[image_id], boxes
+        return short(image_id, _TITLE_LETTERS) + title_end, images[image_id], boxes
 
     def pair(image_id: str) -> Figure:
         boxes = predicted(image_id, _PAIR_PREDICTIONS)

@@ -1,30 +1,68 @@
-"""The images of a folder, from their headers alone: sizes, and the faults of files that cannot be read."""
+"""The images of a folder, from their headers alone: sizes, EXIF orientations, faults of files that cannot be read.
+
+Viewers turn a picture by its EXIF orientation; the pixels of the file lie unturned.
+"""
 
 from __future__ import annotations
 
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
+from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kit.core.errors import KitError, reason
 from kit.schemas.file_names import is_companion
 
 _FIX = "put the images there, or fetch them anew with `invoke download --force`"
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
+UPRIGHT = 1  # of the EXIF orientations 1..8; from 5 on width and height change places
+_FIRST_ON_ITS_SIDE, _LAST = 5, 8
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """An image file: its size, and why it cannot be read (empty if it can)."""
+    """An image file: its size as it is read, and why it cannot be read (empty if it can).
+
+    ``tag`` is the file's EXIF orientation (1..8, 1 without one), ``turn`` the one that reading applies (1: none);
+    ``inverted`` says whether reading exchanges black and white.
+    """
 
     path: Path
     width_px: int
     height_px: int
     fault: str = ""
+    tag: int = UPRIGHT
+    turn: int = UPRIGHT
+    inverted: bool = False
+
+    def turned(self) -> ImageFacts:
+        """The same image, turned by its EXIF orientation when it is read."""
+        width, height = self.width_px, self.height_px
+        if lies_on_its_side(self.tag) != lies_on_its_side(self.turn):
+            width, height = height, width
+        return replace(self, width_px=width, height_px=height, turn=self.tag)
+
+
+def lies_on_its_side(orientation: int) -> bool:
+    """Whether width and height change places when an EXIF orientation is applied."""
+    return orientation >= _FIRST_ON_ITS_SIDE
+
+
+def exif_orientation(image: Image.Image, every_chunk: bool = True) -> int:
+    """The EXIF orientation of an opened image, 1..8; 1 if there is none or it cannot be read.
+
+    With ``every_chunk`` a PNG is decoded for it, since the tag may stand behind the pixels.
+    """
+    try:
+        exif = image.getexif() if every_chunk else Image.Image.getexif(image)
+        tag = exif.get(ExifTags.Base.Orientation)
+    # Whatever Pillow raises for broken EXIF data, the picture itself may be whole.
+    except Exception:
+        return UPRIGHT
+    return tag if isinstance(tag, int) and UPRIGHT <= tag <= _LAST else UPRIGHT
 
 
 def image_names(folder: Path) -> list[str]:
@@ -42,23 +80,26 @@ def image_names(folder: Path) -> list[str]:
         raise KitError(f"the folder {folder} with images", reason(error), _FIX) from error
 
 
-def image_headers(folder: Path) -> dict[str, ImageFacts]:
+def image_headers(folder: Path, orientation: str = "ignore") -> dict[str, ImageFacts]:
     """The images directly in a folder, by sorted file name, from their headers alone.
 
-    A file that is no image has a ``fault`` and size 0. Raises KitError if there is no such folder.
+    A file that is no image has a ``fault`` and size 0. ``orientation`` is the knob data.orientation: with "exif"
+    the sizes are those of the turned pictures. Raises KitError if there is no such folder.
     """
-    return {name: _header(folder / name) for name in image_names(folder)}
+    is_turned = orientation == "exif"
+    facts = {name: _header(folder / name, is_turned) for name in image_names(folder)}
+    return {name: fact.turned() for name, fact in facts.items()} if is_turned else facts
 
 
-def _header(path: Path) -> ImageFacts:
+def _header(path: Path, every_chunk: bool) -> ImageFacts:
     if path.exists() and not path.is_file():  # opening a pipe would wait without end
         return ImageFacts(path, 0, 0, "it is no file")
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # PIL warns of bad EXIF data, which kit does not read
+            warnings.simplefilter("ignore")  # PIL warns of bad EXIF data
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path, formats=("PNG", "JPEG")) as image:
-                return ImageFacts(path, *image.size)
+                return ImageFacts(path, *image.size, tag=exif_orientation(image, every_chunk))
     except UnidentifiedImageError:
         return ImageFacts(path, 0, 0, "no PNG or JPEG image" if path.stat().st_size else "an empty file")
     # PIL raises SyntaxError, ValueError and other errors for broken files.

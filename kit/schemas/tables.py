@@ -30,6 +30,7 @@ from kit.schemas.row_checks import (
     RowCheck,
     clip_to_image,
     failed_checks,
+    orientation_advice,
     repeated_rows,
 )
 
@@ -81,7 +82,7 @@ def read_annotations(
         faults += _unnamed(set(raw["image_id"]), images)
     if not faults and table.empty and empty.any():
         faults = [Fault(path, None, f"{len(raw)} rows without a box, and no other", "at least one row with a box")]
-    raise_faults(path, table, faults, _FIX)
+    raise_faults(path, table, faults, _FIX + orientation_advice(table, images))
     if empty.any():
         without = raw.loc[empty, "image_id"]
         also = without[without.isin(table["image_id"])].nunique()
@@ -168,9 +169,12 @@ def read_submission(
     return table[list(SUBMISSION_COLUMNS)].reset_index(drop=True)
 
 
-def validate_submission(path: Path, data: Path, expected_ids: int) -> pd.DataFrame:
-    """``read_submission`` with the mapping, labels and image headers of a competition's folder ``data``."""
-    images = image_headers(data / TEST)
+def validate_submission(path: Path, data: Path, expected_ids: int, orientation: str = "ignore") -> pd.DataFrame:
+    """``read_submission`` with the mapping, labels and image headers of a competition's folder ``data``.
+
+    ``orientation`` is the knob data.orientation, which decides the images' sizes.
+    """
+    images = image_headers(data / TEST, orientation)
     mapping = read_mapping(data / MAPPING, images, expected_ids)
     return read_submission(path, mapping, annotation_labels(data / TABLE), images)
 

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from kit.config import CompetitionConfig, load
+from kit.config import CompetitionConfig, DataConfig, load
 from kit.core.errors import KitError, reason
 from kit.core.files import sha256
 from kit.core.number_text import between
@@ -110,22 +110,26 @@ def file_by_hand(workspace: Path, path: Path, message: str | None, expected_ids:
     if message is not None:
         _require_message(message)
     folder, data = workspace / "submissions", workspace / "data"
-    competition = workspace_config(workspace).competition
+    knobs = workspace_config(workspace)
+    competition, orientation = knobs.competition, knobs.data.orientation
     if expected_ids is not None:
         competition = replace(competition, expected_ids=expected_ids)
     try:
         content = path.read_bytes()
     except OSError as error:
         raise KitError(f"to read {path}", reason(error), "name a CSV file with --file") from error
-    validate_submission(path, data, competition.expected_ids)  # here, so that the faults name the user's own file
+    validate_submission(
+        path, data, competition.expected_ids, orientation
+    )  # here, so that the faults name the user's own file
     filed = of_bytes(folder, hashlib.sha256(content).hexdigest())
     if filed is not None:
         log.info("%s has the bytes of submission %04d, which is taken", path, filed.number)
         return filed
-    origin = Origin(message or "made by hand", BY_HAND, None, config={"competition": asdict(competition)})
+    config = {"competition": asdict(competition), "data": {"orientation": orientation}}
+    origin = Origin(message or "made by hand", BY_HAND, None, config=config)
     return write_submission(
         folder, content.decode("utf-8"), origin,
-        check=lambda copy: validate_submission(copy, data, competition.expected_ids),
+        check=lambda copy: validate_submission(copy, data, competition.expected_ids, orientation),
     )  # fmt: skip
 
 
@@ -136,7 +140,8 @@ def count_valid_rows(workspace: Path, submission: Submission, expected_ids: int 
     """
     require_unchanged(submission)
     expected = expected_ids or _competition(workspace, submission).expected_ids
-    return len(validate_submission(submission.csv, workspace / "data", expected))
+    orientation = _orientation(workspace, submission)
+    return len(validate_submission(submission.csv, workspace / "data", expected, orientation))
 
 
 def require_unchanged(submission: Submission) -> None:
@@ -206,6 +211,14 @@ def _competition(workspace: Path, submission: Submission) -> CompetitionConfig:
     if origin.run in names(workspace):
         return load(Run(workspace, origin.run).config).competition
     return CompetitionConfig(**origin.config.get("competition", {}))
+
+
+def _orientation(workspace: Path, submission: Submission) -> str:
+    """The knob data.orientation of the submission's run, or as it was recorded if the run is gone."""
+    origin = submission.origin
+    if origin.run in names(workspace):
+        return load(Run(workspace, origin.run).config).data.orientation
+    return str(origin.config.get("data", {}).get("orientation", DataConfig().orientation))
 
 
 def _require_message(message: str) -> None:

@@ -63,13 +63,14 @@ def validate(
     from kit.submission import folders, preview
 
     folder = Path(workspace)
-    expected = workspace_knobs(folder, set_ or ()).competition.expected_ids
+    knobs = workspace_knobs(folder, set_ or ())
+    expected = knobs.competition.expected_ids
     if file is None:  # judged as `invoke submit` judges it
         submission = folders.newest(folder / "submissions")
         path, rows = submission.csv, preview.count_valid_rows(folder, submission, expected if set_ else None)
     else:
         path = Path(file)
-        rows = len(validate_submission(path, folder / "data", expected))
+        rows = len(validate_submission(path, folder / "data", expected, knobs.data.orientation))
     print(f"{path}: valid, {rows} IDs")
     edited = preview.edited_submission(folder, path)
     if edited is not None:

@@ -189,6 +189,7 @@ class TestWorkspace:
         assert set(found.nothing_found) == {
             "annotated-test-images", "box-units", "unread-images", "duplicate-images", "repeated-boxes",
             "improbable-boxes", "labels-alike", "patient-pattern",
+            "orientation-tags", "inverted-images", "outlying-levels",
         }  # fmt: skip
         assert "duplicate-images" in found.page.read_text()
         require_sound(found, ())

@@ -1,12 +1,17 @@
 """Radiographs of every kind become grey bytes, or an error that says why."""
 
 import io
+import struct
+import zlib
 
 import numpy as np
 import pytest
-from PIL import Image
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image, ImageOps
 
-from kit.data.images import ImageError, fitted_size, read_grey, resize_longest
+from kit.data.images import ImageError, as_read, decode, fitted_size, read_grey, resize_longest
+from kit.schemas.image_headers import image_headers
 
 
 def saved(path, image, **options):
@@ -86,3 +91,150 @@ def test_resizing_keeps_the_aspect_and_returns_what_already_fits():
 def test_shrinking_averages_the_pixels():
     image = np.array([[0, 100], [100, 200]], dtype=np.uint8)
     assert resize_longest(image, 1).tolist() == [[100]]
+
+
+# Every kind of PNG: the depths of each colour type, and its channels.
+DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 4: (8, 16), 6: (8, 16)}
+CHANNELS = {0: 1, 2: 3, 4: 2, 6: 4}
+WHOLE = [(0, 0, 1, 1)]
+ADAM7 = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+
+
+def chunk(kind, body):
+    return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
+
+
+def png(cells, depth, colour, interlaced=False, before=b"", behind=b""):
+    """A PNG of cells (h, w, channels) of any depth, with further chunks before and behind the pixels."""
+    height, width = cells.shape[:2]
+    lines = []
+    for x, y, dx, dy in ADAM7 if interlaced else WHOLE:
+        for row in cells[y::dy, x::dx]:
+            bits = (row.reshape(-1, 1) >> np.arange(depth)[::-1]) & 1
+            lines += [b"\0" + np.packbits(bits.ravel().astype(np.uint8)).tobytes()] if row.size else []
+    header = struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, interlaced)
+    body = chunk(b"IDAT", zlib.compress(b"".join(lines)))
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + before + body + behind + chunk(b"IEND", b"")
+
+
+def luma(cells, colour):
+    """ITU-R 601-2 in whole numbers, as Pillow computes it; the alpha is left out."""
+    if colour in (0, 4):
+        return cells[..., 0].astype(np.int64)
+    return (cells[..., :3].astype(np.int64) @ [19595, 38470, 7471] + 2**15) >> 16
+
+
+@st.composite
+def png_cells(draw):
+    colour = draw(st.sampled_from(sorted(DEPTHS)))
+    depth = draw(st.sampled_from(DEPTHS[colour]))
+    # Less than a hundred pixels: none of them is left out as an outlier.
+    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    used = draw(st.integers(1, depth))  # 12 of 16 bits, for example
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    return rng.integers(0, 2**used, (height, width, CHANNELS[colour])), depth, colour, draw(st.booleans())
+
+
+@given(png_cells())
+def test_any_png_gives_its_luma_and_one_of_sixteen_bits_its_luma_over_its_range(tmp_path_factory, image):
+    cells, depth, colour, interlaced = image
+    path = tmp_path_factory.getbasetemp() / "any.png"
+    path.write_bytes(png(cells, depth, colour, interlaced))
+    if depth < 16:
+        expected = luma(cells * (255 // (2**depth - 1)), colour)
+    else:
+        levels = luma(cells, colour)
+        low, high = levels.min(), levels.max()
+        expected = np.round((levels - low) * (255 / max(high - low, 1)))
+        assert decode(path).levels.lowest == low and decode(path).levels.highest == high
+    assert (read_grey(path) == expected).all()
+
+
+TWELVE_BITS = np.linspace(0, 4095, 120 * 100).astype(np.int64).reshape(120, 100)
+
+
+@pytest.mark.parametrize("colour", sorted(CHANNELS))
+def test_twelve_bits_in_sixteen_are_the_same_picture_in_every_mode(colour, tmp_path):
+    cells = np.repeat(TWELVE_BITS[..., None], CHANNELS[colour], axis=2)
+    if colour in (4, 6):
+        cells[..., -1] = 65535
+    (tmp_path / "a.png").write_bytes(png(cells, 16, colour))
+    assert (read_grey(tmp_path / "a.png") == np.round(TWELVE_BITS * (255 / 4095))).all()
+
+
+@pytest.mark.parametrize("colour", sorted(CHANNELS))
+@given(marked=st.integers(0, 110), dead=st.integers(0, 110))
+def test_a_few_pixels_far_from_the_others_cost_these_no_grey_level(colour, marked, dead, tmp_path_factory):
+    """Of 12,000 pixels up to 110 are a saturated marker, and up to 110 are dead."""
+    anatomy = TWELVE_BITS + 20_000
+    levels = anatomy.copy()
+    levels.flat[:dead] = 0
+    levels.flat[levels.size - marked :] = 65535
+    path = tmp_path_factory.getbasetemp() / "marked.png"
+    path.write_bytes(png(np.repeat(levels[..., None], CHANNELS[colour], axis=2), 16, colour))
+    decoded = decode(path)
+    low, high = anatomy.flat[dead], anatomy.flat[anatomy.size - marked - 1]
+    assert (decoded.pixels == np.round((np.clip(levels, low, high) - low) * (255 / (high - low)))).all()
+    assert decoded.levels.outside == marked + dead
+    assert (decoded.levels.lowest, decoded.levels.highest) == (levels.min(), levels.max())
+    assert (decoded.levels.low, decoded.levels.high) == (low, high)
+
+
+def test_a_bright_part_of_more_than_a_hundredth_is_part_of_the_picture(tmp_path):
+    levels = TWELVE_BITS.copy()
+    levels.flat[-130:] = 65535
+    Image.fromarray(levels.astype(np.uint16)).save(tmp_path / "a.png")
+    decoded = decode(tmp_path / "a.png")
+    assert decoded.levels.outside == 0 and decoded.levels.high == 65535
+
+
+def test_levels_that_are_not_far_from_the_others_stay_whatever_their_number(tmp_path):
+    levels = TWELVE_BITS.copy()
+    levels.flat[-1] = 8000  # the middle 98% are 4013 levels wide, and end at 4054: 8000 is less than that away
+    Image.fromarray(levels.astype(np.uint16)).save(tmp_path / "a.png")
+    assert decode(tmp_path / "a.png").levels.outside == 0
+
+
+def exif(orientation):
+    tags = Image.Exif()
+    tags[0x0112] = orientation
+    return tags
+
+
+def exif_chunk(orientation):
+    return chunk(b"eXIf", exif(orientation).tobytes().removeprefix(b"Exif\0\0"))
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_eight_orientations_are_those_of_pillow(orientation, tmp_path):
+    path = saved(tmp_path / "a.png", Image.fromarray(GREY), exif=exif(orientation))
+    assert decode(path).orientation == orientation
+    assert (decode(path).pixels == GREY).all()
+    with Image.open(path) as image:
+        upright = np.asarray(ImageOps.exif_transpose(image))
+    assert (as_read(GREY, orientation, False) == upright).all()
+    assert (as_read(GREY, orientation, True) == 255 - upright).all()
+
+
+@pytest.mark.parametrize("behind", [False, True])
+def test_a_tag_behind_the_pixels_counts_as_one_before_them(behind, tmp_path):
+    words = {"behind" if behind else "before": exif_chunk(6)}
+    (tmp_path / "a.png").write_bytes(png(GREY[..., None].astype(int), 8, 0, **words))
+    assert decode(tmp_path / "a.png").orientation == 6
+    facts = image_headers(tmp_path, "exif")["a.png"]
+    assert (facts.width_px, facts.height_px, facts.turn) == (10, 12, 6)
+    facts = image_headers(tmp_path)["a.png"]
+    assert (facts.width_px, facts.height_px, facts.turn) == (12, 10, 1)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+@given(st.one_of(st.binary(max_size=60), st.integers(0, 65535).map(lambda value: exif(value).tobytes()[6:])))
+def test_no_exif_data_make_a_picture_unreadable(suffix, tmp_path_factory, data):
+    path = tmp_path_factory.getbasetemp() / f"exif.{suffix}"
+    if suffix == "png":
+        path.write_bytes(png(GREY[..., None].astype(int), 8, 0, before=chunk(b"eXIf", data)))
+    else:
+        Image.fromarray(GREY).save(path, exif=b"Exif\0\0" + data)
+    decoded = decode(path)
+    assert np.abs(decoded.pixels.astype(int) - GREY).max() <= (0 if suffix == "png" else 40)
+    assert decoded.orientation in range(1, 9)

@@ -64,8 +64,16 @@ def whole_images():
         "sixteen": (encoded(Image.fromarray(deep)), scaled, 0),
         "sixteen-by-hand": (png(16, 24, 16, 0, [row.astype(">u2").tobytes() for row in deep]), scaled, 0),
         "rgb-sixteen": (
-            png(16, 24, 16, 2, [np.repeat(row, 3).astype(">u2").tobytes() for row in deep]), GREY, 0,
+            png(16, 24, 16, 2, [np.repeat(row, 3).astype(">u2").tobytes() for row in deep]), scaled, 0,
         ),
+        "grey-alpha-sixteen": (png(16, 24, 16, 4, with_alpha(deep, 1)), scaled, 0),
+        "rgba-sixteen": (png(16, 24, 16, 6, with_alpha(deep, 3)), scaled, 0),
+        "rgb-twelve-of-sixteen": (
+            png(16, 24, 16, 2, [np.repeat(row // 16, 3).astype(">u2").tobytes() for row in deep]), scaled, 1,
+        ),
+        "exif-broken": (png(16, 24, 8, 0, lines, chunk(b"eXIf", b"MM\0*\0\0\0\x08\xff\xff")), GREY, 0),
+        "exif-rubbish": (encoded(image, "JPEG", quality=95, exif=b"Exif\0\0rubbish"), GREY, 40),
+        "exif-ninth-way": (png(16, 24, 8, 0, lines, chunk(b"eXIf", orientation_tag(9))), GREY, 0),
         "one-bit": (png(16, 24, 1, 0, [np.packbits(row).tobytes() for row in bits]), bits * 255, 0),
         "four-bit": (
             png(16, 24, 4, 0, [bytes(row[::2] << 4 | row[1::2]) for row in bits]), bits * 17, 0,
@@ -90,6 +98,17 @@ def whole_images():
         "jpeg-turned": (encoded(image, "JPEG", quality=95, exif=turned()), GREY, 40),
         "jpeg-cmyk": (encoded(image.convert("CMYK"), "JPEG", quality=95), GREY, 40),
     }  # fmt: skip
+
+
+def with_alpha(deep, channels):
+    """Lines of 16-bit pixels: a picture's levels in each channel, and an alpha that shows half of them."""
+    cells = np.stack([*[deep] * channels, np.where(deep % 2, 65535, 7)], axis=2).astype(">u2")
+    return [row.tobytes() for row in cells]
+
+
+def orientation_tag(value):
+    """EXIF data with an orientation alone: a TIFF header and a directory of one entry."""
+    return b"MM\0*\0\0\0\x08" + struct.pack(">HHHIHHI", 1, 0x0112, 3, 1, value, 0, 0)
 
 
 def turned():
@@ -131,15 +150,15 @@ def broken_images():
 
 
 def damaged_images():
-    """Whole images of three kinds, cut short or with one byte changed."""
+    """Whole images of four kinds, cut short or with one byte changed."""
     drawn = random.Random(11)
-    sources = [(kind, whole_images()[kind][0]) for kind in ("grey", "sixteen", "jpeg")]
+    sources = [(kind, whole_images()[kind][0]) for kind in ("grey", "sixteen", "rgb-sixteen", "jpeg")]
     for turn in range(CUTS):
-        kind, data = sources[turn % 3]
+        kind, data = sources[turn % len(sources)]
         cut = drawn.randrange(1, len(data))
         yield f"cut-{turn:03d}-{kind}", data[:cut]
     for turn in range(FLIPS):
-        kind, data = sources[turn % 3]
+        kind, data = sources[turn % len(sources)]
         place = drawn.randrange(len(data))
         yield (
             f"flip-{turn:03d}-{kind}",
@@ -204,7 +223,7 @@ def test_a_damaged_image_is_the_one_it_was_or_a_fault(tmp_path):
     whole = {kind: grey for kind, (_, grey, _) in whole_images().items()}
     fine = 0
     for name in damaged:
-        facts, kind = cache.facts[f"{name}.png"], name.rpartition("-")[2]
+        facts, kind = cache.facts[f"{name}.png"], name.split("-", 2)[2]
         if facts.fault:
             continue
         fine += 1

@@ -110,8 +110,7 @@ def reported(train, tmp_path_factory):
     curve = [{"threshold": at, "map50": 0.25, "one_box_map50": None} for at in (0.0, 0.2, 0.4)]
     folder = tmp_path_factory.mktemp("reported")
     report = report_with(folder, {label: class_scores(0.5) for label in LABELS}, curve)
-    paths = {image_id: facts.path for image_id, facts in train.items()}
-    return run_report.run_report(report, truth, candidates, answers, [history], paths, folder, 1)
+    return run_report.run_report(report, truth, candidates, answers, [history], train, folder, 1)
 
 
 def markup(page):
@@ -137,10 +136,10 @@ def test_data_without_a_box_still_make_a_report(train, test, tmp_path):
 
 @pytest.mark.parametrize("images", [0, 1])
 def test_a_run_without_truth_detections_or_history_still_makes_a_report(images, train, tmp_path):
-    paths = {image_id: facts.path for image_id, facts in list(train.items())[:images]}
+    shown = dict(list(train.items())[:images])
     report = report_with(tmp_path, {"Mass": class_scores(None)}, [])
     found = run_report.run_report(
-        report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], paths, tmp_path, 1
+        report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], shown, tmp_path, 1
     )
     # Eight charts, the grid, and a pair for each image.
     assert len(found.figures) == 8 + 1 + images
@@ -271,13 +270,12 @@ def test_the_same_call_writes_the_same_page(described, train, test, tmp_path):
 
 def test_the_same_seed_draws_the_same_images_and_another_seed_others(train, tmp_path):
     truth = annotations_on(train)
-    paths = {image_id: facts.path for image_id, facts in train.items()}
-    samples = [pictures.samples(truth, ["Mass"], paths, seed) for seed in (1, 1)]
+    samples = [pictures.samples(truth, ["Mass"], train, seed) for seed in (1, 1)]
     first, again = (shown_pixels(figure) for figure in samples)
     assert first == again
-    orders = {tuple(pictures.drawn_images(paths, seed)) for seed in range(5)}
+    orders = {tuple(pictures.drawn_images(train, seed)) for seed in range(5)}
     assert len(orders) > 1
-    assert pictures.drawn_images(paths, 3) == pictures.drawn_images(dict(reversed(paths.items())), 3)
+    assert pictures.drawn_images(train, 3) == pictures.drawn_images(dict(reversed(train.items())), 3)
 
 
 def shown_pixels(figure):
@@ -306,7 +304,7 @@ def test_words_at_a_box_stay_inside_the_picture_and_apart(size, tmp_path):
     corner = (width - 4, height - 4, width, height)
     marks = [Mark(corner, "Pneumothorax 0.55", TRUTH, 1.0) for _ in range(3)]
     figure, (axes, _) = figures.blank(3.8, 1, 2)
-    figures.picture(axes, path, "title", marks, figures.WIDTH_IN / 2)
+    figures.picture(axes, ImageFacts(path, *size), "title", marks, figures.WIDTH_IN / 2)
     figure.savefig(tmp_path / "figure.png")
     inside = axes.get_window_extent()
     boxes = [text.get_window_extent() for text in axes.texts]
@@ -319,7 +317,7 @@ def test_words_at_a_box_stay_inside_the_picture_and_apart(size, tmp_path):
 
 def test_an_image_that_cannot_be_read_says_why(tmp_path):
     _, (axes,) = figures.blank(3)
-    figures.picture(axes, tmp_path / "missing.png", "missing", [], 3)
+    figures.picture(axes, ImageFacts(tmp_path / "missing.png", 0, 0), "missing", [], 3)
     assert [text.get_text() for text in axes.texts] == ["cannot be read: no such file"]
 
 

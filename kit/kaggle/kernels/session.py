@@ -77,7 +77,9 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
     step = _Steps(package, workspace)
     root = f"kaggle.input_root={Path(config.kaggle.input_root).resolve()}"
     ids = f"competition.expected_ids={config.competition.expected_ids}"
-    step.must_run("download", "--competition", config.competition.slug, "--set", root, "--set", ids)
+    turn = f"data.orientation={config.data.orientation}"  # decides whether the boxes fit their images
+    knobs = ("--set", root, "--set", ids, "--set", turn)
+    step.must_run("download", "--competition", config.competition.slug, *knobs)
     words = ("train", "--run", run_name, "--preset", push["preset"], *flags)
     ended = step.train(run, words, config, started, gpus)
     if ended == FINISHED:
