@@ -245,7 +245,8 @@ def _numbered(filed: Sequence[Submission], number: int) -> Submission:
         if submission.number == number:
             return submission
     numbers = ", ".join(f"{submission.number:04d}" for submission in filed[-8:])
-    raise KitError("the number of a submission", f"{number}", f"the newest are: {numbers or 'none'}")
+    do = f"the newest are: {numbers}" if numbers else "`invoke predict` files one"
+    raise KitError("the number of a submission", f"{number}", do)
 
 
 def _newer_run(workspace: Path, filed: Sequence[Submission]) -> Run | None:

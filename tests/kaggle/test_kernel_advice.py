@@ -1,4 +1,4 @@
-"""Whoever follows the advice of a refused push, status or pull gets on: each step is taken here as it is written."""
+"""Whoever follows the advice of a refused push, status or pull gets on: each step is taken as it is written."""
 
 import json
 import shutil

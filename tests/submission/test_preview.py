@@ -244,9 +244,12 @@ def test_another_number_of_rows_is_taken_by_the_flag_that_the_refusal_names(work
 
 
 def test_a_number_that_is_not_there_is_an_error_with_those_that_are(workspace):
-    filed(workspace)
+    with pytest.raises(KitError, match="`invoke predict` files one"):
+        chosen(workspace, number=1)
+    first = filed(workspace)
     with pytest.raises(KitError, match="the newest are: 0001"):
         chosen(workspace, number=7)
+    assert chosen(workspace, number=1).submission == first
 
 
 @pytest.mark.parametrize("message", ["", "  ", "two\nlines", "bell\x07", "x" * 201])

@@ -99,10 +99,20 @@ def test_a_refused_csv_files_nothing(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["", "{}", "[]", '{"origin": 1}', "\x00"])
-def test_a_broken_manifest_is_an_error_that_names_it(content, tmp_path):
-    filed(tmp_path).folder.joinpath("manifest.json").write_text(content)
-    with pytest.raises(KitError, match="0001-first-try/manifest"):
-        read_submissions(tmp_path)
+def test_a_broken_manifest_is_an_error_that_names_it_and_both_ways_out_work(content, tmp_path):
+    folder = tmp_path / "submissions"
+    first = filed(folder)
+    manifest = first.folder / "manifest.json"
+    copy = manifest.read_text()
+    manifest.write_text(content)
+    with pytest.raises(KitError, match="0001-first-try/manifest") as error:
+        read_submissions(folder)
+    assert "from a copy, or move the folder away: its number stays taken" in error.value.do
+    manifest.write_text(copy)
+    assert read_submissions(folder) == [first]
+    manifest.write_text(content)
+    first.folder.rename(tmp_path / "away")
+    assert filed(folder).number == 2
 
 
 def test_a_broken_index_is_an_error_that_says_how_it_is_made_anew(tmp_path):

@@ -330,6 +330,8 @@ def test_the_daily_limit_is_said_with_its_hours_before_anything_is_sent(kaggle, 
     with pytest.raises(KitError, match=r"in 16\.0 hours, at 00:00 UTC"):
         submit(kaggle, submission, again=True)
     assert len(on_disk(submission).attempts) == 1
+    kaggle.limit, kaggle.seconds = 2, START + 16 * 3600  # the next day: the server counts anew
+    assert submit(kaggle, submission, again=True).status == "complete"
 
 
 def test_limits_of_nothing_but_zeros_are_those_of_a_user_without_a_team_yet(kaggle, tmp_path):
