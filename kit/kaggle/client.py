@@ -68,7 +68,7 @@ class Guard:
         ``action`` begins with "to" and ``slug`` is the competition ("" for none); both are for the KitError.
         """
         try:
-            with self._captured():
+            with self._captured(output=True):
                 return Work(call).result(self.settings.deadline_seconds + more_seconds)
         except (Exception, SystemExit) as error:
             raise kit_error(error, action, slug, self.credentials) from None
@@ -105,16 +105,18 @@ class Guard:
         raise AssertionError("the last pause is None, which returns or raises")
 
     @contextlib.contextmanager
-    def _captured(self, errors: bool = True) -> Iterator[None]:
-        """Drop what the client prints; with ``errors``, warn of what it writes on standard error, without secrets.
+    def _captured(self, errors: bool = True, output: bool = False) -> Iterator[None]:
+        """Warn of what the client writes on standard error, without secrets; drop what it prints.
 
-        Before SystemExit it writes how to get credentials, which the KitError says.
+        Without ``errors`` standard error is left alone (it shows progress). With ``output`` prints are warned of,
+        too: the client prints why an upload failed. Before SystemExit it writes how to get credentials, which the
+        KitError says.
         """
         notes = io.StringIO()
         try:
             with (
                 warnings.catch_warnings(action="ignore"),
-                contextlib.redirect_stdout(io.StringIO()),
+                contextlib.redirect_stdout(notes if output else io.StringIO()),
                 contextlib.redirect_stderr(notes if errors else sys.stderr),
             ):
                 yield

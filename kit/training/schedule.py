@@ -20,12 +20,16 @@ def accumulation(settings: TrainingConfig, processes: int) -> int:
     if settings.effective_batch % images:
         per_process, rest = divmod(settings.effective_batch, processes)
         smaller = max(size for size in range(1, settings.batch_size + 1) if per_process % size == 0)
+        fewer = [
+            count for count in range(1, processes) if not settings.effective_batch % (settings.batch_size * count)
+        ]
         nearest = max(1, round(settings.effective_batch / images)) * images
         raise KitError(
             "training.effective_batch to be a multiple of training.batch_size x processes",
             f"{settings.effective_batch} against {settings.batch_size} x {processes}",
             f"--set training.effective_batch={nearest}"
-            + ("" if rest or not per_process else f", or --set training.batch_size={smaller}"),
+            + ("" if rest or not per_process else f", or --set training.batch_size={smaller}")
+            + (f"; a run that has begun goes on with --set trainer.devices={fewer[-1]}" if fewer else ""),
         )
     return settings.effective_batch // images
 

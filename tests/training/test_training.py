@@ -95,11 +95,15 @@ class TestAccumulation:
                 changed = dataclasses.replace(settings, **{knob: int(value)})
                 assert changed != settings
                 assert schedule.accumulation(changed, processes) >= 1
+            for count in re.findall(r"--set trainer\.devices=(\d+)", error.do):
+                assert 0 < int(count) < processes
+                assert schedule.accumulation(settings, int(count)) >= 1
 
     def test_two_images_of_three_processes_never_make_sixteen(self):
         with pytest.raises(KitError) as caught:
             schedule.accumulation(TrainingConfig(effective_batch=16, batch_size=2), 3)
-        assert caught.value.do == "--set training.effective_batch=18"
+        begun = "a run that has begun goes on with --set trainer.devices=2"
+        assert caught.value.do == f"--set training.effective_batch=18; {begun}"
 
     def test_the_incomplete_group_makes_a_step(self, trained):
         history = pd.read_csv(Run(trained, "demo").history)
