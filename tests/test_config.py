@@ -1,6 +1,7 @@
 """Knobs: documented, parsed by us, refused with the nearest names."""
 
 import json
+import re
 
 import pytest
 from hypothesis import given, settings
@@ -128,3 +129,45 @@ def test_any_text_is_a_value_or_an_error_in_three_parts(text):
             config.override(config.Config(), [f"{key}={text}"])
         except KitError as error:
             assert error.expected and error.found and error.do
+
+
+WRONG_TEXTS = ("", "two", "nan", "inf", "-1", "1_000", "1e400", "99999999999999999999999")
+
+
+def followed(assignments, do):
+    """The assignments after the advice: its --set flags, or the first name or value that it gives."""
+    advised = re.findall(r"--set ([\w.]+=[^\s,;]*)", do)
+    found = re.match(r"(?:nearest: |the default is |the choices: \(?)'?([\w.,-]+)", do)
+    if not advised and found:
+        advised = [f"{assignments[-1].partition('=')[0]}={found[1].rstrip(',')}"]
+    assert advised, do
+    return [*assignments, *advised]
+
+
+@pytest.mark.parametrize("key", config.knobs())
+def test_whoever_follows_the_advice_for_a_refused_value_gets_on(key):
+    for text in WRONG_TEXTS:
+        try:
+            config.override(config.Config(), [f"{key}={text}"])
+        except KitError as error:
+            changed = followed([f"{key}={text}"], error.do)
+            advised = changed[1:]
+            config.override(config.Config(), advised)
+
+
+@pytest.mark.parametrize(
+    "refused",
+    [
+        ["model.backbone=efficientnet_lite0"],
+        ["model.detector=fcos_timm"],
+        ["model.fpn_channels=100"],
+        ["model.weights="],
+        ["training.keep=ema"],
+        ["data.orientation=turned"],
+        ["data.invert=all"],
+    ],
+)
+def test_whoever_follows_the_advice_for_knobs_that_do_not_go_together_gets_on(refused):
+    with pytest.raises(KitError) as caught:
+        config.override(config.Config(), refused)
+    config.override(config.Config(), followed(refused, caught.value.do))

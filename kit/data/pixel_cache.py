@@ -210,8 +210,8 @@ def _stored(index: Path, key: str, names: Sequence[str]) -> _Index | None:
         return None
     content = read_json(index, do)
     if not isinstance(content, dict) or content.get("key") != key:
-        if isinstance(content, dict) and "digests" not in content:
-            log.info("%s: made by an earlier version, without digests; decoding the images again", index)
+        if isinstance(content, dict) and not {"digests", "levels"} <= set(content):
+            log.info("%s: made by an earlier version; decoding the images again", index)
         return None
     stored = read_record(index, _Index, do)
     counts = {len(stored.widths_px), len(stored.heights_px), len(stored.digests)} - {len(names)}

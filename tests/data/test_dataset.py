@@ -4,6 +4,7 @@ import contextlib
 import json
 import os
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -113,8 +114,10 @@ class TestPixelCache:
             assert "truncated" in open_cache(folder, toy / ".cache", 1.0).facts[name].fault
 
     def test_a_cache_that_is_too_large_names_its_knob(self, toy):
-        with pytest.raises(KitError, match=r"data\.cache_max_gib"):
+        with pytest.raises(KitError, match=r"--set data\.cache_max_gib=1,") as caught:
             open_cache(toy / "data" / "train", toy / "elsewhere", 1e-6)
+        advised = float(re.findall(r"cache_max_gib=(\d+)", caught.value.do)[0])
+        assert open_cache(toy / "data" / "train", toy / "elsewhere", advised).digests
 
     def test_an_empty_folder_is_an_empty_cache(self, tmp_path):
         (tmp_path / "train").mkdir()

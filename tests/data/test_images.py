@@ -2,6 +2,7 @@
 
 import io
 import struct
+import warnings
 import zlib
 
 import numpy as np
@@ -238,3 +239,24 @@ def test_no_exif_data_make_a_picture_unreadable(suffix, tmp_path_factory, data):
     decoded = decode(path)
     assert np.abs(decoded.pixels.astype(int) - GREY).max() <= (0 if suffix == "png" else 40)
     assert decoded.orientation in range(1, 9)
+
+
+@given(png_cells(), st.lists(st.tuples(st.floats(0, 1), st.integers(0, 255)), max_size=4), st.floats(0.2, 1.5))
+def test_a_damaged_png_of_any_kind_is_a_picture_of_its_size_or_an_image_error(
+    tmp_path_factory, image, changes, kept
+):
+    cells, depth, colour, interlaced = image
+    data = bytearray(png(cells, depth, colour, interlaced))
+    for where, value in changes:
+        data[int(where * (len(data) - 1))] = value
+    path = tmp_path_factory.getbasetemp() / "damaged.png"
+    path.write_bytes(data[: int(kept * len(data))])
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Pillow warns of odd parts that it passes over
+        try:
+            pixels = read_grey(path)
+        except ImageError as error:
+            assert str(error)
+        else:
+            with Image.open(path) as opened:
+                assert pixels.shape == (opened.height, opened.width)
