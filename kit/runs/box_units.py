@@ -13,15 +13,11 @@ from kit.core.errors import first_few
 from kit.schemas.csv_text import Fault
 from kit.schemas.file_names import TRAIN
 
-_FIRST_PIXEL = 1.5  # shares of the sides end here, also of boxes that are over the border
+_FIRST_PIXEL = 1.5  # fractions of the sides end here, also of boxes that are over the border
 _LEAST_BOXES = 20  # fewer say nothing of how far the boxes of a file reach
 _REACH = 0.9  # of the true boxes' reach: boxes of an original image reach as far, and not far over its border
 _BETTER = 0.1  # mean overlap with the true boxes, gained by another scale
 _PIXELS = "corners in pixels of the original images"
-_MULTIPLY = (
-    "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels, and adopt "
-    "the file again"
-)
 _SCALE = (
     "scale the boxes to the original images (x by their width over the width of the resized ones, y by their "
     "height over the height of those) and adopt the file again"
@@ -45,13 +41,8 @@ def unit_faults(
             far than they do or over the border, are those of resized pictures.
     """
     rows = table[table["width_px"] > 0]
-    in_first_pixel = (rows[CORNERS].abs() <= _FIRST_PIXEL).all(axis=1)
-    if len(rows) and in_first_pixel.mean() > 1 / 2 and rows[["width_px", "height_px"]].to_numpy().min() > 2:
-        largest = rows.loc[in_first_pixel, CORNERS].to_numpy().max()
-        found = (
-            f"{int(in_first_pixel.sum())} of {len(rows)} boxes within the first pixel (largest corner {largest:g})"
-        )
-        return [Fault(path, None, found, f"{_PIXELS}, not fractions 0..1 of their sides", _MULTIPLY)]
+    if fractions := _fractions(path, rows):
+        return fractions
     others = _other_sizes(rows, sizes)
     if others:
         found = f"{len(others)} images of another size: {first_few(others, 3)}"
@@ -65,6 +56,20 @@ def unit_faults(
         )
         return [Fault(path, None, found, f"{_PIXELS}, not of resized pictures", _SCALE)]
     return []
+
+
+def _fractions(path: Path, rows: pd.DataFrame) -> list[Fault]:
+    """One fault if most boxes lie within the first pixel of their image."""
+    rows = rows[rows[["width_px", "height_px"]].min(axis=1) > _FIRST_PIXEL]
+    inside = (rows[CORNERS].abs() <= _FIRST_PIXEL).all(axis=1)
+    if not len(rows) or inside.mean() <= 1 / 2:
+        return []
+    largest = rows.loc[inside, CORNERS].to_numpy().max()
+    found = f"{int(inside.sum())} of {len(rows)} boxes within the first pixel (largest corner {largest:g})"
+    return [
+        Fault(path, None, found, f"{_PIXELS}, not fractions 0..1 of their sides",
+              "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels")
+    ]  # fmt: skip
 
 
 def _other_sizes(rows: pd.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> list[str]:

@@ -23,6 +23,8 @@ from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
 
 _DO = "correct these lines and adopt the file again"
 _CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
+_ONE_HALF = "an image of train/ or of test/, not of both: the column part says which"
+_ADD_PART = "add a column part (or a key part of each entry) with train or test, and adopt the file again"
 _CENTRE_INSIDE = RowCheck(
     "a box whose centre is inside its image (--clip cuts off what is over)",
     (*CORNERS, "width_px", "height_px"),
@@ -90,7 +92,10 @@ def read_rows(
     if not clip and _CENTRE_INSIDE.test(table).all():
         outside = [dataclasses.replace(fault, do=_CLIP) for fault in outside]
     faults += [*unknown, *failed_checks(path, known, IMAGE_CHECKS), *outside]
-    faults += failed_checks(path, table, (AREA, PLAIN_VIEW, *_rules(data, halves, held)))
+    faults += [
+        dataclasses.replace(fault, do=_ADD_PART if fault.expected == _ONE_HALF else "")
+        for fault in failed_checks(path, table, (AREA, PLAIN_VIEW, *_rules(data, halves, held)))
+    ]
     if not faults:
         faults += _fold_faults(path, table, table["part"] == TRAIN)
     raise_faults(path, table, [_located(foreign, fault) for fault in by_cause(faults)], _DO)
@@ -195,7 +200,7 @@ def _rules(data: TrainingData, halves: Halves, held: Sequence[str]) -> tuple[Row
         ),
         RowCheck("an image of the folder that the column part names", ("image_id", "part"), in_its_part),
         RowCheck(
-            "an image of train/ or of test/, not of both: add a column part that says train or test", ("image_id",),
+            _ONE_HALF, ("image_id",),
             lambda rows: ~rows["image_id"].isin(both) | (rows["part"] != ""),
         ),
         RowCheck(

@@ -394,7 +394,8 @@ class TestHalves:
             return tmp_path / f"a.{form}"
 
         error = twins.refused(written(twins.table))
-        assert "add a column part that says train or test" in error.found
+        assert "not of both: the column part says which" in error.found
+        assert "add a column part (or a key part of each entry) with train or test" in error.do
         parts = ["train"] * (len(twins.table) - 2) + ["test"] * 2
         rows = twins.read(written(twins.table.assign(part=parts)))
         assert rows.table["part"].tolist() == parts
