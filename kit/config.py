@@ -37,10 +37,11 @@ DETECTOR_NAMES = (
 )
 TIMM_DETECTORS = tuple(name for name in DETECTOR_NAMES if name.endswith("_timm"))
 _FPN_STEP = 32  # the heads normalise channels in 32 groups
+_MOST = 1_000_000  # of whatever has no smaller bound: far below what torch, numpy and the clock can count
 
 
 def knob(
-    default: Any, doc: str, *, low: float = -math.inf, high: float = math.inf, choices: tuple[str, ...] = ()
+    default: Any, doc: str, *, low: float = -math.inf, high: float = _MOST, choices: tuple[str, ...] = ()
 ) -> Any:
     """A dataclass field with its line of documentation, and its closed range ``low..high`` or its ``choices``."""
     return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
@@ -83,7 +84,9 @@ class DataConfig:
     validation_share: float = knob(0.15, "share of training images held out by a single split", low=0.01, high=0.9)
     split_candidates: int = knob(256, "random splits to draw; the one best balanced by class is kept", low=1)
     cache_max_gib: float = knob(8.0, "largest pixel cache, GiB", low=0)
-    workers: int = knob(-1, "worker processes that prepare samples; -1: four with a GPU, none on the CPU", low=-1)
+    workers: int = knob(
+        -1, "worker processes that prepare samples; -1: four with a GPU, none on the CPU", low=-1, high=256
+    )
 
 
 @dataclass(frozen=True)
@@ -92,7 +95,9 @@ class ModelConfig:
 
     detector: str = knob("fasterrcnn_resnet50_fpn_v2", "name of the detector", choices=DETECTOR_NAMES)
     backbone: str = knob("", "timm network of a detector named ..._timm, such as efficientnet_lite0")
-    fpn_channels: int = knob(256, "channels of the feature pyramid on a timm network: a multiple of 32", low=64)
+    fpn_channels: int = knob(
+        256, "channels of the feature pyramid on a timm network: a multiple of 32", low=64, high=4096
+    )
     weights: str = knob("coco", "starting weights: coco, imagenet (backbone only), none, or the path of a file")
     norm: str = knob(
         "auto",
@@ -137,7 +142,9 @@ class TrainingConfig:
     max_epochs: int = knob(60, "most passes over the training images", low=1)
     batch_size: int = knob(4, "images per device and step", low=1)
     effective_batch: int = knob(16, "images per optimiser step: batch_size x devices x accumulation", low=1)
-    seed: int = knob(42, "random seed of the split, the order, the augmentation and the initial weights", low=0)
+    seed: int = knob(
+        42, "random seed of the split, the order, the augmentation and the initial weights", low=0, high=2**63 - 1
+    )
     optimizer: str = knob("sgd", "optimiser", choices=("sgd", "adamw"))
     learning_rate: float = knob(5e-3, "learning rate at the end of the warm-up", low=0)
     momentum: float = knob(0.9, "momentum of sgd; adamw ignores it", low=0, high=1)
@@ -199,8 +206,10 @@ class TrainerConfig:
     """The machines that train; these knobs may change when a run is resumed."""
 
     accelerator: str = knob("auto", "auto: a GPU if there is one", choices=("auto", "cpu", "gpu"))
-    devices: int = knob(-1, "training processes on this machine; -1: one per GPU, or one on the CPU", low=-1)
-    nodes: int = knob(1, "machines that train together, under torchrun", low=1)
+    devices: int = knob(
+        -1, "training processes on this machine; -1: one per GPU, or one on the CPU", low=-1, high=256
+    )
+    nodes: int = knob(1, "machines that train together, under torchrun", low=1, high=256)
 
 
 @dataclass(frozen=True)
@@ -208,7 +217,7 @@ class KaggleConfig:
     """How long the kit waits for Kaggle, and where Kaggle's machines have the data."""
 
     deadline_seconds: float = knob(30.0, "longest wait for an answer of Kaggle, seconds", low=0.1)
-    attempts: int = knob(5, "attempts at a read while Kaggle is busy or out of reach", low=1)
+    attempts: int = knob(5, "attempts at a read while Kaggle is busy or out of reach", low=1, high=100)
     pause_seconds: float = knob(1.0, "pause before the second attempt, seconds; then doubled", low=0)
     longest_pause_seconds: float = knob(60.0, "longest pause, also if Kaggle asks for a longer one, seconds", low=0)
     stall_seconds: float = knob(90.0, "give up a download after this long without data, seconds", low=1)
@@ -335,6 +344,7 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fusion.iou": 0.4,
     },
 }
+_LETTERS_SHOWN = 40
 DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU = "seed", "laptop"
 TRUTH_KNOBS = ("data.repeated_boxes",)  # they change the true boxes, so that scores differ
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib", "inference.batch_size")
@@ -423,7 +433,8 @@ def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
     low, high, choices = spec.metadata["low"], spec.metadata["high"], spec.metadata["choices"]
     doc = spec.metadata["doc"]
     if isinstance(value, (int, float)) and not (low <= value <= high and math.isfinite(value)):
-        raise KitError(f"{key} between {low:g} and {high:g} ({doc})", f"{value}", f"the default is {spec.default}")
+        found = str(value) if len(str(value)) <= _LETTERS_SHOWN else f"{str(value)[:_LETTERS_SHOWN]}..."
+        raise KitError(f"{key} between {low} and {high} ({doc})", found, f"the default is {spec.default}")
     chosen = value if isinstance(value, tuple) else (value,)
     wrong = [choice for choice in chosen if choices and choice not in choices]
     if wrong:

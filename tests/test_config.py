@@ -1,6 +1,7 @@
 """Knobs: documented, parsed by us, refused with the nearest names."""
 
 import json
+import math
 import re
 
 import pytest
@@ -91,6 +92,46 @@ def test_a_wrong_value_is_refused_in_three_parts(assignment, found, do):
     assert caught.value.expected
     assert found in caught.value.found
     assert do in caught.value.do
+
+
+NUMBERS = [key for key, spec in config.knobs().items() if type(spec.default) in (int, float)]
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_every_number_has_a_range_and_what_lies_outside_is_refused_with_the_way_back(key):
+    spec = config.knobs()[key]
+    low, high = spec.metadata["low"], spec.metadata["high"]
+    assert math.isfinite(low) and math.isfinite(high)
+    beyond = ["9" * 400, "-" + "9" * 400, str(int(high) + 1), str(int(low) - 1)]
+    beyond += ["1e400", "nan", "-inf"] if isinstance(spec.default, float) else []
+    for text in beyond:
+        with pytest.raises(KitError) as caught:
+            config.override(config.Config(), [f"{key}={text}"])
+        assert key in caught.value.expected
+        assert len(caught.value.found) < 450
+    advised = re.search(r"default is (\S+)", caught.value.do) or re.search(rf"{key}=(\S+?),", caught.value.do)
+    assert config.override(config.Config(), [f"{key}={advised[1]}"]) == config.Config()
+
+
+def test_the_largest_seed_seeds_everything():
+    import numpy as np
+    import torch
+
+    seed = config.override(config.Config(), [f"training.seed={2**63 - 1}"]).training.seed
+    torch.manual_seed(seed)
+    assert np.random.default_rng(seed).random() != np.random.default_rng([seed, 1]).random()
+    assert np.random.SeedSequence([seed, 3, 4]).generate_state(1)
+
+
+def test_a_mistyped_key_in_a_file_is_told_the_nearest(tmp_path):
+    path = tmp_path / "config.json"
+    for content, said in (
+        ('{"training": {"batchsize": 4}}', "training has also 'batchsize'; nearest: batch_size"),
+        ('{"trainin": {}}', "the file has also 'trainin'; nearest: training"),
+    ):
+        path.write_text(content)
+        with pytest.raises(KitError, match=said):
+            config.load(path)
 
 
 def test_an_unknown_preset_names_the_nearest():

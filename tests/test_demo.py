@@ -14,7 +14,8 @@ from toy import TOY, copied
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import write_json
-from kit.demo import DemoResult, clear_demo, finished_demo
+from kit.data.synthetic.generator import TRUTH
+from kit.demo import DemoResult, clear_demo, finished_demo, holding_demo, run_demo
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
@@ -98,6 +99,82 @@ def test_a_result_counts_only_while_its_submission_is_as_it_was_filed(tmp_path):
     assert finished_demo(tmp_path) == result
     submission.write_text("other\n")
     assert finished_demo(tmp_path) is None
+
+
+def test_the_result_of_a_copied_folder_does_not_point_to_the_first_one(tmp_path):
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "submission.csv").write_text("ID\n")
+    submission = tmp_path / "one" / "submission.csv"
+    result = DemoResult(0.6, 0.02, 0.6, 170, 1.0, str(submission), sha256(submission), "r", "f")
+    for name in ("one", "two"):
+        write_json(tmp_path / name / "result.json", vars(result))
+    assert finished_demo(tmp_path / "one") == result
+    assert finished_demo(tmp_path / "two") is None
+
+
+@pytest.fixture
+def small_demo(evaluated, monkeypatch):
+    """A folder whose run 'demo' is trained, with the knobs of the toy for those of the demo."""
+    from kit import config
+
+    monkeypatch.setitem(config.PRESETS, "demo", config.PRESETS["demo"] | dict(_toy_knobs()))
+    return evaluated
+
+
+def _toy_knobs():
+    from kit.config import parse
+
+    return [(text.partition("=")[0], parse(*text.split("="))) for text in TOY]
+
+
+def test_an_edited_or_lost_submission_is_not_scored_but_predicted_anew(small_demo, caplog):
+    latest = first = run_demo(small_demo, time.monotonic)
+    filed = Path(first.submission).read_bytes()
+    assert finished_demo(small_demo) == first
+    for content in (filed.replace(b"Mass", b"Nodule").replace(b"0.", b"0.0"), None):
+        csv = Path(latest.submission)
+        csv.unlink() if content is None else csv.write_bytes(content)
+        assert finished_demo(small_demo) is None
+        latest = run_demo(small_demo, time.monotonic)
+        assert (latest.score, latest.submission_sha256) == (first.score, first.submission_sha256)
+        assert f"submission {csv.parent.name[:4]} is passed over" in caplog.text
+    assert [one.number for one in read_submissions(small_demo / "submissions")] == [1, 2, 3]
+    assert Path(latest.submission).read_bytes() == filed
+
+
+@pytest.mark.parametrize(
+    "content", [None, "", "image_id\n", "image_id,x_min,y_min,x_max,y_max,label\na.png,1,2,x,4,Mass\n"]
+)
+def test_a_broken_truth_is_refused_with_the_way_to_a_fresh_demo(content, small_demo):
+    (small_demo / TRUTH).unlink()
+    if content is not None:
+        (small_demo / TRUTH).write_text(content)
+    with pytest.raises(KitError, match="invoke demo --fresh --workspace") as caught:
+        run_demo(small_demo, time.monotonic)
+    assert TRUTH in str(caught.value)
+
+
+def test_a_fresh_demo_in_the_current_folder_deletes_what_the_demo_made_and_nothing_else(toy, monkeypatch):
+    for name in ("data/README.md", "thesis.txt", "submissions/README.md", "runs/demo/config.json"):
+        (toy / name).parent.mkdir(parents=True, exist_ok=True)
+        (toy / name).write_text("x")
+    monkeypatch.chdir(toy)
+    with holding_demo(Path()):
+        clear_demo(Path())
+    left = {str(path) for path in Path().rglob("*") if path.is_file()}
+    assert left - {".demo.lock"} == {"data/README.md", "thesis.txt", "submissions/README.md"}
+    clear_demo(toy / "nothing")
+
+
+def test_a_demo_neither_trains_on_other_data_nor_runs_twice_at_once(toy):
+    with holding_demo(toy), pytest.raises(KitError, match="one `invoke demo` at a time"), holding_demo(toy):
+        pass
+    (toy / TRUTH).unlink()
+    with pytest.raises(KitError, match=r"data/train\.csv in it, and no test_truth\.csv"), holding_demo(toy):
+        pass
+    with holding_demo(toy / "another"):
+        assert (toy / "another").is_dir()
 
 
 def test_a_fresh_demo_clears_what_a_killed_one_had_begun(tmp_path):

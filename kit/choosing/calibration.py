@@ -41,6 +41,8 @@ class Curve:
     def __post_init__(self) -> None:
         if not self.at or len(self.at) != len(self.p):
             raise ValueError(f"a curve has a p at each evidence, not {len(self.p)} at {len(self.at)}")
+        if list(self.at) != sorted(self.at) or not all(0 <= share <= 1 for share in (*self.p, self.trust)):
+            raise ValueError("a curve has rising evidence, and each p and its weight in 0..1")
 
     def __call__(
         self, evidence: Float64[np.ndarray, " n"], modelled: Float64[np.ndarray, " n"]

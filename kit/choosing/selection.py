@@ -37,6 +37,8 @@ class SelectionRule:
     def __post_init__(self) -> None:
         if self.name not in RULE_NAMES:
             raise ValueError(f"a rule is one of {', '.join(RULE_NAMES)}, not {self.name!r}")
+        if not all(0 < share <= 1 for share in self.frequency.values()):
+            raise ValueError("a class's share of the true boxes lies above 0, and is 1 at most")
 
     def judge(self, candidates: pd.DataFrame, sizes: Sizes) -> pd.DataFrame:
         """The candidates (image_id, corners, score, label, agreement) with a confidence and a value."""

@@ -17,6 +17,7 @@ from kit.core.errors import KitError, reason
 
 PARTIAL_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
+_LETTERS_SHOWN = 30
 _MIB, _GIB = 2**20, 2**30
 
 
@@ -62,9 +63,21 @@ def make_folder(path: Path) -> Path:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically; line ends are kept."""
+    """Write UTF-8 text atomically; line ends are kept.
+
+    Raises KitError for letters that UTF-8 lacks: Python makes lone surrogates of bytes in names and arguments that
+    are no text.
+    """
+    try:
+        content = text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        part = text[max(0, error.start - _LETTERS_SHOWN) : error.start + 1]
+        raise KitError(
+            f"text to write to {path}", f"bytes that are no UTF-8, after {part!r}",
+            "rename the file or write the text in UTF-8",
+        ) from error  # fmt: skip
     with replacing(path) as partial:
-        partial.write_text(text, encoding="utf-8", newline="")
+        partial.write_bytes(content)
 
 
 def sha256(path: Path) -> str:

@@ -5,16 +5,18 @@ A dataclass alone takes any value: a list for a text would surface far away, as 
 
 from __future__ import annotations
 
+import datetime
 import functools
 import hashlib
 import json
 import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from types import NoneType
+from typing import Annotated, Any, TypeVar, get_args, get_type_hints
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, closest_names
 from kit.core.files import write_text
 from kit.core.text_files import decoded
 
@@ -54,21 +56,26 @@ def read_record(path: Path, kind: type[T], do: str, known: Mapping[str, Any] | N
     value and the advice ``do`` if a field is missing, unknown or of another type, or if the dataclass raises
     ValueError or KitError.
     """
-    from pydantic import ValidationError
-
     content = read_json(path, do)
     known = known or {}
-    expected = f"{path} to hold a {kind.__name__.lower()}"
     if isinstance(content, dict):
         if repeated := sorted(set(content) & set(known)):
-            raise KitError(expected, f"the file has also {_shown(repeated[0])}", do)
+            raise KitError(_expected(str(path), kind), f"the file has also {_shown(repeated[0])}", do)
         content |= known
+    return as_record(content, kind, str(path), do)
+
+
+def as_record(content: Any, kind: type[T], source: str, do: str) -> T:
+    """A JSON value as the dataclass ``kind``, as `read_record` checks it; ``source`` says where it stands."""
+    from pydantic import ValidationError
+
     try:
         record: T = _adapter(kind).validate_json(json.dumps([content], default=str))[0]  # type: ignore[arg-type]
     except ValidationError as error:
-        raise KitError(expected, _problem(error.errors(include_url=False)), do) from error
+        found = _problem(kind, error.errors(include_url=False))
+        raise KitError(_expected(source, kind), found, do) from error
     except KitError as error:
-        raise KitError(f"{error.expected}, in {path}", error.found, f"{error.do}; or {do}") from error
+        raise KitError(f"{error.expected}, in {source}", error.found, f"{error.do}; or {do}") from error
     return record
 
 
@@ -90,7 +97,13 @@ def read_json(path: Path, do: str, finite: bool = True) -> Any:
 
 def write_record(path: Path, record: Any) -> None:
     """Write a dataclass as ``read_record`` reads it: every field under its name, null for NaN; atomically."""
-    write_json(path, _without_nan(asdict(record)))
+    write_json(path, record_content(record))
+
+
+def record_content(record: Any) -> dict[str, Any]:
+    """A dataclass as the JSON object that `write_record` writes."""
+    content: dict[str, Any] = _without_nan(asdict(record))
+    return content
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -101,6 +114,20 @@ def write_json(path: Path, value: Any) -> None:
 def fingerprint(value: Any) -> str:
     """The SHA-256 of a value's JSON, as 64 hexadecimal digits; a tuple and a list of the same values are equal."""
     return hashlib.sha256(json.dumps(value).encode()).hexdigest()
+
+
+def require_moment(text: str) -> None:
+    """Raise ValueError unless a text is a date and time with its distance from UTC (ISO 8601)."""
+    try:
+        moment = datetime.datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise ValueError(f"{_shown(text)} is no date and time such as 2025-01-31T12:00:00+00:00")
+
+
+def _expected(source: str, kind: type) -> str:
+    return f"{source} to hold a {kind.__name__.lower()}"
 
 
 def _without_nan(value: Any) -> Any:
@@ -119,11 +146,14 @@ def _adapter(kind: Hashable) -> Any:
     return TypeAdapter(list[kind], config={"strict": True, "extra": "forbid", "allow_inf_nan": False})  # type: ignore[valid-type]
 
 
-def _problem(errors: Sequence[Any]) -> str:
-    """The first of pydantic's errors in kit's words."""
-    error = errors[0]
+def _problem(record: Any, errors: Sequence[Any]) -> str:
+    """The first of pydantic's errors in kit's words; of a key that is missing and one too many, the latter."""
+    unknown = [error for error in errors if error["type"] == "unexpected_keyword_argument"]
+    beside = [error for error in unknown if error["loc"][:-1] == errors[0]["loc"][:-1]]
+    error = beside[0] if beside and errors[0]["type"] == "missing" else errors[0]
     kind, path = error["type"], list(error["loc"][1:])
     name = path.pop() if kind in ("missing", "unexpected_keyword_argument") else None
+    names = _field_names(record, path)
     field = "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
     field = field or "the file"
     if kind == "value_error":
@@ -132,9 +162,26 @@ def _problem(errors: Sequence[Any]) -> str:
         return f"{field} is {_shown(error['input'])}, not a list of {errors[-1]['loc'][-1] + 1}"
     if kind == "too_long":
         return f"{field} is {_shown(error['input'])}, not a list of {error['ctx']['max_length']}"
+    if kind == "missing":
+        return f"{field} has no {name}"
     if name is not None:
-        return f"{field} has {'no' if kind == 'missing' else 'also'} {name if kind == 'missing' else _shown(name)}"
+        return f"{field} has also {_shown(name)}" + (f"; nearest: {closest_names(name, names)}" if names else "")
     return f"{field} is {_shown(error['input'])}, not {_WORDS.get(kind, error['msg'])}"
+
+
+def _field_names(kind: Any, path: Sequence[Any]) -> tuple[str, ...]:
+    """The fields of the dataclass at a path into a record; none if there is no dataclass."""
+    for step in path:
+        kind = get_type_hints(kind).get(step) if is_dataclass(kind) else _item_kind(kind)
+        if NoneType in get_args(kind):
+            kind = get_args(kind)[0]
+    return tuple(get_type_hints(kind)) if is_dataclass(kind) else ()
+
+
+def _item_kind(kind: Any) -> Any:
+    """The type of the values of a mapping, or of the items of a tuple of any length."""
+    kinds = [inner for inner in get_args(kind) if inner is not Ellipsis]
+    return kinds[-1] if kinds else None
 
 
 def _shown(value: Any) -> str:

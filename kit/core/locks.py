@@ -49,8 +49,8 @@ def exclusive(path: Path, expected: str, do: str = "wait for it to end") -> Iter
                 holder.unlink(missing_ok=True)
     except Timeout as error:
         process = "another process"
-        with contextlib.suppress(OSError):  # the other process may not have written its number yet
-            process = f"process {holder.read_text(encoding='utf-8')}"
+        with contextlib.suppress(OSError, ValueError):  # it may not have written its number yet
+            process = f"process {int(holder.read_bytes())}"
         raise KitError(expected, f"{process} is at work", do) from error
 
 

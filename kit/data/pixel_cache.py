@@ -175,6 +175,10 @@ class _Index:
     orientations: Mapping[str, int]  # of the images whose EXIF orientation is not 1
     levels: Mapping[str, Levels]  # of the images of 16 bits
 
+    def __post_init__(self) -> None:
+        if min((0, *self.widths_px, *self.heights_px)) < 0:
+            raise ValueError("an image of fewer than 0 pixels")
+
     @classmethod
     def of(cls, key: str, cache: PixelCache) -> _Index:
         facts = cache.facts.items()

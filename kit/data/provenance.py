@@ -31,6 +31,10 @@ class DownloadRecord:
     origin: str = KAGGLE
     files: Mapping[str, int] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if self.origin not in (KAGGLE, MOUNTED, HAND):
+            raise ValueError(f"files come from {KAGGLE}, {MOUNTED} or {HAND}, not {self.origin!r}")
+
 
 def record_download(
     data: Path, slug: str, origin: str = KAGGLE, files: Mapping[str, int] | None = None

@@ -7,6 +7,7 @@ transformers) are refused, because images have many sizes.
 from __future__ import annotations
 
 import functools
+import logging
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import Any
@@ -171,6 +172,8 @@ def _timm() -> Any:
         import timm
     except ImportError as error:
         raise KitError("timm, which model.backbone needs", "it is not installed", "pip install timm") from error
+    # It warns of the classifier's tensors, which a detector has no use for; what matters is refused above in words.
+    logging.getLogger("timm").setLevel(logging.ERROR)
     return timm
 
 

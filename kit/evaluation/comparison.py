@@ -5,6 +5,7 @@ Each run answers through its own rule, and both are scored on the same resamples
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from kit.metrics.average_precision import Matches, match, mean_average_precision
 from kit.metrics.bootstrap import Interval, paired_difference
 from kit.reports.report_file import ComparedImages, ComparedScores, Comparison, Report, Verdict
 from kit.runs.ensemble import refresh
-from kit.runs.folder import Run, read_split
+from kit.runs.folder import Run, read_split, require_finished
 from kit.runs.guards import require_same_truth
 from kit.runs.locks import using_results
 
@@ -34,8 +35,18 @@ def compare(a: Run, b: Run, track: Track = silent) -> Comparison:
     """
     if a.name == b.name:
         raise KitError("two different runs", f"{a.name!r} twice", "name another run with the second --run")
+    with contextlib.ExitStack() as stack:
+        # An ensemble comes before its members, as in `predict`: nobody waits for a lock that waits for this one.
+        for run in sorted((a, b), key=lambda run: (not run.ensemble.exists(), run.name)):
+            stack.enter_context(using_results(run))
+        return _compared_runs(a, b, track)
+
+
+def _compared_runs(a: Run, b: Run, track: Track) -> Comparison:
+    """Compare two runs whose locks the caller holds."""
     for run in (a, b):
         refresh(run)
+        require_finished(run)
     images = {run.name: read_split(run).validation for run in (a, b)}
     common = set(images[a.name]) & set(images[b.name])
     if not common:
@@ -46,10 +57,7 @@ def compare(a: Run, b: Run, track: Track = silent) -> Comparison:
         )
     require_same_truth(a, b)
     data = load_training(a.workspace, load(a.config), track)
-    reports = {}
-    for run in (a, b):
-        with using_results(run):
-            reports[run.name] = current_report(run, track, data)
+    reports = {run.name: current_report(run, track, data) for run in (a, b)}
     held = [score_held_out(run, track, data) for run in (a, b)]
     one_box_images = set(held[0].mapping["image_id"]) & common
     comparison = Comparison(

@@ -15,16 +15,15 @@ from kit.choosing import location_prior, one_box
 from kit.choosing.one_box import Decision, answers_to_detections, decide, validation_mapping
 from kit.choosing.selection import judge_out_of_fold, oracle, patient_groups, shuffled
 from kit.config import Config, load
-from kit.core.errors import KitError
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, asks_twice, load_training, patients
 from kit.data.splits import split_groups
 from kit.metrics import average_precision
-from kit.runs.detections import held_out_detections, read_detections
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, Split, read_split, require_finished
 from kit.runs.guards import require_same_data
 from kit.runs.members import fused, members
+from kit.runs.own_rows import read_held_out
 from kit.schemas.image_headers import image_sizes
 
 RANDOM_CHOICES = 20
@@ -80,15 +79,7 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     config, split = load(run.config), read_split(run)
     data = data or load_training(run.workspace, config, track)
     require_same_data(run, split, data)
-    stored = held_out_detections(run)
-    candidates = fused(read_detections(stored), members(run), config.fusion)
-    others = sorted(set(candidates["image_id"]) - set(split.validation))
-    if others:
-        raise KitError(
-            f"{stored} to hold detections of the {len(split.validation)} held-out images",
-            f"{len(others)} other image(s), such as {others[0]}",
-            "restore the file, or delete it: `invoke train` makes it anew",
-        )
+    candidates = fused(read_held_out(run, split), members(run), config.fusion)
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
     one_box_truth = one_box.one_box_truth(truth, mapping)

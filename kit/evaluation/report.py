@@ -20,7 +20,6 @@ from kit.choosing.selection import choose_rule, fit_rules
 from kit.config import RULE_NAMES, Config, load
 from kit.core.errors import KitError
 from kit.core.files import sha256
-from kit.core.json_files import write_record
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.competition import TrainingData, has_test, patients
@@ -45,12 +44,13 @@ from kit.reports.report_file import (
     Thresholds,
     Weights,
     read_report,
+    write_report,
 )
-from kit.runs.detections import held_out_detections
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Finished, Run, Split, read_history, require_finished
 from kit.runs.locks import using_results
 from kit.runs.members import members
+from kit.runs.own_rows import held_out_detections
 from kit.schemas.file_names import MAPPING
 from kit.schemas.tables import mapped_images
 
@@ -78,7 +78,8 @@ def current_report(run: Run, track: Track = silent, data: TrainingData | None = 
         except KitError as error:  # of an earlier version of the kit, or damaged
             log.info("run %s: %s cannot be read and is made anew: %s", run.name, run.report.name, error.found)
         else:
-            if report.made_from == _made_from(run, load(run.config)):
+            current = report.made_from == _made_from(run, load(run.config)) and report.run == run.name
+            if current and report.sha256:  # without it, by an earlier version, whose numbers cannot be checked
                 return report
     log.info("run %s: evaluating first", run.name)
     return _evaluated(run, track, data)
@@ -98,7 +99,7 @@ def _evaluated(run: Run, track: Track, data: TrainingData | None = None) -> Repo
 
     seed = held.config.training.seed
     run_report(report, held.truth, held.candidates, answers.table, histories, images, run.folder, seed)
-    write_record(run.report, report)
+    write_report(run.report, report)
     return report
 
 

@@ -71,6 +71,10 @@ class _StoredFinding:
     do: str
     rows: tuple[Mapping[str, Any], ...]
 
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS or self.check not in CHECKS:
+            raise ValueError(f"a finding of level {self.level!r}, check {self.check!r}")
+
 
 @dataclass(frozen=True)
 class _StoredAudit:

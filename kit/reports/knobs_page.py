@@ -57,9 +57,7 @@ def _allowed(spec: dataclasses.Field[Any]) -> str:
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     if math.isfinite(low) and math.isfinite(high):
-        return f"{low:g} to {high:g}"
-    if math.isfinite(low):
-        return f"at least {low:g}"
+        return f"{low} to {high}"
     return ""
 
 

@@ -6,13 +6,14 @@ A score that cannot be computed (a class without truth, an interval over one pat
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.choosing.location_prior import Prior
 from kit.choosing.selection import SelectionRule
 from kit.config import DecisionConfig, FusionConfig
-from kit.core.json_files import FloatOrNaN, read_record
+from kit.core.errors import KitError
+from kit.core.json_files import FloatOrNaN, fingerprint, read_json, read_record, record_content, write_json
 from kit.metrics.bootstrap import Expected
 from kit.metrics.error_analysis import ErrorAnalysis
 from kit.runs.members import Member
@@ -199,11 +200,23 @@ class Report:
     fusion: FusionConfig
     members: tuple[Member, ...]
     prior: Prior  # fitted on all training images
+    sha256: str = field(default="", compare=False)  # of all the rest; empty in reports of earlier versions
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write ``report.json`` with the fingerprint of its content: `predict` answers with the numbers in it."""
+    content = record_content(report) | {"sha256": ""}
+    write_json(path, content | {"sha256": fingerprint(content)})
 
 
 def read_report(path: Path) -> Report:
-    """A run's report. Raises KitError if it is missing, damaged, or of another version of the kit."""
-    return read_record(path, Report, f"`invoke evaluate --run {path.parent.name}` makes it anew")
+    """A run's report. Raises KitError if it is missing, damaged, edited, or of another version of the kit."""
+    do = f"`invoke evaluate --run {path.parent.name}` makes it anew"
+    report = read_record(path, Report, do)
+    found = fingerprint(read_json(path, do) | {"sha256": ""})
+    if report.sha256 not in ("", found):
+        raise KitError(f"{path} as it was written ({report.sha256[:12]}...)", f"{found[:12]}...", do)
+    return report
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ import pandas as pd
 
 from kit.config import Config, load, override, save
 from kit.core.errors import KitError
-from kit.core.files import make_folder, sha256
+from kit.core.files import sha256
 from kit.core.json_files import fingerprint, write_json
 from kit.core.progress import Track, silent
 from kit.core.text_files import has_sha256, read_text, text_sha256
@@ -23,6 +23,7 @@ from kit.runs.detections import write_detections
 from kit.runs.folder import Run, Split, mark_finished, read_split, workspace_config
 from kit.runs.foreign_rows import read_rows
 from kit.runs.knobs import require_same_knobs
+from kit.runs.locks import starting_or_finishing, using_results
 from kit.runs.members import Adopted, read_adopted
 from kit.schemas.csv_text import Fault, TableError
 from kit.schemas.detections import DETECTION_COLUMNS
@@ -53,7 +54,7 @@ def adopt(
     images_file: Path | None = None,
     clip: bool = False,
 ) -> Arrival:
-    """Make a run of the detections in ``path``; the same file again changes nothing.
+    """Make a run of the detections in ``path``; the same file again only restores tables that were lost.
 
     Args:
         run: The new run.
@@ -83,28 +84,32 @@ def adopt(
     table, trained = rows.table, rows.held_out
     split = _split(data, held, table[trained], config)
     digest = _digest(path, images_file, clip, text_sha256)
-    arrival = Arrival(int(trained.sum()), int((~trained).sum()), len(held),
-                      len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists(),
-                      rows.label_map)  # fmt: skip
-    if run.config.exists():
-        earlier = _digest(path, images_file, clip, sha256)  # earlier versions hashed the bytes
-        _require_this(run, (digest, earlier), split)
-        stored = load(run.config)
-        require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
-        return arrival
-    make_folder(run.folder)
     table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]
-    write_detections(table[trained].reset_index(drop=True), run.detections(TrainingData.detections_name), digest)
-    run.detections(TestData.detections_name).unlink(missing_ok=True)  # of an attempt that was killed
-    if arrival.test_rows:
-        write_detections(table[~trained].reset_index(drop=True), run.detections(TestData.detections_name), digest)
-    folds = int(table.loc[~trained, "fold"].max()) + 1 if arrival.test_rows else len(split.folds)
-    views = tuple(sorted(table["view"].unique())) or (OPTIONAL["view"],)
-    split.save(run.split)
-    write_json(run.adopted, dataclasses.asdict(Adopted(path.name, digest, views, folds)))
-    mark_finished(run, KEPT, (), (), {run.name: digest})
-    save(config, run.config)
-    return arrival
+    parts = {TrainingData.detections_name: table[trained], TestData.detections_name: table[~trained]}
+    with starting_or_finishing(run), using_results(run):
+        arrival = Arrival(int(trained.sum()), int((~trained).sum()), len(held),
+                          len(held) - table.loc[trained, "image_id"].nunique(), run.config.exists(),
+                          rows.label_map)  # fmt: skip
+        if arrival.already:
+            earlier = _digest(path, images_file, clip, sha256)  # earlier versions hashed the bytes
+            _require_this(run, (digest, earlier), split)
+            stored = load(run.config)
+            require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
+        for part, of_part in parts.items():
+            goal = run.detections(part)
+            if not arrival.already:
+                goal.unlink(missing_ok=True)  # of an attempt that was killed
+            if len(of_part) and not goal.exists():  # of a run that was adopted before: it was lost
+                write_detections(of_part.reset_index(drop=True), goal, digest)
+        if arrival.already:
+            return arrival
+        folds = int(table.loc[~trained, "fold"].max()) + 1 if arrival.test_rows else len(split.folds)
+        views = tuple(sorted(table["view"].unique())) or (OPTIONAL["view"],)
+        split.save(run.split)
+        write_json(run.adopted, dataclasses.asdict(Adopted(path.name, digest, views, folds)))
+        mark_finished(run, KEPT, (), (), {run.name: digest})
+        save(config, run.config)
+        return arrival
 
 
 def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:

@@ -10,11 +10,10 @@ import pandas as pd
 from kit.core.errors import KitError, reason
 from kit.core.files import replacing
 from kit.core.json_files import fingerprint
-from kit.data.competition import TrainingData
-from kit.runs.folder import Run
 from kit.schemas.detections import check_detections, detection_table
 
 KEY = "kit_source"
+_REMAKE = "delete it; the next `invoke train` or `invoke predict` of the run makes it anew"
 
 
 def merge_detections(
@@ -38,23 +37,11 @@ def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:
         table.to_parquet(partial, index=False)
 
 
-def read_detections(path: Path) -> pd.DataFrame:
-    """Read and check a stored table. Raises KitError if it is broken."""
+def read_detections(path: Path, do: str = _REMAKE) -> pd.DataFrame:
+    """Read and check a stored table. Raises KitError with the advice ``do`` if it is broken."""
     try:
         table = pd.read_parquet(path)
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
     except Exception as error:
-        raise KitError(
-            f"{path} to be a table of detections", reason(error),
-            "delete it; the next `invoke train` or `invoke predict` of the run makes it anew",
-        ) from error  # fmt: skip
-    return check_detections(table, str(path))
-
-
-def held_out_detections(run: Run) -> Path:
-    """The path of a run's detections on the held-out images. Raises KitError if they are missing."""
-    path = run.detections(TrainingData.detections_name)
-    if not path.exists():
-        do = "adopt the file again" if run.adopted.exists() else f"`invoke train --run {run.name}` makes them anew"
-        raise KitError(f"the detections {path}", "no such file", do)
-    return path
+        raise KitError(f"{path} to be a table of detections", reason(error), do) from error
+    return check_detections(table, str(path), do)

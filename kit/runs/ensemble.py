@@ -11,15 +11,17 @@ from dataclasses import asdict
 
 from kit.config import Config, load, override, save
 from kit.core.errors import KitError, first_few
-from kit.core.files import make_folder, sha256
+from kit.core.files import sha256
 from kit.core.json_files import write_json
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
-from kit.runs.detections import KEY, held_out_detections, merge_detections, read_detections
+from kit.runs.detections import KEY, merge_detections
 from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split, require_finished
 from kit.runs.guards import require_same_truth
 from kit.runs.knobs import require_same_knobs
+from kit.runs.locks import starting_or_finishing, using_results
 from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
+from kit.runs.own_rows import held_out_detections, read_held_out
 from kit.schemas.file_names import TABLE
 
 KEPT = "ensemble"  # instead of best, ema or last
@@ -47,21 +49,32 @@ def ensemble(
             ", ".join(map(str, weights)), "`invoke ensemble --run NAME --of A --of B --weight 2 --weight 1`",
         )  # fmt: skip
     wanted = tuple(zip(of, factors, strict=True))
+    _knobs(run, wanted, assignments)  # what cannot be combined leaves no folder
+    with starting_or_finishing(run), using_results(run):
+        config = _knobs(run, wanted, assignments)
+        _assemble(run, wanted)
+        save(config, run.config)
+        return read_ensemble(run)
+
+
+def _knobs(run: Run, wanted: Sequence[tuple[str, float]], assignments: Sequence[str]) -> Config:
+    """The ensemble's knobs. Raises KitError if another run has its name, or the members cannot be combined."""
     if run.config.exists():
         _require_this(run, wanted)
-    base = load(run.config) if run.config.exists() else _config([member_run(run, name) for name in of])
+    runs = [member_run(run, name) for name, _ in wanted]
+    base = load(run.config) if run.config.exists() else _config(runs)
     config = override(base, assignments)
     require_same_knobs(run, base, config)
-    require_weights_that_act(factors, config.fusion)
-    _assemble(run, wanted)
-    save(config, run.config)
-    return read_ensemble(run)
+    require_weights_that_act([weight for _, weight in wanted], config.fusion)
+    _common_split(runs, [read_split(other) for other in runs])
+    return config
 
 
 def refresh(run: Run) -> None:
     """Update an ensemble's files from its members; does nothing for any other run.
 
-    Raises KitError if a member is missing or can no longer be combined with the others.
+    The caller holds the run's lock (``using_results``). Raises KitError if a member is missing or can no longer be
+    combined with the others.
     """
     if run.ensemble.exists():
         _assemble(run, [(member.run, member.weight) for member in read_ensemble(run).members])
@@ -70,7 +83,8 @@ def refresh(run: Run) -> None:
 def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
     """Write split, detections and ``finished.json`` of an ensemble of (run, weight), unless they are up to date."""
     runs = [member_run(run, name) for name, _ in wanted]
-    split = _common_split(runs, [read_split(other) for other in runs])
+    splits = [read_split(other) for other in runs]
+    split = _common_split(runs, splits)
     sources = [members(other)[0] for other in runs]
     now = Ensemble(
         tuple(
@@ -84,8 +98,7 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
     whole = run.ensemble.exists() and run.finished.exists() and goal.exists()
     if whole and read_ensemble(run) == now and read_split(run) == split:
         return
-    make_folder(run.folder)
-    tables = [read_detections(held_out_detections(other)) for other in runs]
+    tables = [read_held_out(other, own) for other, own in zip(runs, splits, strict=True)]
     for table, digest in zip(tables, now.detections.values(), strict=True):
         table.attrs = {KEY: digest}
     merge_detections(goal, tables, split.validation)
@@ -133,7 +146,7 @@ def member_run(run: Run, name: str) -> Run:
 
 
 def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
-    """The images that every member held out, grouped as in the member with most folds.
+    """The images that every member held out, grouped as in the member with most folds. Raises KitError if none.
 
     The groups only keep images apart when a prior or a calibration is cross-fitted: the fold that detected an
     image is in each member's own table.

@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import datetime
+import functools
+import logging
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -14,13 +16,14 @@ from pathlib import Path
 import pandas as pd
 
 from kit.config import Config, load
-from kit.core.errors import KitError, closest_names, reason
-from kit.core.json_files import read_record, write_json
+from kit.core.errors import KitError, closest_names, first_few, reason
+from kit.core.json_files import read_record, require_moment, write_json
 
 HISTORY_COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",
 )  # fmt: skip
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -35,7 +38,7 @@ class Run:
     fold: int | None = None
 
     def __post_init__(self) -> None:
-        if not _NAME.fullmatch(self.name) or self.name.endswith("."):
+        if not _is_name(self.name):
             raise KitError(
                 "a run's name of letters, digits, dots, dashes and underscores (64 at most)",
                 repr(self.name),
@@ -157,6 +160,9 @@ class Finished:
     weights: Mapping[str, str]  # SHA-256 of what made the detections, by title
     at: str
 
+    def __post_init__(self) -> None:
+        require_moment(self.at)
+
 
 def read_split(run: Run) -> Split:
     """The split that a run was started with."""
@@ -177,15 +183,34 @@ def read_history(run: Run) -> pd.DataFrame:
         raise KitError(f"{run.history} to be a table of epochs", reason(error), do) from error
     missing = [name for name in HISTORY_COLUMNS if name not in table]
     words = [name for name in HISTORY_COLUMNS if name in table and not pd.api.types.is_numeric_dtype(table[name])]
-    if missing or words:
-        found = f"no {', '.join(missing)}" if missing else f"no numbers in {', '.join(words)}"
+    found = f"no {', '.join(missing)}" if missing else f"no numbers in {', '.join(words)}" if words else ""
+    if not found and table["epoch"].tolist() != list(range(1, 1 + len(table))):
+        found = f"the epochs {first_few(table['epoch'])}, not counted from 1"
+    if found:
         raise KitError(f"{run.history} to have a row of numbers per epoch", found, do)
     return table
 
 
 def read_finished(run: Run) -> Finished:
-    """The end of a finished run."""
-    return read_record(run.finished, Finished, _restore(run.finished))
+    """The end of a finished run. Raises KitError if its folder was renamed, or is a copy of another run's."""
+    finished = read_record(run.finished, Finished, _restore(run.finished))
+    owners = {title.partition("/")[0] for title in finished.weights} - {run.name}
+    if owners and not run.ensemble.exists():  # an ensemble has the weights of its members
+        raise KitError(
+            f"run {run.name!r} to have its own weights and detections, under the name it was made with",
+            f"those of run {min(owners)!r}, in {run.finished}", _way_back(run, min(owners)),
+        )  # fmt: skip
+    return finished
+
+
+def _way_back(run: Run, owner: str) -> str:
+    """What to do with a folder that holds another run's files."""
+    if not _is_name(owner):
+        return _restore(run.finished)
+    folder = run.folder.with_name(owner)
+    if folder.exists():
+        return f"--run {owner}; a copy cannot be used: move {run.folder} out of {folder.parent}"
+    return f"rename the folder back: mv {run.folder} {folder}"
 
 
 def mark_finished(
@@ -207,8 +232,12 @@ def mark_finished(
 
 
 def names(workspace: Path) -> list[str]:
-    """The names of all runs of a workspace, sorted."""
-    return sorted(path.parent.name for path in (workspace / "runs").glob("*/config.json"))
+    """The names of all runs of a workspace, sorted; a folder with another name is passed over, and logged once."""
+    found = sorted(path.parent for path in (workspace / "runs").glob("*/config.json"))
+    for folder in found:
+        if not _is_name(folder.name):
+            _warn_once(f"{folder} is passed over: its name is no run's")
+    return [folder.name for folder in found if _is_name(folder.name)]
 
 
 def existing(workspace: Path, name: str) -> Run:
@@ -225,21 +254,39 @@ def existing(workspace: Path, name: str) -> Run:
 
 def newest_finished(workspace: Path) -> Run:
     """The run that finished last. Raises KitError if none has."""
-    finished = [run for name in names(workspace) if (run := Run(workspace, name)).finished.exists()]
+    finished = finished_runs(workspace)
     if not finished:
-        started = names(workspace)
+        started = [name for name in names(workspace) if not Run(workspace, name).finished.exists()]
         raise KitError(
             f"a finished run in {workspace / 'runs'}",
-            f"runs that have not finished: {', '.join(started)}" if started else "no run",
+            f"runs that have not finished: {', '.join(started)}" if started else "none that can be used",
             f"`invoke train{f' --run {started[0]}' if started else ''}` {'goes on' if started else 'starts one'}",
         )
-    return max(finished, key=lambda run: read_finished(run).at)
+    return finished[-1]
+
+
+def finished_runs(workspace: Path) -> list[Run]:
+    """The finished runs, the one that finished last at the end.
+
+    A run whose ``finished.json`` or ``config.json`` cannot be read, or is another run's, is passed over, and logged
+    once: verbs that name no run go on with the others.
+    """
+    ended: dict[Run, datetime.datetime] = {}
+    for run in (Run(workspace, name) for name in names(workspace)):
+        try:
+            if run.finished.exists():
+                ended[run] = datetime.datetime.fromisoformat(read_finished(run).at)
+                load(run.config)
+        except KitError as error:
+            ended.pop(run, None)
+            _warn_once(f"run {run.name} is passed over: expected {error.expected}; found {error.found}; {error.do}")
+    return sorted(ended, key=lambda run: ended[run])
 
 
 def workspace_config(workspace: Path) -> Config:
     """The knobs of the run that finished last, or the defaults if none has: for verbs without a run."""
-    finished = [run for name in names(workspace) if (run := Run(workspace, name)).finished.exists()]
-    return load(newest_finished(workspace).config) if finished else Config()
+    finished = finished_runs(workspace)
+    return load(finished[-1].config) if finished else Config()
 
 
 def require_finished(run: Run) -> Finished:
@@ -251,6 +298,15 @@ def require_finished(run: Run) -> Finished:
             "run its `invoke train` command again: it goes on where it stopped",
         )
     return read_finished(run)
+
+
+def _is_name(name: str) -> bool:
+    return _NAME.fullmatch(name) is not None and not name.endswith(".")
+
+
+@functools.cache
+def _warn_once(text: str) -> None:
+    log.warning(text)
 
 
 def _restore(path: Path) -> str:

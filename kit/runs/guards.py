@@ -6,18 +6,20 @@ from kit.config import TRUTH_KNOBS, load
 from kit.core.errors import KitError
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
-from kit.runs.folder import Run, Split
+from kit.runs.folder import Run, Split, read_finished
 from kit.schemas.file_names import TABLE
 
 
 def require_trainable(run: Run) -> None:
-    """Raise KitError for a run that is made of others' detections: there is nothing to train."""
+    """Raise KitError for a run that is made of others' detections, or is a copy: there is nothing to train."""
     kind = "an ensemble" if run.ensemble.exists() else "adopted" if run.adopted.exists() else ""
     if kind:
         raise KitError(
             "the name of a run to train", f"{run.name!r}, which is {kind}",
             f"`invoke evaluate --run {run.name}`, or train under another --run NAME",
         )  # fmt: skip
+    if run.finished.exists():
+        read_finished(run)
 
 
 def require_same_truth(first: Run, other: Run) -> None:

@@ -7,20 +7,24 @@ from collections.abc import Sequence
 from kit.config import Config, differences, knobs, load, override, save
 from kit.core.errors import KitError
 from kit.runs.folder import Run
+from kit.runs.locks import using_results
 
 
 def adjust(run: Run, assignments: Sequence[str]) -> None:
     """Change knobs of a run that act on its stored detections. Raises KitError for any other."""
-    config = load(run.config)
-    wanted = override(config, assignments)
-    require_same_knobs(run, config, wanted)
-    save_knobs(run, wanted)
+    with using_results(run):
+        config = load(run.config)
+        wanted = override(config, assignments)
+        require_same_knobs(run, config, wanted)
+        if wanted != config:
+            save(wanted, run.config)
 
 
 def save_knobs(run: Run, config: Config) -> None:
-    """Write the knobs of a run, if they differ from those that it has."""
+    """Write the knobs of a finished run, if they differ from those that it has."""
     if config != load(run.config):
-        save(config, run.config)
+        with using_results(run):
+            save(config, run.config)
 
 
 def require_same_knobs(run: Run, stored: Config, wanted: Config, every_knob: bool = False) -> None:

@@ -9,6 +9,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
+from kit.core.errors import KitError
 from kit.core.files import make_folder, remove_partials
 from kit.core.locks import exclusive, locked
 from kit.runs.folder import Run
@@ -40,6 +41,21 @@ def using_results(run: Run) -> Iterator[None]:
 
 
 def rank() -> int:
-    """The number of this process among those of one training; 0 if there is only one."""
+    """The number of this process among those of one training; 0 if there is only one.
+
+    Raises KitError if the environment has a number without a launcher: the first process would never come.
+    """
     # Set by torchrun (RANK) and by Lightning's own launcher (LOCAL_RANK) in every process but the first.
-    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+    name = "RANK" if os.environ.get("RANK") else "LOCAL_RANK"
+    number, size = (os.environ.get(variable, "") for variable in (name, "WORLD_SIZE"))
+    if number in ("", "0"):
+        return 0
+    launched = number.isdecimal() and size.isdecimal() and int(number) < int(size) and os.environ.get("MASTER_ADDR")
+    if not launched:
+        raise KitError(
+            f"{name} in the environment to be set by a launcher, with WORLD_SIZE and MASTER_ADDR",
+            f"{name}={number!r}, WORLD_SIZE={size!r}, MASTER_ADDR={os.environ.get('MASTER_ADDR', '')!r}",
+            "`env -u RANK -u LOCAL_RANK invoke train ...` trains in one process; "
+            "`torchrun --nproc-per-node 2 -m -- invoke train ... --set trainer.devices=2` starts two",
+        )
+    return int(number)

@@ -34,6 +34,7 @@ from kit.runs.ensemble import member_run, refresh
 from kit.runs.folder import Run, Split, read_finished, read_split
 from kit.runs.locks import using_results
 from kit.runs.members import members
+from kit.runs.own_rows import require_own_rows
 from kit.schemas.detections import detection_table
 
 _RESTORE = "restore the file from a copy, or train under another --run name"
@@ -195,8 +196,14 @@ def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -
     """A run's detections of the held-out or the test images, made if they are missing.
 
     Raises KitError if they cannot be made: a checkpoint or a member of an ensemble is gone, or the adopted file
-    has none.
+    has none; and if they are not the run's own, see `require_own_rows`.
     """
+    split = read_split(run)
+    image_ids = split.validation if isinstance(data, TrainingData) else data.image_ids
+    return require_own_rows(_detections(run, split, data, track), run, data.detections_name, split, image_ids)
+
+
+def _detections(run: Run, split: Split, data: TrainingData | TestData, track: Track) -> pd.DataFrame:
     path = run.detections(data.detections_name)
     if run.ensemble.exists():
         refresh(run)
@@ -209,7 +216,7 @@ def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -
                 tables.append(detections(of_member, data, track))
         return merge_detections(path, tables)
     if not run.adopted.exists():
-        return stored(run, load(run.config), read_split(run), data, track)
+        return stored(run, load(run.config), split, data, track)
     if not path.exists():
         raise KitError(
             f"detections of the {data.detections_name} images in the file that run {run.name!r} adopted", "none",

@@ -15,11 +15,13 @@ from kit.schemas.row_checks import has_area
 DETECTION_COLUMNS = ("run", "fold", "view", "image_id", *CORNERS, "score", "label")
 
 
-def check_detections(table: pd.DataFrame, source: str) -> pd.DataFrame:
-    """The table with its columns in the expected types; zero rows are fine. Raises KitError naming ``source``."""
+def check_detections(table: pd.DataFrame, source: str, do: str = "make it anew") -> pd.DataFrame:
+    """The table with its columns in the expected types; zero rows are fine.
+
+    Raises KitError that names ``source``, with the advice ``do``.
+    """
 
     def refusal(found: str) -> KitError:
-        do = "delete the file: the next `invoke train` or `invoke predict` of the run makes it anew"
         return KitError(f"{source} to be a table of detections ({', '.join(DETECTION_COLUMNS)})", found, do)
 
     missing = [name for name in DETECTION_COLUMNS if name not in table]

@@ -20,7 +20,7 @@ from typing import Any
 
 from kit.core.errors import KitError
 from kit.core.files import PARTIAL_SUFFIX, make_folder, remove_partials, sha256, write_text
-from kit.core.json_files import read_record, write_json
+from kit.core.json_files import read_record, require_moment, write_json
 from kit.core.locks import locked
 from kit.core.redaction import redact
 from kit.core.text_files import decoded
@@ -51,7 +51,7 @@ class Origin:
     run: str
     local_score: float | None
     weights: Mapping[str, str] = field(default_factory=dict)
-    config: Mapping[str, Any] = field(default_factory=dict)
+    config: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     git: Mapping[str, Any] = field(default_factory=dict)
     fallbacks: int = 0
     local_interval: tuple[float, float] | None = None
@@ -87,6 +87,7 @@ class Attempt:
     def __post_init__(self) -> None:
         if self.status not in _WITHOUT_REF + _WITH_REF or (self.ref is None) != (self.status in _WITHOUT_REF):
             raise ValueError(f"an attempt with status {self.status!r} and ref {self.ref}")
+        require_moment(self.at)
 
 
 @dataclass(frozen=True)
@@ -107,6 +108,9 @@ class Submission:
     ref: int | None = None
     reason: str = ""
     attempts: tuple[Attempt, ...] = ()
+
+    def __post_init__(self) -> None:
+        require_moment(self.created_at)
 
     @property
     def csv(self) -> Path:

@@ -12,15 +12,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-from kit.config import CompetitionConfig, DataConfig, load
+from kit.config import CompetitionConfig, Config, load
 from kit.core.errors import KitError, reason
 from kit.core.files import sha256
+from kit.core.json_files import as_record
 from kit.core.number_text import between
 from kit.data.provenance import downloaded_slug
-from kit.runs.folder import Run, names, newest_finished, read_finished, workspace_config
+from kit.runs.folder import Run, finished_runs, names, newest_finished, read_finished, workspace_config
 from kit.schemas.tables import validate_submission
 from kit.submission.folders import (
     BY_HAND,
+    MANIFEST_NAME,
     Origin,
     Submission,
     newest,
@@ -207,18 +209,27 @@ def expected_score_text(submission: Submission) -> str:
 
 def _competition(workspace: Path, submission: Submission) -> CompetitionConfig:
     """The section competition of the submission's run, or as it was recorded if the run is gone."""
-    origin = submission.origin
-    if origin.run in names(workspace):
-        return load(Run(workspace, origin.run).config).competition
-    return CompetitionConfig(**origin.config.get("competition", {}))
+    return _knobs(workspace, submission).competition
 
 
 def _orientation(workspace: Path, submission: Submission) -> str:
     """The knob data.orientation of the submission's run, or as it was recorded if the run is gone."""
+    return _knobs(workspace, submission).data.orientation
+
+
+def _knobs(workspace: Path, submission: Submission) -> Config:
+    """The knobs of the submission's run; if the run is gone, those that decide what a valid submission is."""
     origin = submission.origin
     if origin.run in names(workspace):
-        return load(Run(workspace, origin.run).config).data.orientation
-    return str(origin.config.get("data", {}).get("orientation", DataConfig().orientation))
+        return load(Run(workspace, origin.run).config)
+    recorded = origin.config.get("data", {})
+    sections = {
+        "competition": origin.config.get("competition", {}),
+        "data": {name: recorded[name] for name in ("orientation",) if name in recorded},
+    }
+    manifest = submission.folder / MANIFEST_NAME
+    do = f"restore {manifest} from a copy, or restore the run {origin.run!r}, whose knobs then count"
+    return as_record(sections, Config, f"origin.config of {manifest}", do)
 
 
 def _require_message(message: str) -> None:
@@ -251,7 +262,7 @@ def _numbered(filed: Sequence[Submission], number: int) -> Submission:
 
 def _newer_run(workspace: Path, filed: Sequence[Submission]) -> Run | None:
     """The run that finished last, if it has no submission and finished after the newest one was filed."""
-    if filed and not any(Run(workspace, name).finished.exists() for name in names(workspace)):
+    if filed and not finished_runs(workspace):
         return None
     run = newest_finished(workspace)
     finished = read_finished(run)  # a run that was trained anew under its name has other weights

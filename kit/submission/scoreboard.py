@@ -53,16 +53,17 @@ def draw(folder: Path) -> Path:
     """Write ``scores.png`` beside the submissions, atomically."""
     from kit.reports import comparison_charts, figures
 
-    submissions = read_submissions(folder)
-    points = [
-        comparison_charts.ScorePoint(submission.number, *_expected_range(submission), submission.public_score)
-        for submission in submissions
-        if submission.public_score is not None
-        and (submission.origin.expected or submission.origin.local_score is not None)
-    ]
-    winner = best(submissions)
-    figure = comparison_charts.local_against_public(points, winner.number if winner else None)
-    with locked(make_folder(folder) / LOCK_NAME):  # filing a submission removes half-written files
+    # Read under the lock too: a score recorded meanwhile would be older than a plot that does not show it.
+    with locked(make_folder(folder) / LOCK_NAME):
+        submissions = read_submissions(folder)
+        points = [
+            comparison_charts.ScorePoint(submission.number, *_expected_range(submission), submission.public_score)
+            for submission in submissions
+            if submission.public_score is not None
+            and (submission.origin.expected or submission.origin.local_score is not None)
+        ]
+        winner = best(submissions)
+        figure = comparison_charts.local_against_public(points, winner.number if winner else None)
         figures.save(figure, folder / PLOT_NAME)
     return folder / PLOT_NAME
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 import secrets
 import signal
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit, task
 
 from kit.core.errors import KitError
-from kit.tasks.console import redact_streams, show_log
+from kit.tasks.console import redact_streams, replace_unknown_letters, show_log
 
 if TYPE_CHECKING:
     from kit.config import Config, KaggleConfig
@@ -39,6 +40,7 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
+            replace_unknown_letters()
             redact_streams()
             show_log()
             try:
@@ -97,7 +99,7 @@ def new_id() -> str:
 
 def whole_number(flag: str, text: str | None, first: int = 0) -> int | None:
     """The value of a flag, None if it is not given. Raises KitError below ``first`` and for any other text."""
-    if text is not None and (not text.isdecimal() or int(text) < first):
+    if text is not None and (not re.fullmatch("[0-9]{1,9}", text) or int(text) < first):
         expected = f"{flag} to be a whole number, counted from {first}"
         raise KitError(expected, repr(text), f"write {flag} {first}, for example")
     return None if text is None else int(text)
@@ -106,6 +108,8 @@ def whole_number(flag: str, text: str | None, first: int = 0) -> int | None:
 def number(flag: str, text: str) -> float:
     """The value of a flag. Raises KitError if it is no number."""
     try:
+        if "_" in text or not text.isascii():
+            raise ValueError(text)  # Python reads 1_000 and the digits of other scripts; kit does not
         return float(text)
     except ValueError:
         raise KitError(f"{flag} to be a number", repr(text), f"write {flag} 1, for example") from None

@@ -22,19 +22,22 @@ _MOST_WORKERS = 8  # of the tests: each loads torch
 )
 def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None:
     """Run every step on a synthetic competition: two to four minutes on two cores, no account, no GPU."""
-    from kit.demo import clear_demo, finished_demo, run_demo
+    from kit.demo import clear_demo, finished_demo, holding_demo, run_demo
+    from kit.submission.folders import read_submissions
 
     folder = Path(workspace)
-    if fresh:
-        clear_demo(folder)
-    result = finished_demo(folder) or run_demo(folder, time.monotonic, progress_bar)
+    with holding_demo(folder):
+        if fresh:
+            clear_demo(folder)
+        result = finished_demo(folder) or run_demo(folder, time.monotonic, progress_bar)
+    filed = [past for past in read_submissions(folder / "submissions") if past.csv == Path(result.submission)]
     print(
         f"one-box mAP@0.5 on the {result.test_images} test images: {result.score:.3f} "
         f"(location prior alone: {result.prior_score:.3f}; on the validation images: {result.local_score:.3f})\n"
         f"submission: {result.submission}\nreport:     {result.report}\nfigures:    {result.figures}\n"
         f"`invoke submit --dry-run --workspace {workspace}` shows what would be sent to Kaggle:"
     )
-    show_dry_run(folder, int(Path(result.submission).parent.name.partition("-")[0]), None)
+    show_dry_run(folder, filed[-1].number if filed else None, None)
 
 
 @command(

@@ -34,6 +34,25 @@ def accumulation(settings: TrainingConfig, processes: int) -> int:
     return settings.effective_batch // images
 
 
+def smallest_batch(images: int, batch_size: int) -> int:
+    """The images in the smallest batch of an epoch of ``images`` images."""
+    return images % batch_size or batch_size
+
+
+def fitting_batch_size(images: Sequence[int], settings: TrainingConfig, processes: int) -> int | None:
+    """The batch size next below the configured one, or else next above, that leaves no batch of one image.
+
+    It divides ``effective_batch`` too. ``images`` has those of one process, by fold. None if there is none.
+    """
+    own = settings.batch_size
+    for size in (*range(own, 1, -1), *range(own + 1, settings.effective_batch + 1)):
+        if settings.effective_batch % (size * processes) == 0 and all(
+            smallest_batch(count, size) > 1 for count in images
+        ):
+            return size
+    return None
+
+
 def loss_factor(batch: int, images: int, batch_size: int, window: int) -> float:
     """What a batch's mean loss is multiplied by before Lightning divides it by ``window``.
 

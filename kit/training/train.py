@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import itertools
 import logging
+import math
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -35,6 +36,7 @@ from kit.data.competition import TrainingData, data_folder, has_test, load_test,
 from kit.data.splits import assign_folds
 from kit.detectors import weights
 from kit.detectors.hardware import process_count
+from kit.detectors.norms import takes_one_image
 from kit.reports.audit_report import audit_workspace, require_sound
 from kit.runs.folder import (
     Finished,
@@ -50,8 +52,9 @@ from kit.runs.knobs import require_same_knobs, save_knobs
 from kit.runs.locks import rank, starting_or_finishing, training_lock
 from kit.runs.out_of_fold import bare_detector, kept_weights, stored, stored_fold
 from kit.training.box_losses import require_large_boxes
-from kit.training.schedule import accumulation
+from kit.training.schedule import accumulation, fitting_batch_size, smallest_batch
 
+_LARGER_SIZES_PX = (64, 128, 256)
 _FIRST_PROCESS_SECONDS = 1800  # in which the first process decodes and audits the images
 log = logging.getLogger("kit")
 
@@ -183,14 +186,35 @@ def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Sp
     Processes that train one fold each begin one after the other; the first one writes split.json and config.json.
     """
     with starting_or_finishing(run):
+        require_trainable(run)  # once more: another process may have adopted detections under this name
         before = _stored(run)
         if before is not None:
             require_same_knobs(run, before, config)
         split = _split(run, config, data)
         detector = _starting_detector(first, config, split)
+        _require_batches(config, split, detector)
         split.save(run.split)
         save(config, run.config)
     return split, detector
+
+
+def _require_batches(config: Config, split: Split, detector: nn.Module) -> None:
+    """Raise KitError if a batch of one image is left that the norm layers refuse at this size."""
+    settings, processes = config.training, process_count(config) * config.trainer.nodes
+    shares = [math.ceil(len(split.training(fold)) / processes) for fold in range(len(split.folds))]
+    alone = any(smallest_batch(share, settings.batch_size) == 1 for share in shares)
+    if not alone or takes_one_image(detector, config.model.image_size_px):
+        return
+    size = fitting_batch_size(shares, settings, processes)
+    larger = [px for px in _LARGER_SIZES_PX if takes_one_image(detector, px)]
+    do = [f"--set training.batch_size={size}"] if size else []
+    do += [f"--set model.image_size_px={larger[0]}"] if larger else []
+    raise KitError(
+        "two images or more in every training batch: the norm layers need more than one value per channel, and "
+        f"model.image_size_px={config.model.image_size_px} leaves one per image",
+        f"a last batch of one image ({', '.join(map(str, shares))} images in batches of {settings.batch_size})",
+        ", or ".join([*do, "--set model.norm=frozen"]),
+    )
 
 
 def _finish(run: Run, config: Config, split: Split, data: TrainingData) -> Finished | None:
@@ -213,6 +237,8 @@ def _finish(run: Run, config: Config, split: Split, data: TrainingData) -> Finis
 def _awaited_split(run: Run) -> Split:
     """The split that the first process makes; under torchrun all processes start at once, on several machines."""
     until = time.monotonic() + _FIRST_PROCESS_SECONDS
+    if not run.split.exists():
+        log.info("process %d waits for the first process of this training to prepare the data", rank())
     while not run.split.exists():
         if time.monotonic() > until:
             raise KitError(

@@ -8,7 +8,17 @@ from dataclasses import asdict, dataclass, field
 import pytest
 
 from kit.core.errors import KitError
-from kit.core.json_files import FloatOrNaN, fingerprint, read_json, read_record, write_json, write_record
+from kit.core.files import write_text
+from kit.core.json_files import (
+    FloatOrNaN,
+    as_record,
+    fingerprint,
+    read_json,
+    read_record,
+    require_moment,
+    write_json,
+    write_record,
+)
 
 
 @dataclass(frozen=True)
@@ -33,6 +43,17 @@ class Trip:
 class Climb:
     metres: FloatOrNaN
     by_leg: Mapping[str, FloatOrNaN]
+
+
+@dataclass(frozen=True)
+class Way:
+    climb: Climb | None = None
+
+
+@dataclass(frozen=True)
+class Journey:
+    legs: tuple[Leg, ...] = ()
+    best: Mapping[str, Way] = field(default_factory=dict)
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
@@ -93,6 +114,44 @@ def test_what_is_wrong_is_said_with_its_place(content, said, tmp_path):
         read(tmp_path, content)
     assert "trip.json" in caught.value.expected
     assert caught.value.do == "restore it"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ({"leg": []}, "the file has also 'leg'; nearest: legs"),
+        ({"legs": [{"name": "a", "meters": 1}]}, r"legs\[0\] has also 'meters'; nearest: metres"),
+        ({"legs": [], "best": {"a": {"climb": {"metre": 1}}}}, r"best\.a\.climb has also 'metre'; nearest: metres"),
+    ],
+)
+def test_a_mistyped_key_is_told_the_nearest(content, said):
+    with pytest.raises(KitError, match=said):
+        as_record(content, Journey, "journey.json", "correct it")
+
+
+def test_a_value_in_memory_is_checked_as_a_file_is():
+    assert as_record({"name": "a"}, Leg, "here", "") == Leg("a")
+    with pytest.raises(KitError, match="here to hold a leg"):
+        as_record({"name": 3}, Leg, "here", "")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "now", "2025-01-31", "2025-01-31T12:00:00", "1e400", "2025-13-01T00:00:00+00:00"]
+)
+def test_a_moment_has_a_date_a_time_and_its_distance_from_utc(text):
+    require_moment("2025-01-31T12:00:00.5+00:00")
+    with pytest.raises(ValueError, match="no date and time"):
+        require_moment(text)
+
+
+def test_text_that_utf_8_cannot_hold_is_refused_and_the_file_stays(tmp_path):
+    path = tmp_path / "a.txt"
+    write_text(path, "old")
+    with pytest.raises(KitError, match="no UTF-8, after 'in the name x") as caught:
+        write_text(path, "in the name x\udcff.png")
+    assert str(path) in caught.value.expected
+    str(caught.value).encode()
+    assert path.read_text() == "old"
 
 
 def test_a_field_that_is_known_already_is_not_in_the_file(tmp_path):

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from toy import TOY, TOY_TEST_IMAGES, toy_config
+from toy import TOY, TOY_TEST_IMAGES, second_run, toy_config
 
 from kit.choosing import location_prior, one_box
 from kit.config import FusionConfig, load, override, save
@@ -230,6 +230,27 @@ def test_a_report_with_a_word_for_a_number_is_made_anew(scored, caplog):
     assert scored.report.read_bytes() == before
 
 
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("prior", {"ranked": [{"label": "x", "box": [0, 0, 1, 1], "hit_rate": 0.5, "value": 9.0}]}),
+     ("threshold", {"best": 0.0, "one_box_best": 0.0, "applied": 0.9, "curve": []})],
+)  # fmt: skip
+def test_a_report_that_was_edited_is_made_anew_before_it_answers(key, value, scored, caplog):
+    caplog.set_level("INFO", "kit")
+    before = scored.report.read_bytes()
+    scored.report.write_text(json.dumps(json.loads(before) | {key: value}))
+    with pytest.raises(KitError, match="invoke evaluate --run demo"):
+        read_report(scored.report)
+    current_report(scored)
+    assert "made anew" in caplog.text
+    assert scored.report.read_bytes() == before
+    content = json.loads(before)
+    del content["sha256"]  # as an earlier version wrote it
+    scored.report.write_text(json.dumps(content))
+    assert read_report(scored.report).prior == current_report(scored).prior
+    assert scored.report.read_bytes() == before
+
+
 class TestDataAreLoadedOnce:
     @pytest.fixture
     def opened(self):
@@ -260,10 +281,7 @@ class TestDataAreLoadedOnce:
 
     @pytest.mark.slow
     def test_by_compare_of_two_runs_that_it_evaluates_first(self, opened, scored):
-        other = Run(scored.workspace, "other")
-        shutil.copytree(scored.folder, other.folder)
-        table = read_detections(other.detections("validation")).assign(run="other")
-        table.to_parquet(other.detections("validation"), index=False)
+        other = second_run(scored, "other")
         scored.report.unlink()
         assert self.loads(opened, lambda: compare(scored, other), scored) == 1
 

@@ -6,12 +6,19 @@ import os
 import signal
 import time
 
+import pandas as pd
 import pytest
 from command_line import PATIENCE_SECONDS, started
-from toy import TOY
+from filelock import Timeout
+from toy import TOY, TOY_TEST_IMAGES, second_run
 
 from kit.core.errors import KitError
+from kit.core.locks import locked
+from kit.evaluation.comparison import compare
 from kit.evaluation.predict import predict
+from kit.runs.adoption import adopt
+from kit.runs.detections import read_detections
+from kit.runs.ensemble import ensemble
 from kit.runs.folder import Run
 from kit.runs.locks import training_lock, using_results
 from kit.schemas.tables import validate_submission
@@ -118,3 +125,86 @@ def test_what_a_killed_process_left_in_a_finished_run_is_removed_before_the_next
         path.write_text("half")
     with using_results(run):
         assert not any(path.exists() for path in left)
+
+
+def _outcome(work, ready, path):
+    ready.wait(PATIENCE_SECONDS)
+    try:
+        path.write_text(str(work()))
+    except KitError as error:
+        path.write_text(f"refused: {error}")
+
+
+def outcomes(folder, *works):
+    """What each of some functions returned, or its KitError, called in processes that start together."""
+    ready = context.Barrier(len(works))
+    paths = [folder / f"outcome-{number}.txt" for number in range(len(works))]
+    processes = [
+        context.Process(target=_outcome, args=(work, ready, path)) for work, path in zip(works, paths, strict=True)
+    ]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(PATIENCE_SECONDS)
+        assert process.exitcode == 0
+    return [path.read_text() for path in paths]
+
+
+@pytest.fixture
+def theirs(toy, tmp_path):
+    """Two files of detections of the toy competition: one with scores of .5, one of .25."""
+    paths = tmp_path / "half.csv", tmp_path / "quarter.csv"
+    for path, score in zip(paths, (0.5, 0.25), strict=True):
+        pd.read_csv(toy / "data" / "train.csv").assign(score=score).to_csv(path, index=False)
+    return paths
+
+
+def adopted(workspace, path, name="theirs"):
+    return adopt(Run(workspace, name), path, None, (f"competition.expected_ids={TOY_TEST_IMAGES}",)).already
+
+
+def test_of_two_adoptions_of_one_name_one_is_told_of_the_other(toy, theirs, tmp_path):
+    said = outcomes(tmp_path, *(lambda path=path: adopted(toy, path) for path in theirs))
+    assert sorted(text[:7] for text in said) == ["False", "refused"]
+    assert "choose another --run NAME" in " ".join(said)
+    winner = theirs[said.index("False")]
+    assert adopted(toy, winner)  # as advised, the other under another name
+    assert not adopted(toy, theirs[1 - said.index("False")], "others")
+    assert len(set(read_detections(Run(toy, "theirs").detections("validation"))["score"])) == 1
+
+
+def test_the_same_file_adopted_twice_at_once_is_adopted_once(toy, theirs, tmp_path):
+    assert sorted(outcomes(tmp_path, *[lambda: adopted(toy, theirs[0])] * 3)) == ["False", "True", "True"]
+
+
+def test_of_two_ensembles_of_one_name_one_is_told_of_the_other(toy, theirs, tmp_path):
+    for name, path in zip("abc", (*theirs, theirs[0]), strict=True):
+        adopted(toy, path, name)
+    works = [lambda of=of: ensemble(Run(toy, "both"), of).members[1].run for of in (("a", "b"), ("c", "b"))]
+    said = outcomes(tmp_path, *works)
+    assert sorted(text[:7] for text in said) == ["b", "refused"]
+    assert "an ensemble of" in " ".join(said)
+    assert not list(Run(toy, "both").folder.rglob("*.partial"))
+
+
+class Enough(Exception):
+    """Ends a comparison that has shown its locks."""
+
+
+def test_a_comparison_holds_both_runs_while_it_reads_them(evaluated):
+    first = Run(evaluated, "demo")
+    runs = first, second_run(first, "again")
+    for path in (evaluated / ".cache").glob("*.json"):
+        path.unlink()
+
+    def track(items, description, total):
+        for run in runs:
+            with pytest.raises(Timeout), locked(run.folder / ".work", seconds=0):
+                pass
+        raise Enough
+
+    with pytest.raises(Enough):
+        compare(*runs, track)
+    for run in runs:
+        with locked(run.folder / ".work", seconds=0):
+            pass

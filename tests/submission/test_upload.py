@@ -468,7 +468,7 @@ def test_pauses_grow_by_half_up_to_half_a_minute():
 
 
 def test_an_id_in_somebodys_message_is_not_mistaken_for_the_mark():
-    submission = Submission(Path("0007-m"), 7, "", Origin("m", "r", None), "h")
+    submission = Submission(Path("0007-m"), 7, "2025-01-31T12:00:00+00:00", Origin("m", "r", None), "h")
     attempt = Attempt("deadbeef", SLUG, "m", False, "h", "2027-01-15T08:00:00.000+00:00")
     when = datetime.datetime(2027, 1, 15, tzinfo=datetime.UTC)
 

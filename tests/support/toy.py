@@ -22,6 +22,24 @@ def toy_config():
     return override(preset("demo"), TOY)
 
 
+def second_run(run, name):
+    """A run with the files of another, as if it had been made under its own name."""
+    import json
+
+    import pandas as pd
+
+    from kit.runs.folder import Run
+
+    other = Run(run.workspace, name)
+    shutil.copytree(run.folder, other.folder)
+    end = json.loads(run.finished.read_text())
+    end["weights"] = {title.replace(run.name, name, 1): digest for title, digest in end["weights"].items()}
+    other.finished.write_text(json.dumps(end))
+    for path in other.folder.rglob("*.parquet"):
+        pd.read_parquet(path).assign(run=name).to_parquet(path, index=False)
+    return other
+
+
 def copied(source, goal):
     shutil.copytree(source, goal)  # with the files' times, which the pixel cache goes by
     return goal

@@ -12,7 +12,7 @@ import hashlib
 import logging
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from kit.kaggle.kernels.api import Kernels, Version
 from kit.runs.folder import Run
 
 _SLUG_LETTERS, _HASH_DIGITS = 40, 6  # Kaggle takes titles of 50 letters
+_WAITS = ("deadline_seconds", "settle_seconds")  # how long a push may be under way
 _VERSIONS_BACK = 10  # newer versions may have been pushed from elsewhere, or saved on the site
 log = logging.getLogger("kit")
 
@@ -42,9 +43,14 @@ class Push:
     version: int
     url: str
     preset: str
-    config: dict[str, Any]
+    config: Mapping[str, Mapping[str, Any]]
     continues_sha256: str = ""
     at: float = 0.0
+
+    def __post_init__(self) -> None:
+        waits = [self.config.get("kaggle", {}).get(name, 0) for name in _WAITS]
+        if not all(isinstance(seconds, (int, float)) and seconds >= 0 for seconds in waits):
+            raise ValueError(f"a push waits for some seconds ({', '.join(_WAITS)}), not {waits}")
 
 
 def record_path(run: Run) -> Path:
@@ -175,8 +181,7 @@ def _versions(kernels: Kernels, kernel: str, newest: Version | None, oldest: int
 def _window(push: Push, knobs: KaggleConfig) -> float:
     """How many seconds after its start a push may still arrive."""
     own = push.config.get("kaggle", {})
-    names = ("deadline_seconds", "settle_seconds")
-    return max(sum(getattr(knobs, name) for name in names), sum(float(own.get(name, 0)) for name in names))
+    return max(sum(getattr(knobs, name) for name in _WAITS), sum(float(own.get(name, 0)) for name in _WAITS))
 
 
 def _open_push(run: Run) -> Push | None:

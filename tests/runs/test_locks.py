@@ -1,0 +1,50 @@
+"""The number of a process in a training: set by a launcher, or refused."""
+
+import pytest
+
+from kit.core.errors import KitError
+from kit.runs.locks import rank
+
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")
+
+
+@pytest.fixture
+def environment(monkeypatch):
+    def set_to(**values):
+        for name in NAMES:
+            monkeypatch.delenv(name, raising=False)
+        for name, value in values.items():
+            monkeypatch.setenv(name, value)
+
+    return set_to
+
+
+@pytest.mark.parametrize(
+    ("values", "number"),
+    [
+        ({}, 0), ({"RANK": ""}, 0), ({"RANK": "0"}, 0), ({"LOCAL_RANK": "0"}, 0),
+        ({"RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "host"}, 1),  # torchrun, second machine
+        ({"LOCAL_RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, 1),  # Lightning's own launcher
+        ({"RANK": "0", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}, 0),
+    ],
+)  # fmt: skip
+def test_a_launcher_numbers_its_processes(values, number, environment):
+    environment(**values)
+    assert rank() == number
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"RANK": "1"}, {"RANK": "3", "WORLD_SIZE": "8"}, {"RANK": "3", "MASTER_ADDR": "host"}, {"LOCAL_RANK": "1"},
+        {"RANK": "2", "WORLD_SIZE": "2", "MASTER_ADDR": "host"}, {"RANK": "x"}, {"RANK": "-1"}, {"RANK": "1.0"},
+        {"RANK": "1", "WORLD_SIZE": "many", "MASTER_ADDR": "host"}, {"RANK": "\u0663"},
+    ],
+)  # fmt: skip
+def test_a_number_without_a_launcher_waits_for_nobody(values, environment):
+    environment(**values)
+    with pytest.raises(KitError, match="env -u RANK -u LOCAL_RANK invoke train") as caught:
+        rank()
+    assert next(iter(values.values())) in caught.value.found
+    environment()  # as advised
+    assert rank() == 0

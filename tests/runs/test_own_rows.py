@@ -1,0 +1,160 @@
+"""Rows that a run cannot have made are refused, and what the refusal advises works."""
+
+import json
+import shutil
+
+import pandas as pd
+import pytest
+from toy import TOY_TEST_IMAGES
+
+from kit.core.errors import KitError
+from kit.evaluation.held_out import score_held_out
+from kit.evaluation.predict import predict
+from kit.evaluation.report import evaluate
+from kit.runs.adoption import adopt
+from kit.runs.detections import read_detections
+from kit.runs.ensemble import ensemble
+from kit.runs.folder import Run, read_split
+from kit.runs.own_rows import read_held_out, require_own_rows
+from kit.training.train import train
+
+
+def edited(path, **values):
+    """Change the first rows of a stored table, which keeps its key; how many rows it has."""
+    table = pd.read_parquet(path)
+    for name, value in values.items():
+        table.loc[:2, name] = value
+    table.to_parquet(path, index=False)
+    return len(table)
+
+
+@pytest.fixture(scope="module")
+def predicted_source(evaluated_source, tmp_path_factory):
+    workspace = tmp_path_factory.mktemp("predicted") / "toy"
+    shutil.copytree(evaluated_source, workspace)
+    predict(Run(workspace, "demo"))
+    return workspace
+
+
+@pytest.fixture
+def run(predicted_source, tmp_path):
+    shutil.copytree(predicted_source, tmp_path / "toy")
+    return Run(tmp_path / "toy", "demo")
+
+
+CHANGES = [
+    ({"run": "other"}, "rows of other"),
+    ({"view": "zoom_in"}, "rows of demo zoom_in"),
+    ({"fold": 1}, "fold"),
+    ({"image_id": "99999999_000.png"}, "1 other image"),
+    ({"label": "Hernia"}, "another label .Hernia"),
+]
+
+
+@pytest.mark.parametrize(("values", "said"), CHANGES)
+def test_test_rows_of_another_source_do_not_vanish(values, said, run):
+    path = run.detections("test")
+    edited(path, **values)
+    with pytest.raises(KitError, match=said) as caught:
+        predict(run)
+    assert str(path) in caught.value.expected
+    assert "invoke predict --run demo" in caught.value.do
+    assert len(list((run.workspace / "submissions").glob("0*"))) == 1
+
+
+def test_deleting_them_as_advised_makes_them_anew(run):
+    before = read_detections(run.detections("test"))
+    edited(run.detections("test"), run="other")
+    run.detections("test").unlink()
+    assert predict(run).number == 2
+    assert read_detections(run.detections("test")).equals(before)
+
+
+@pytest.mark.parametrize(("values", "said"), CHANGES)
+def test_held_out_rows_of_another_source_are_refused(values, said, run):
+    path = run.detections("validation")
+    edited(path, **values)
+    for use in (score_held_out, evaluate):
+        with pytest.raises(KitError, match=said) as caught:
+            use(run)
+        assert "invoke train --run demo" in caught.value.do
+    with pytest.raises(KitError, match=said):
+        read_held_out(run, read_split(run))
+
+
+def test_held_out_rows_are_made_anew_as_advised(run):
+    before = read_detections(run.detections("validation"))
+    edited(run.detections("validation"), view="strange")
+    run.detections("validation").unlink()
+    train(run.workspace, "demo")
+    assert read_detections(run.detections("validation")).equals(before)
+    assert evaluate(run).run == "demo"
+
+
+def test_a_held_out_image_that_the_wrong_fold_detected_is_refused(folded):
+    run = Run(folded, "folds")
+    path, split = run.detections("validation"), read_split(run)
+    table = pd.read_parquet(path)
+    table["fold"] = (table["fold"] + 1) % 3
+    with pytest.raises(KitError, match="rows of a fold that was trained on their image"):
+        require_own_rows(table, run, "validation", split, split.validation)
+    table.to_parquet(path, index=False)
+    with pytest.raises(KitError, match="invoke train --run folds"):
+        score_held_out(run)
+
+
+def test_no_rows_are_any_runs_own(run):
+    table, split = read_detections(run.detections("validation")).iloc[:0], read_split(run)
+    assert require_own_rows(table, run, "validation", split, split.validation).empty
+
+
+class TestAdopted:
+    @pytest.fixture
+    def file(self, toy, tmp_path):
+        truth = pd.read_csv(toy / "data" / "train.csv").assign(score=0.5)
+        tested = pd.read_csv(toy / "test_truth.csv").assign(score=0.25)
+        path = tmp_path / "theirs.csv"
+        pd.concat([truth, tested]).to_csv(path, index=False)
+        return path
+
+    def adopted(self, toy, file, name="theirs"):
+        run = Run(toy, name)
+        return run, adopt(run, file, None, (f"competition.expected_ids={TOY_TEST_IMAGES}",))
+
+    @pytest.mark.parametrize("part", ["validation", "test"])
+    def test_a_lost_or_strange_table_is_restored_by_the_command_that_is_advised(self, part, toy, file):
+        run, _ = self.adopted(toy, file)
+        path = run.detections(part)
+        before = path.read_bytes()
+        edited(path, run="other")
+        with pytest.raises(KitError, match=r"invoke adopt --run theirs --detections theirs\.csv"):
+            predict(run)
+        path.unlink()
+        _, arrival = self.adopted(toy, file)
+        assert arrival.already
+        assert path.read_bytes() == before
+        assert predict(run).number == 1
+
+    def test_a_fold_of_the_test_images_that_was_not_adopted_is_refused(self, toy, file):
+        run, _ = self.adopted(toy, file)
+        edited(run.detections("test"), fold=1)
+        with pytest.raises(KitError, match="rows of fold 1"):
+            predict(run)
+
+    def test_strange_rows_of_a_member_stop_the_ensemble_which_names_the_member(self, toy, file):
+        one, _ = self.adopted(toy, file, "one")
+        self.adopted(toy, file, "two")
+        edited(one.detections("validation"), run="other")
+        with pytest.raises(KitError, match=r"(?s)runs/one/.*rows of other") as caught:
+            ensemble(Run(toy, "both"), ("one", "two"))
+        assert "adopt --run one" in caught.value.do
+        one.detections("validation").unlink()
+        self.adopted(toy, file, "one")
+        ensemble(Run(toy, "both"), ("one", "two"))
+        both = Run(toy, "both")
+        edited(both.detections("validation"), run="other")
+        with pytest.raises(KitError, match="invoke evaluate --run both"):
+            evaluate(both)
+        both.detections("validation").unlink()
+        assert json.loads(both.ensemble.read_text())["members"]
+        assert evaluate(both).run == "both"

@@ -1,0 +1,130 @@
+"""Which folders are runs: copies, renamed and broken ones stop no other run, and are said once."""
+
+import json
+import shutil
+
+import pytest
+from toy import TOY_TEST_IMAGES, second_run, toy_config
+
+from kit.config import Config, load, save
+from kit.core.errors import KitError
+from kit.evaluation.comparison import compare
+from kit.evaluation.predict import predict
+from kit.evaluation.report import current_report, evaluate
+from kit.runs.ensemble import ensemble
+from kit.runs.folder import (
+    Run,
+    existing,
+    finished_runs,
+    mark_finished,
+    names,
+    newest_finished,
+    read_finished,
+    workspace_config,
+)
+from kit.runs.knobs import adjust
+from kit.training.train import train
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A finished run 'demo' without weights or detections."""
+    run = Run(tmp_path / "place", "demo")
+    save(toy_config(), run.config)
+    mark_finished(run, "best", (1,), (2,), {"demo": "a" * 64})
+    return run
+
+
+def test_a_workspace_without_runs_has_the_default_knobs(tmp_path):
+    assert names(tmp_path) == finished_runs(tmp_path) == []
+    assert workspace_config(tmp_path) == Config()
+
+
+@pytest.mark.parametrize("name", ["demo copy", "demo (1)", ".demo", "demo.", "Kopie von demo", "démo"])
+def test_a_folder_whose_name_is_no_runs_is_passed_over_and_named_once(name, run, caplog):
+    shutil.copytree(run.folder, run.folder.with_name(name))
+    for _ in range(3):
+        assert newest_finished(run.workspace) == run
+        assert workspace_config(run.workspace) == toy_config()
+        assert existing(run.workspace, "demo") == run
+    assert caplog.text.count(f"{name} is passed over") == 1
+
+
+BROKEN = {
+    "finished.json": ("{", "[]", '{"kept": "best"}', ""),
+    "config.json": ("{", '{"training": {"batch_size": 0}}', '{"trainin": {}}'),
+}
+
+
+@pytest.mark.parametrize(("file", "content"), [(file, text) for file, texts in BROKEN.items() for text in texts])
+def test_a_run_with_a_broken_file_is_passed_over_and_named_once(file, content, run, caplog):
+    other = Run(run.workspace, "other")
+    save(toy_config(), other.config)
+    mark_finished(other, "best", (1,), (2,), {"other": "b" * 64})
+    assert newest_finished(run.workspace) == other
+    (other.folder / file).write_text(content)
+    for _ in range(3):
+        assert newest_finished(run.workspace) == run
+        assert workspace_config(run.workspace) == toy_config()
+    assert caplog.text.count("run other is passed over") == 1
+    assert file in caplog.text
+
+
+def test_if_no_other_run_is_left_it_is_said_and_a_new_one_can_be_trained(run, caplog):
+    run.finished.write_text("{")
+    with pytest.raises(KitError, match="invoke train"):
+        newest_finished(run.workspace)
+    assert workspace_config(run.workspace) == Config()
+    assert "restore" in caplog.text
+    with pytest.raises(KitError, match=r"finished\.json"):
+        read_finished(run)
+
+
+def test_a_copy_is_passed_over_and_every_verb_that_names_it_says_what_to_do(run, caplog):
+    copy = Run(run.workspace, "a-copy")
+    shutil.copytree(run.folder, copy.folder)
+    assert newest_finished(run.workspace) == run
+    assert caplog.text.count("run a-copy is passed over") == 1
+    both = Run(run.workspace, "both")
+    uses = (
+        evaluate,
+        predict,
+        lambda it: compare(it, run),
+        lambda it: compare(run, it),
+        lambda it: ensemble(both, ("demo", it.name)),
+        lambda it: train(it.workspace, it.name),
+    )
+    for use in uses:
+        with pytest.raises(KitError, match="those of run 'demo'") as caught:
+            use(copy)
+        assert "--run demo" in caught.value.do
+        assert f"move {copy.folder} out of" in caught.value.do
+    assert not both.folder.exists()
+    copy.folder.rename(run.workspace / "elsewhere")
+    assert newest_finished(run.workspace) == existing(run.workspace, "demo") == run
+
+
+def test_a_renamed_folder_says_its_old_name_and_works_again_under_it(run):
+    other = run.folder.rename(run.folder.with_name("other"))
+    with pytest.raises(KitError, match=f"rename the folder back: mv {other} {run.folder}"):
+        read_finished(Run(run.workspace, "other"))
+    other.rename(run.folder)
+    assert read_finished(run).weights == {"demo": "a" * 64}
+
+
+def test_a_copied_ensemble_is_an_ensemble_with_a_report_of_its_own(evaluated):
+    demo = Run(evaluated, "demo")
+    second_run(demo, "half")
+    both, copy = Run(evaluated, "both"), Run(evaluated, "again")
+    ensemble(both, ("demo", "half"), (), (f"competition.expected_ids={TOY_TEST_IMAGES}",))
+    evaluate(both)
+    shutil.copytree(both.folder, copy.folder)
+    report = current_report(copy)
+    assert report.run == "again"
+    assert report.many_box == current_report(both).many_box
+
+
+def test_knobs_change_only_while_nobody_uses_the_results(run):
+    adjust(run, ("fusion.iou=0.5",))
+    assert load(run.config).fusion.iou == 0.5
+    assert json.loads(run.config.read_text())["fusion"]["iou"] == 0.5
