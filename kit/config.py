@@ -146,12 +146,14 @@ class TrainingConfig:
         42, "random seed of the split, the order, the augmentation and the initial weights", low=0, high=2**63 - 1
     )
     optimizer: str = knob("sgd", "optimiser", choices=("sgd", "adamw"))
-    learning_rate: float = knob(5e-3, "learning rate at the end of the warm-up", low=0)
+    learning_rate: float = knob(5e-3, "learning rate at the end of the warm-up", low=0, high=1e30)
     momentum: float = knob(0.9, "momentum of sgd; adamw ignores it", low=0, high=1)
     weight_decay: float = knob(1e-4, "weight decay", low=0)
     warmup_epochs: float = knob(5.0, "epochs of linear warm-up", low=0)
-    warmup_start_rate: float = knob(1e-4, "learning rate of the first step, if there is a warm-up", low=0)
-    final_rate: float = knob(1e-6, "learning rate of the last step, at the end of the cosine", low=0)
+    warmup_start_rate: float = knob(
+        1e-4, "learning rate of the first step, if there is a warm-up", low=0, high=1e30
+    )
+    final_rate: float = knob(1e-6, "learning rate of the last step, at the end of the cosine", low=0, high=1e30)
     clip_norm: float = knob(1.0, "largest norm of the gradients; 0: no clipping", low=0)
     patience: int = knob(15, "epochs without a better validation mAP before training stops; 0: never", low=0)
     precision: str = knob(

@@ -375,7 +375,7 @@ def test_without_a_preset_the_recipe_suits_the_machine_and_that_is_said(toy, cap
 class TestAFirstStartThatFails:
     @pytest.mark.parametrize(
         ("wrong", "right"),
-        [("training.batch_size=3", "training.batch_size=1"), ("model.weights=coco", "model.weights=none")],
+        [("training.batch_size=3", "training.batch_size=2"), ("model.weights=coco", "model.weights=none")],
     )
     def test_leaves_the_name_free_for_the_command_that_the_error_advises(self, wrong, right, toy):
         with pytest.raises(KitError) as caught:
