@@ -54,7 +54,7 @@ from kit.kaggle.unpacked import (
     write_unpacked,
 )
 from kit.kaggle.zip_archive import Corrupt, unpack
-from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN, misplaced_files
+from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN, is_companion, misplaced_files
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations, read_mapping
 
@@ -157,7 +157,7 @@ def _fetch(
         _warn_of_unlisted(more, len(sizes), "the archive is whole, and all of it is used")
     arrange(staging / FILES, archive, most_bytes - sum(sizes.values()), track)
     arranged = file_sizes(staging / FILES, _entries(staging / FILES), with_hidden=True)
-    return {name: size for name, size in arranged.items() if name != _README}
+    return {name: size for name, size in arranged.items() if name != _README and not is_companion(name)}
 
 
 def _accept(
