@@ -62,7 +62,8 @@ def pushed(sets, workspace, again=False):
     return push(sets, plan, "abcd", again)
 
 
-def test_a_data_set_that_is_processed_for_long_is_uploaded_once_and_the_repeated_command_goes_on(tmp_path):
+def test_a_data_set_that_is_processed_for_long_is_uploaded_once_and_the_repeated_command_goes_on(tmp_path, caplog):
+    caplog.set_level("INFO")
     sets, run = Sets(), stopped_run(tmp_path)
     sets.status = "not_yet_persisted"
     for _ in range(3):
@@ -70,6 +71,9 @@ def test_a_data_set_that_is_processed_for_long_is_uploaded_once_and_the_repeated
             pushed(sets, tmp_path)
     assert (len(sets.uploads), sets.pushes) == (1, 0)
     assert error.value.do.startswith("repeat the command")
+    assert [text for text in caplog.messages if text.startswith("waiting until Kaggle")] == [
+        f"waiting until Kaggle has processed the data set {SET}"
+    ] * 3  # once a command
     sets.status = "ready"
     assert pushed(sets, tmp_path) == read_push(run)
     assert (len(sets.uploads), sets.pushes) == (1, 1)

@@ -4,15 +4,18 @@ import json
 import re
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from kit.config import PRESETS, Config, load, override, preset, save
 from kit.core.errors import KitError
 from kit.detectors.networks import DETECTORS
-from kit.kaggle.kernels.machine import MACHINES, available_weights, machine_knobs, usable_gpus
+from kit.kaggle.kernels.machine import MACHINES, available_weights, machine_knobs, require_machine, usable_gpus
 from kit.kaggle.kernels.push import PushPlan, plan_push, script
 from kit.kaggle.kernels.push_log import Push, record_arrived
 from kit.kaggle.kernels.session import _Steps, run_session
 from kit.runs.folder import Run
+from kit.training.schedule import accumulation
 
 OF_THIS_MACHINE = ("trainer.accelerator=cpu", "trainer.devices=1", "data.workers=0", "data.cache_max_gib=1.5",
                    "inference.batch_size=1")  # fmt: skip
@@ -124,6 +127,29 @@ def test_a_batch_that_no_number_of_gpus_can_make_is_refused_before_the_session(t
 )
 def test_the_gpus_that_are_used_are_there_and_their_batches_divide_a_step(knobs, present, used):
     assert usable_gpus(override(preset("seed"), knobs.split()), present) == used
+
+
+SMALL = st.integers(1, 8)
+
+
+@given(batch=SMALL, steps=SMALL, folds=SMALL, at_most=SMALL, present=st.integers(0, 8))
+def test_whatever_a_machine_has_the_trainings_fit_it(batch, steps, folds, at_most, present):
+    knobs = {"training.batch_size": batch, "training.effective_batch": batch * steps}
+    config = Config().replace({**knobs, "data.folds": folds, "kernel.devices": at_most})
+    used = usable_gpus(config, present)
+    assert 1 <= used <= max(1, present or at_most)
+    if folds == 1:
+        assert accumulation(config.training, used) * used == steps
+    else:
+        assert used <= min(folds, at_most)
+
+
+@given(st.text())
+def test_any_other_name_of_a_machine_is_refused(name):
+    config = preset("demo").replace({"kernel.machine": name})
+    if name not in MACHINES:
+        with pytest.raises(KitError, match=r"kernel\.machine"):
+            require_machine(config, needs_weights=True)
 
 
 @pytest.mark.parametrize("detector", DETECTORS)

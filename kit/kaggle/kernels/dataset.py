@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import tempfile
 import time
 import zipfile
@@ -22,6 +23,7 @@ from kit.runs.folder import Run
 
 _READY, _LOST = "ready", ("failed", "deleted")
 _LOOKS, _LONGEST_PAUSE = 60, 10  # looks at the status; the pauses grow to so many times kaggle.pause_seconds
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -68,6 +70,8 @@ def provide(kernels: Kernels, run: Run, dataset: str, state: str, settings: Kagg
                 f"the data set {dataset} to be ready", f"Kaggle says: {status}",
                 f"see https://www.kaggle.com/datasets/{dataset}; the same command with --again uploads it anew",
             )  # fmt: skip
+        if look == 0:
+            log.info("waiting until Kaggle has processed the data set %s", dataset)
         time.sleep(settings.pause_seconds * min(look + 1, _LONGEST_PAUSE))
     raise Unanswered(
         f"the data set {dataset} to be ready", f"Kaggle still processes it ({status or 'not shown yet'})",
