@@ -5,7 +5,7 @@ A check that needs a missing image or a valid box passes without it, so that one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +15,6 @@ import pandera.pandas as pa
 
 from kit.boxes.geometry import CORNERS
 from kit.schemas.csv_text import LINE, Fault
-from kit.schemas.image_headers import ImageFacts, lies_on_its_side
 
 _OVERHANG_PX = 1.0
 _PLAIN = "that is not empty, without blanks around it or invisible characters"
@@ -66,22 +65,6 @@ def clip_to_image(table: pd.DataFrame) -> pd.DataFrame:
         y_min=table["y_min"].clip(lower=0),
         x_max=np.minimum(table["x_max"], table["width_px"]),
         y_max=np.minimum(table["y_max"], table["height_px"]),
-    )
-
-
-def orientation_advice(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> str:
-    """The knob that makes boxes fit which leave their image, if the image lies on its side; else nothing."""
-    outside = table[(table["x_max"] > table["width_px"]) | (table["y_max"] > table["height_px"])]
-    facts = [images.get(name) for name in outside["image_id"]]
-    fitting = {
-        fact.path: "ignore" if lies_on_its_side(fact.turn) else "exif"
-        for fact, x_max, y_max in zip(facts, outside["x_max"], outside["y_max"], strict=True)
-        if fact and lies_on_its_side(fact.tag) and x_max <= fact.height_px and y_max <= fact.width_px
-    }
-    return "".join(
-        f"; or --set data.orientation={value}: boxes on {list(fitting.values()).count(value)} images with an EXIF "
-        f"orientation fit the {'turned picture' if value == 'exif' else 'pixels as they lie in the file'}"
-        for value in sorted(set(fitting.values()))
     )
 
 

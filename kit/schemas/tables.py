@@ -30,9 +30,9 @@ from kit.schemas.row_checks import (
     RowCheck,
     clip_to_image,
     failed_checks,
-    orientation_advice,
     repeated_rows,
 )
+from kit.schemas.turned_boxes import turned_boxes
 
 ANNOTATION_COLUMNS = ("image_id", *CORNERS, "label")
 MAPPING_COLUMNS = ("ID", "image_id")
@@ -74,7 +74,8 @@ def read_annotations(
     )
     faults += _without_corners(path, bare)
     table = with_image_facts(table, images)
-    faults += _box_faults(path, table, NIH_AREA if "width" in raw else AREA)
+    turned, rest = turned_boxes(path, table, images)
+    faults += turned + _box_faults(path, rest, NIH_AREA if "width" in raw else AREA)
     faults += failed_checks(path, table, (LABEL,))
     if not repeats:
         faults += repeated_rows(path, table, ANNOTATION_COLUMNS, "a row that no earlier line has", _FUSE)
@@ -82,7 +83,7 @@ def read_annotations(
         faults += _unnamed(set(raw["image_id"]), images)
     if not faults and table.empty and empty.any():
         faults = [Fault(path, None, f"{len(raw)} rows without a box, and no other", "at least one row with a box")]
-    raise_faults(path, table, faults, _FIX + orientation_advice(table, images))
+    raise_faults(path, table, faults, _FIX)
     if empty.any():
         without = raw.loc[empty, "image_id"]
         also = without[without.isin(table["image_id"])].nunique()
