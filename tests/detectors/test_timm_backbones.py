@@ -158,7 +158,7 @@ def test_pixels_are_normalised_as_the_backbone_was_trained():
 
 
 class TestWeights:
-    def test_timms_own_file_fills_the_backbone_and_nothing_else(self, tmp_path):
+    def test_timms_own_file_fills_the_backbone_and_nothing_else(self, tmp_path, caplog):
         torch.manual_seed(5)
         classifier = timm.create_model(TINY, pretrained=False)
         torch.save(classifier.state_dict(), tmp_path / "weights.pth")
@@ -169,6 +169,9 @@ class TestWeights:
         assert torch.equal(network.backbone.body.state_dict()[name], classifier.state_dict()[name])
         assert random
         assert not any(one.startswith("backbone.body") for one in random)
+        assert not [
+            record for record in caplog.records if record.name.startswith("timm")
+        ]  # of the classifier's keys
 
     def test_safetensors_are_read_too(self, tmp_path):
         from safetensors.torch import save_file
