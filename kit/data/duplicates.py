@@ -7,7 +7,7 @@ proposes pairs, and the correlation of small copies decides.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -57,29 +57,52 @@ def take_prints(digests: Mapping[str, str], read: Callable[[str], Grey], track: 
     return Prints(tuple(digests), tuple(digests.values()), copies)
 
 
-def small_copies(pixels: PixelCache, track: Track = silent) -> UInt8[np.ndarray, "n 64 64"]:
-    """The small copies of a cache's readable images as they lie in their files, in the order of its ``digests``.
+def small_copies(caches: Sequence[PixelCache], track: Track = silent) -> list[UInt8[np.ndarray, "_ 64 64"]]:
+    """The small copies of each cache's readable images as they lie in their files, in the order of its ``digests``.
 
     They are made once and stored beside the cache, so that a split needs no pixels.
     """
+    copies = {cache.file: stored for cache in caches if (stored := _stored_copies(cache)) is not None}
+    missing = {str(number): cache for number, cache in enumerate(caches) if cache.file not in copies}
+
+    def read(name: str) -> Grey:
+        number, _, image_id = name.partition("/")
+        return missing[number].read_file(image_id)
+
+    if missing:
+        names = {f"{number}/{name}": "" for number, cache in missing.items() for name in cache.digests}
+        ends = np.cumsum([len(cache.digests) for cache in missing.values()])
+        made = np.split(take_prints(names, read, track).copies, ends[:-1])
+        for cache, copies_of_cache in zip(missing.values(), made, strict=True):
+            copies[cache.file] = copies_of_cache
+            _store_copies(cache, copies_of_cache)
+    return [copies[cache.file] for cache in caches]
+
+
+def _stored_copies(pixels: PixelCache) -> UInt8[np.ndarray, "n 64 64"] | None:
+    """The copies stored beside a cache; None if they are missing, damaged or of other images."""
+    try:
+        stored = np.lib.format.open_memmap(pixels.file.with_suffix(_COPIES_SUFFIX), mode="r")
+    except (OSError, ValueError):
+        return None
+    fits = stored.shape == (len(pixels.digests), _SIDE_PX, _SIDE_PX) and stored.dtype == np.uint8
+    return stored if fits else None
+
+
+def _store_copies(pixels: PixelCache, copies: UInt8[np.ndarray, "n 64 64"]) -> None:
+    """Store them, and delete those of earlier caches. On a disk that refuses they are made again next time."""
     path = pixels.file.with_suffix(_COPIES_SUFFIX)
-    with contextlib.suppress(OSError, ValueError):  # missing or damaged: made anew
-        stored = np.lib.format.open_memmap(path, mode="r")
-        if stored.shape == (len(pixels.digests), _SIDE_PX, _SIDE_PX) and stored.dtype == np.uint8:
-            return stored
-    copies = take_prints(pixels.digests, pixels.read_file, track).copies
-    # On a disk that refuses they are made again next time.
     with contextlib.suppress(KitError), replacing(path) as partial, partial.open("wb") as file:
         np.save(file, copies)
     for stale in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{_COPIES_SUFFIX}"):
         if stale != path:
             stale.unlink(missing_ok=True)
-    return copies
 
 
 def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
     """The picture that each readable image shows: the digest of the first of its copies (``duplicate_groups``)."""
-    files = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), small_copies(pixels, track))
+    (copies,) = small_copies([pixels], track)
+    files = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), copies)
     inverted = [name for name, facts in pixels.facts.items() if facts.inverted]
     prints = comparable_prints(files, pixels.facts, inverted)
     first = {index: group[0] for group in duplicate_groups(prints) for index in group}

@@ -18,6 +18,7 @@ from kit.config import DataConfig
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, patients
 from kit.data.duplicates import joined_groups, pictures
+from kit.data.patient_pattern import fitting_share, knows_patients
 
 Folds = tuple[tuple[str, ...], ...]
 log = logging.getLogger("kit")
@@ -130,6 +131,12 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     ``cross_validation`` a class may be missing in a fold.
     """
     groups = _groups(data.image_ids, config, pictures(data.pixels))
+    if not knows_patients(data.image_ids, config.patient_pattern):
+        log.warning(
+            "data.patient_pattern=%s fits %.0f%% of the images' names: each of the others counts as a patient of "
+            "its own; `invoke audit` says more", config.patient_pattern,
+            100 * fitting_share(data.image_ids, config.patient_pattern),
+        )  # fmt: skip
     _, counts = count_boxes(data.annotations, groups)
     folds = min(CROSS_FITS, len(groups))
     fold_of, _ = balanced_folds(counts, folds, seed, config.split_candidates)

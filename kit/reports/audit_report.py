@@ -207,7 +207,7 @@ def _by_path(caches: Mapping[str, PixelCache], values: Callable[[PixelCache], Ma
 def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
     """The prints of all readable images, named ``train/NAME`` and ``test/NAME``."""
     digests = _by_path(caches, lambda pixels: pixels.digests)
-    copies = np.concatenate([small_copies(cache, track) for cache in caches.values()])
+    copies = np.concatenate(small_copies(list(caches.values()), track))
     return Prints(tuple(digests), tuple(digests.values()), copies)
 
 

@@ -89,7 +89,7 @@ def read_annotations(
         also = without[without.isin(table["image_id"])].nunique()
         log.info(
             "%s: %d rows without a box: these %d images have no finding%s", path.name, len(without),
-            without.nunique(), f", but {also} of them, which other rows give boxes" if also else "",
+            without.nunique(), f"; other rows give boxes to {also} of them" if also else "",
         )  # fmt: skip
     fitted = clip_to_image(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())

@@ -285,16 +285,24 @@ class TestEqualPixels:
 
     def test_small_copies_that_were_damaged_or_are_of_other_images_are_made_anew(self, toy):
         data = load_training(toy, toy_config())
-        expected = small_copies(data.pixels).copy()
+        expected = small_copies([data.pixels])[0].copy()
         (path,) = (toy / ".cache").glob("*.copies.npy")
         for damaged in (b"", b"nothing", path.read_bytes()[:500], path.read_bytes()[:-1]):
             path.write_bytes(damaged)
-            assert (small_copies(data.pixels) == expected).all()
+            assert (small_copies([data.pixels])[0] == expected).all()
         np.save(path, expected[:-1])
-        assert (small_copies(data.pixels) == expected).all()
+        assert (small_copies([data.pixels])[0] == expected).all()
         (toy / "data" / "train" / data.image_ids[0]).touch()
-        small_copies(load_training(toy, toy_config()).pixels)
+        small_copies([load_training(toy, toy_config()).pixels])
         assert len(list((toy / ".cache").glob("*.copies.npy"))) == 1
+
+    def test_folds_of_detections_from_elsewhere_say_that_the_pattern_does_not_fit(self, toy):
+        data = load_training(toy, toy_config())
+        config = override(toy_config(), ["data.patient_pattern=patient(.)"]).data
+        folds, said = logged(cross_fits, data, config, 0)
+        assert len(folds) == 5 and len(said) == 1
+        assert said[0].startswith("data.patient_pattern=patient(.) fits 0% of the images' names")
+        assert logged(cross_fits, data, toy_config().data, 0)[1] == []
 
     def test_splits_take_them_from_the_index_and_read_no_pixels(self, toy):
         data = load_training(toy, toy_config())

@@ -146,8 +146,7 @@ class TestRowsWithoutABox:
         assert set(table["label"]) == {"Mass"} == annotation_labels(path)
         (line,) = [record.getMessage() for record in caplog.records]
         assert line == (
-            "train.csv: 6 rows without a box: these 3 images have no finding, but 1 of them, which other rows give "
-            "boxes"
+            "train.csv: 6 rows without a box: these 3 images have no finding; other rows give boxes to 1 of them"
         )
 
     def test_in_nihs_columns_too(self, tmp_path):
