@@ -16,13 +16,13 @@ from kit.boxes.geometry import CORNERS
 from kit.choosing.one_box import prior_answers
 from kit.config import Config, KaggleConfig, knobs, load, override, preset, save
 from kit.core.errors import KitError
-from kit.core.json_files import fingerprint, write_record
+from kit.core.json_files import fingerprint, read_record, write_record
 from kit.data.provenance import DownloadRecord, read_download
 from kit.demo import DemoResult, finished_demo
 from kit.kaggle.kernels.output import _manifest as read_manifest
 from kit.kaggle.kernels.push_log import Push, _window, read_push, record_path
 from kit.kaggle.kernels.session import Manifest
-from kit.kaggle.unpacked import Unpacked, read_unpacked
+from kit.kaggle.unpacked import Unpacked
 from kit.reports.report_file import read_report
 from kit.runs.folder import Finished, Run, Split, finished_runs, read_finished, read_split
 from kit.runs.members import Adopted, Ensemble, Member, read_adopted, read_ensemble
@@ -50,7 +50,7 @@ def strict_json(data):
     def number(text):  # beyond 2^53 a whole number and a float of the same value are one
         return int(text) if abs(int(text)) < 2**53 else float(text)
 
-    return json.loads(data.decode("utf-8"), object_pairs_hook=once, parse_constant=refuse, parse_int=number)
+    return json.loads(data, object_pairs_hook=once, parse_constant=refuse, parse_int=number)
 
 
 def plain(value):
@@ -188,7 +188,7 @@ def test_a_report_with_its_fingerprint_is_read_unchanged_or_refused(step, tmp_pa
     path.parent.mkdir(parents=True)
 
     def as_it_stands(report, data):
-        assert strict_json(data) in (SIGNED, UNSIGNED)
+        assert strict_json(data) | {"sha256": ""} == UNSIGNED
 
     assert_each_is_read_or_refused("signed", step, path, lambda: read_report(path), as_it_stands)
 
@@ -273,7 +273,7 @@ def test_every_other_record_is_read_as_it_stands_or_refused(kind, step, tmp_path
         "ensemble": (run.ensemble, lambda: read_ensemble(run)),
         "adopted": (run.adopted, lambda: read_adopted(run)),
         "download": (data / ".download.json", lambda: read_download(data)),
-        "unpacked": (data / "unpacked.json", lambda: read_unpacked(data, "a-slug")),
+        "unpacked": (data / "unpacked.json", lambda: read_record(data / "unpacked.json", Unpacked, "call again")),
         "push": (push, lambda: read_push(run)),
         "kernel": (run.folder / "manifest.json", lambda: read_manifest(run.folder / "manifest.json")),
     }[kind]
