@@ -53,7 +53,7 @@ def push(
     if dry_run:
         path = Path(workspace) / "kernels" / f"{plan.run.name}.py"
         write_text(path, script(plan, "dry-run"))
-        print("\n".join([*plan.lines(None), f"script:      {path}", "dry run: nothing was sent"]))
+        print("\n".join([*plan.lines(None, again), f"script:      {path}", "dry run: nothing was sent"]))
         return
     kernels = connect_kernels(plan.config.kaggle)
     with pushing(plan.run):
@@ -117,7 +117,7 @@ def _confirm_and_push(kernels: Kernels, plan: PushPlan, again: bool, yes: bool) 
 
     require_idle(kernels, plan, again)
     hours = kernels.gpu_hours()
-    print("\n".join(plan.lines(hours)))
+    print("\n".join(plan.lines(hours, again)))
     require_hours(hours)
     confirm("push it?", yes)
     return push(kernels, plan, new_id(), again)

@@ -27,6 +27,7 @@ class Sets(Kernels):
 
     def __init__(self):
         self.uploads, self.status, self.outcomes, self.pushes = [], "ready", [], 0
+        self.next_status = None  # of the next version
 
     def dataset_version(self, ref):
         return len(self.uploads)
@@ -39,6 +40,7 @@ class Sets(Kernels):
         outcome = self.outcomes.pop(0) if self.outcomes else "taken"
         if outcome in ("taken", "taken, answer lost"):
             self.uploads.append(notes)
+            self.status = self.next_status or self.status
         if outcome == "refused":
             raise Refused(f"to upload {ref}", "no", "follow Kaggle's message, then repeat the command")
         if outcome != "taken":
@@ -88,7 +90,7 @@ def test_a_data_set_that_failed_is_uploaded_again_only_with_the_flag_of_the_advi
             pushed(sets, tmp_path)
     assert len(sets.uploads) == 1
     assert "the same command with --again uploads it anew" in error.value.do
-    sets.status = "ready"
+    sets.next_status = "ready"
     pushed(sets, tmp_path, again=True)
     assert (len(sets.uploads), sets.pushes) == (2, 1)
 
@@ -103,14 +105,30 @@ def test_a_state_that_was_uploaded_is_not_uploaded_for_the_next_session_and_anot
     assert (len(sets.uploads), len(set(sets.uploads))) == (2, 2)
 
 
+def test_again_uploads_a_used_state_once_more_and_its_repeats_only_wait(tmp_path):
+    """A session that found another state in the data set says to push with --again."""
+    sets, _ = Sets(), stopped_run(tmp_path)
+    pushed(sets, tmp_path)
+    sets.status = "blobs_received"
+    for _ in range(3):
+        with pytest.raises(Unanswered, match="still processes it"):
+            pushed(sets, tmp_path, again=True)
+    sets.status = "ready"
+    pushed(sets, tmp_path, again=True)
+    assert (len(sets.uploads), sets.pushes) == (2, 2)
+
+
 def test_the_preview_says_whether_the_run_is_uploaded(tmp_path):
     sets, _ = Sets(), stopped_run(tmp_path)
-    line = lambda: next(  # noqa: E731
-        text for text in plan_push(tmp_path, "mine", None, (), None).lines(None) if text.startswith("data set:")
-    )
+
+    def line(again=False):
+        lines = plan_push(tmp_path, "mine", None, (), None).lines(None, again)
+        return next(text for text in lines if text.startswith("data set:"))
+
     assert line().endswith("it is uploaded")
     pushed(sets, tmp_path)
     assert line().endswith("it is there already")
+    assert line(again=True).endswith("it is uploaded")
 
 
 def test_a_data_set_that_was_deleted_on_kaggle_is_uploaded_anew(tmp_path):

@@ -28,7 +28,7 @@ log = logging.getLogger("kit")
 
 @dataclass(frozen=True)
 class Upload:
-    """An upload: the data set OWNER/SLUG, the state in it, and whether Kaggle has confirmed it.
+    """An upload: the data set OWNER/SLUG, the state in it, whether Kaggle has confirmed it and a push has used it.
 
     ``before`` is the data set's version when the upload began, 0 if there was no data set.
     """
@@ -37,6 +37,7 @@ class Upload:
     state_sha256: str
     before: int
     confirmed: bool = False
+    used: bool = False
 
 
 def run_files(run: Run) -> list[Path]:
@@ -54,12 +55,14 @@ def is_uploaded(run: Run, state: str) -> bool:
 def provide(kernels: Kernels, run: Run, dataset: str, state: str, settings: KaggleConfig, again: bool) -> None:
     """Upload the state of a run as the data set OWNER/SLUG, unless it is there; wait until Kaggle has processed it.
 
-    ``again`` uploads it even if it is there. Raises Refused if Kaggle did not take it or could not process it,
-    Unanswered if either is not known, or not yet: the same command then goes on from there.
+    With ``again`` a state that a push has used, or that Kaggle could not process, is uploaded once more.
+
+    Raises Refused if Kaggle did not take it or could not process it, Unanswered if either is not known, or not yet:
+    the same command then goes on from there.
     """
     upload, version = _recorded(run), kernels.dataset_version(dataset)
     is_same = upload is not None and (upload.dataset, upload.state_sha256) == (dataset, state)
-    if again or upload is None or not is_same or not _has_arrived(upload, version):
+    if upload is None or not is_same or not _has_arrived(upload, version) or (again and _is_spent(kernels, upload)):
         _send(kernels, run, Upload(dataset, state, version))
     for look in range(_LOOKS):
         status = kernels.dataset_status(dataset)
@@ -77,6 +80,18 @@ def provide(kernels: Kernels, run: Run, dataset: str, state: str, settings: Kagg
         f"the data set {dataset} to be ready", f"Kaggle still processes it ({status or 'not shown yet'})",
         "repeat the command later: it goes on waiting and uploads nothing",
     )  # fmt: skip
+
+
+def mark_used(run: Run) -> None:
+    """Record that a push has used the uploaded state of a run."""
+    upload = _recorded(run)
+    if upload is not None:
+        write_json(_record_path(run), asdict(replace(upload, used=True)))
+
+
+def _is_spent(kernels: Kernels, upload: Upload) -> bool:
+    """Whether a push has used an upload, or none can."""
+    return upload.used or kernels.dataset_status(upload.dataset) in _LOST
 
 
 def _has_arrived(upload: Upload, version: int) -> bool:

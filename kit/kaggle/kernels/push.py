@@ -46,7 +46,7 @@ class PushPlan:
     continues: Path | None  # the checkpoint that the training continues from
     kept: tuple[str, ...] = ()  # the run's knobs, KEY=VALUE, that describe this machine and are not sent
 
-    def lines(self, hours: float | None) -> list[str]:
+    def lines(self, hours: float | None, again: bool = False) -> list[str]:
         """The plan as text; ``hours`` are the GPU hours left this week, None if unknown."""
         recipe = f"preset {self.preset}" if self.preset else f"the knobs of {self.run.config}"
         start = "from the start" if self.continues is None else f"from {self.continues}"
@@ -63,7 +63,8 @@ class PushPlan:
         if self.kept:
             lines.append(f"not sent:    {', '.join(self.kept)}: this machine's")
         if self.continues is not None:
-            state = "is there already" if dataset.is_uploaded(self.run, _continued_state(self)) else "is uploaded"
+            is_there = not again and dataset.is_uploaded(self.run, _continued_state(self))
+            state = "is there already" if is_there else "is uploaded"
             mebibytes = sum(path.stat().st_size for path in dataset.run_files(self.run)) / 2**20
             lines.append(f"data set:    the run ({mebibytes:.1f} MiB), private; it {state}")
         return [
@@ -183,7 +184,7 @@ def require_idle(kernels: Kernels, plan: PushPlan, again: bool) -> None:
 def push(kernels: Kernels, plan: PushPlan, push_id: str, again: bool = False) -> Push:
     """Upload the state that the run continues from, then the script, exactly once; the push as recorded.
 
-    A state that was uploaded before is not uploaded again, unless ``again`` is true.
+    A state that was uploaded before is not uploaded again, unless ``again`` is true and a push has used it.
 
     Raises Refused if Kaggle did not take it, and KitError if that is unknown: the same command then first looks
     for it on Kaggle.
@@ -210,6 +211,8 @@ def push(kernels: Kernels, plan: PushPlan, push_id: str, again: bool = False) ->
             return _find_unanswered(kernels, run, attempt, error)
     pushed = dataclasses.replace(attempt, kernel=answer.kernel, version=answer.version, url=answer.url)
     push_log.record_arrived(run, pushed)
+    if sources:
+        dataset.mark_used(run)
     if answer.unmounted:
         raise not_mounted(answer.unmounted, f"version {answer.version} runs without it, and will fail")
     return pushed
