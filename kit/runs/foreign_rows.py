@@ -12,7 +12,7 @@ import pandas as pd
 from kit.boxes.geometry import CORNERS
 from kit.data.competition import TestData, TrainingData
 from kit.runs.box_units import unit_faults
-from kit.schemas.csv_text import LINE, Fault, TableError
+from kit.schemas.csv_text import LINE, Fault
 from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, folder_and_name, map_text
 from kit.schemas.foreign.forms import read_foreign
@@ -20,6 +20,7 @@ from kit.schemas.image_headers import ImageFacts
 from kit.schemas.missing_images import named_otherwise
 from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
 from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
+from kit.schemas.turned_boxes import turned_boxes, turned_sizes
 
 _DO = "correct these lines and adopt the file again"
 _CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
@@ -85,10 +86,13 @@ def read_rows(
     table = _with_facts(_with_halves(path, table, halves), halves)
     if foreign.in_fractions:
         table = table.assign(**{name: table[name] * table[side].clip(lower=1) for name, side in _SIDES.items()})
-    if units := unit_faults(path, table, foreign.sizes, data.annotations):
-        raise TableError(path, units, _DO)
+    everywhere = {**halves[TRAIN], **halves[TEST]}
+    within = _CENTRE_INSIDE if clip else INSIDE
+    turned = turned_sizes(path, foreign.sizes, everywhere) or turned_boxes(path, table, everywhere, within)[0]
+    units = turned or unit_faults(path, table, foreign.sizes, data.annotations)
+    raise_faults(path, table, units, _DO, rows_needed=False)
     unknown, known = _unknown_images(path, table, halves)
-    outside = failed_checks(path, table, (_CENTRE_INSIDE if clip else INSIDE,))
+    outside = failed_checks(path, table, (within,))
     if not clip and _CENTRE_INSIDE.test(table).all():
         outside = [dataclasses.replace(fault, do=_CLIP) for fault in outside]
     faults += [*unknown, *failed_checks(path, known, IMAGE_CHECKS), *outside]

@@ -9,19 +9,20 @@ import pandas as pd
 
 from kit.schemas.csv_text import LINE, Fault
 from kit.schemas.image_headers import ImageFacts, lies_on_its_side
-from kit.schemas.row_checks import INSIDE
+from kit.schemas.row_checks import INSIDE, RowCheck
 
 _FITTING = {"exif": "the turned pictures", "ignore": "the pixels as they lie in the files"}
 
 
 def turned_boxes(
-    path: Path, table: pd.DataFrame, images: Mapping[str, ImageFacts]
+    path: Path, table: pd.DataFrame, images: Mapping[str, ImageFacts], inside: RowCheck = INSIDE
 ) -> tuple[list[Fault], pd.DataFrame]:
     """One fault for all such boxes, with the value of data.orientation that they fit; and the other rows.
 
     ``table`` has image_id, corners, and width_px and height_px of the images as they are read; it may have no rows.
+    Boxes that pass the check ``inside`` leave no image.
     """
-    outside = table[~INSIDE.test(table)]
+    outside = table[~inside.test(table)]
     facts = outside["image_id"].map(images.get)
     fits = [
         fact is not None and lies_on_its_side(fact.tag) and x_max <= fact.height_px and y_max <= fact.width_px
@@ -30,9 +31,8 @@ def turned_boxes(
     turned = outside[fits]
     if turned.empty:
         return [], table
-    # All images are read by the same knob.
-    value = "ignore" if lies_on_its_side(images[turned["image_id"].iloc[0]].turn) else "exif"
     row = turned.iloc[0]
+    value = _other_value(images[row["image_id"]])
     box = f"{row['image_id']}, x_max {row['x_max']:.15g}, y_max {row['y_max']:.15g}"
     size = f"width_px {row['width_px']}, height_px {row['height_px']}"
     more = f" and {len(turned) - 1} rows more" if len(turned) > 1 else ""
@@ -42,3 +42,31 @@ def turned_boxes(
         f"--set data.orientation={value}, if the boxes were drawn on {_FITTING[value]}",
     )  # fmt: skip
     return [fault], table.drop(index=turned.index)
+
+
+def turned_sizes(
+    path: Path, stated: Mapping[str, tuple[int, int]], images: Mapping[str, ImageFacts]
+) -> list[Fault]:
+    """One fault for all images whose stated width and height, pixels, are those of the picture read otherwise."""
+    turned = [
+        name
+        for name, size in stated.items()
+        if name in images
+        and lies_on_its_side(images[name].tag)
+        and size == (images[name].height_px, images[name].width_px) != size[::-1]
+    ]
+    if not turned:
+        return []
+    value = _other_value(images[turned[0]])
+    width, height = stated[turned[0]]
+    more = f" and {len(turned) - 1} images more" if len(turned) > 1 else ""
+    return [
+        Fault(path, None, f"{turned[0]} of {width} x {height} px{more}",
+              f"sizes of images as they are read; these have an EXIF orientation, and fit {_FITTING[value]}",
+              f"--set data.orientation={value}, if the boxes are those of {_FITTING[value]}")
+    ]  # fmt: skip
+
+
+def _other_value(image: ImageFacts) -> str:
+    """The value of data.orientation by which the image is not read; all images are read by the same one."""
+    return "ignore" if lies_on_its_side(image.turn) else "exif"

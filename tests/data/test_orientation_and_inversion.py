@@ -1,5 +1,6 @@
 """Pictures that a tag turns, and inverted ones: named by the audit, read as the knobs say, boxes at findings."""
 
+import json
 import shutil
 
 import numpy as np
@@ -19,6 +20,7 @@ from kit.data.images import as_read, pixel_digest, read_picture
 from kit.data.inversion import inverted_images
 from kit.data.pixel_cache import open_cache
 from kit.reports.audit_report import audit_workspace
+from kit.runs.foreign_rows import read_rows
 from kit.schemas.csv_text import TableError
 from kit.schemas.tables import SUBMISSION_COLUMNS, validate_submission
 
@@ -135,6 +137,37 @@ class TestOrientation:
         assert len(validate_submission(turned / "mine.csv", turned / "data", 8, "exif")) == 8
         with pytest.raises(TableError):
             validate_submission(turned / "mine.csv", turned / "data", 8)
+
+    @pytest.mark.parametrize("kind", ["csv", "coco"])
+    def test_adopted_boxes_of_turned_pictures_are_refused_with_the_knob_and_the_knob_makes_them_right(
+        self, kind, turned
+    ):
+        boxes = load_training(turned, config(*EXIF)).annotations
+        path = turned / f"detections.{'csv' if kind == 'csv' else 'json'}"
+        images = None
+        if kind == "csv":
+            boxes.assign(score=0.5).to_csv(path, index=False)
+        else:  # what pycocotools' tools write: a set whose sizes are those of the turned pictures, and its results
+            numbers = {name: number for number, name in enumerate(boxes["image_id"], start=1)}
+            sizes = [{"id": n, "file_name": name, "width": WIDE, "height": HIGH} for name, n in numbers.items()]
+            classes = [{"id": 1, "name": "Mass"}, {"id": 2, "name": "Nodule"}]
+            images = turned / "annotations.json"
+            images.write_text(json.dumps({"images": sizes, "categories": classes, "annotations": []}))
+            found = [
+                {"image_id": numbers[row.image_id], "category_id": 1 + (row.label == "Nodule"), "score": 0.5,
+                 "bbox": [row.x_min, row.y_min, row.x_max - row.x_min, row.y_max - row.y_min]}
+                for row in boxes.itertuples()
+            ]  # fmt: skip
+            path.write_text(json.dumps(found))
+        # The training table is right without the knob too, if the boxes are small enough.
+        table = turned / "data" / "train.csv"
+        pd.read_csv(table).assign(x_min=1, y_min=1, x_max=60, y_max=60).to_csv(table, index=False)
+        lying = load_training(turned, config())
+        with pytest.raises(TableError, match=r"data\.orientation=exif") as caught:
+            read_rows(path, lying, None, lying.image_ids, images)
+        assert len(caught.value.faults) == 1
+        upright = load_training(turned, config(*EXIF))
+        assert len(read_rows(path, upright, None, upright.image_ids, images).table) == COUNT
 
     def test_other_ways_of_reading_have_other_digests_and_the_file_is_decoded_once(self, turned):
         lying = open_files(turned, "train", config())
