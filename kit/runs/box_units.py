@@ -1,8 +1,10 @@
-"""Boxes in another unit than pixels of the original image: shares of its sides, or pixels of a resized picture."""
+"""Boxes that are no corners in pixels of the original image: fractions of its sides, pixels of a resized picture,
+corners where width and height belong."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,10 @@ from kit.schemas.file_names import TRAIN
 _FIRST_PIXEL = 1.5  # fractions of the sides end here, also of boxes that are over the border
 _LEAST_BOXES = 20  # fewer say nothing of how far the boxes of a file reach
 _REACH = 0.9  # of the true boxes' reach: boxes of an original image reach as far, and not far over its border
-_BETTER = 0.1  # mean overlap with the true boxes, gained by another scale
+_BETTER = 0.1  # mean overlap with the true boxes, gained by another reading
+_GOOD = 0.25  # mean overlap of a detector that finds something
+_INSIDE_SHARE = 0.95  # of the boxes are inside their images, if they are read as they are meant
+_OVER = 0.05  # of the image's sides: boxes may be over the border by as much
 _PIXELS = "corners in pixels of the original images"
 _SCALE = (
     "scale the boxes to the original images (x by their width over the width of the resized ones, y by their "
@@ -26,6 +31,27 @@ _SCALE_OR_STATE = (
     f"{_SCALE}, with width and height of its images; or correct only width and height, if the boxes are those of "
     "the original images"
 )
+
+_MEANT: Mapping[str, Callable[[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]] = {
+    "two corners where x, y, width and height belong": lambda low, high: (low, high - low),
+    "x, y, width and height where two corners belong": lambda low, high: (low, low + high),
+    "the centre where x and y of the upper left corner belong": (
+        lambda low, high: (low - (high - low) / 2, high - (high - low) / 2)
+    ),
+    "centre, width and height where two corners belong": lambda low, high: (low - high / 2, low + high / 2),
+}
+_CONVERT = (
+    "write the upper left corner with the lower right one (COCO: with width and height), and adopt the file again"
+)
+
+
+@dataclass(frozen=True)
+class _Reading:
+    """Boxes (n, 4) as they may be meant, in words, with the advice to that."""
+
+    boxes: np.ndarray
+    words: str
+    do: str
 
 
 def unit_faults(
@@ -37,8 +63,8 @@ def unit_faults(
         path: The file.
         table: Its rows: image_id, part, corners, width_px and height_px (0 if the image is unknown).
         sizes: Width and height of the pictures as the file states them, by file name.
-        truth: The true boxes of ``train/``. Boxes that overlap them much better at another scale, and reach less
-            far than they do or over the border, are those of resized pictures.
+        truth: The true boxes of ``train/``. Boxes that overlap them much better in another convention or at another
+            scale, if they reach less far or over the border, are in that.
     """
     rows = table[table["width_px"] > 0]
     if fractions := _fractions(path, rows):
@@ -47,15 +73,7 @@ def unit_faults(
     if others:
         found = f"{len(others)} images of another size: {first_few(others, 3)}"
         return [Fault(path, None, found, f"{_PIXELS}, whose sizes the data set states", _SCALE_OR_STATE)]
-    better = _better_scale(rows[rows["part"] == TRAIN], truth)
-    if better:
-        x, y, before, after = better
-        found = (
-            f"boxes that fit the true ones better if x is scaled by {x:.3g} and y by {y:.3g}: mean overlap (IoU) "
-            f"{after:.2f} instead of {before:.2f}"
-        )
-        return [Fault(path, None, found, f"{_PIXELS}, not of resized pictures", _SCALE)]
-    return []
+    return _better_readings(path, rows[rows["part"] == TRAIN], truth)
 
 
 def _fractions(path: Path, rows: pd.DataFrame) -> list[Fault]:
@@ -83,35 +101,52 @@ def _other_sizes(rows: pd.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> li
     ]
 
 
-def _better_scale(rows: pd.DataFrame, truth: pd.DataFrame) -> tuple[float, float, float, float] | None:
-    """Median factors of x and y at which the boxes fit the truth much better, mean IoU before and after."""
+def _better_readings(path: Path, rows: pd.DataFrame, truth: pd.DataFrame) -> list[Fault]:
+    """One fault if the boxes fit the true ones much better in another reading: the best one's."""
     truth = truth[truth["image_id"].isin(rows["image_id"])].reset_index(drop=True)
     if min(len(rows), len(truth)) < _LEAST_BOXES:
-        return None
-    boxes, true_boxes = rows[CORNERS].to_numpy(float), truth[CORNERS].to_numpy(float)
+        return []
+    true_boxes = truth[CORNERS].to_numpy(float)
     numbered = rows[["image_id"]].assign(box=np.arange(len(rows)))
     pairs = truth[["image_id"]].assign(true=truth.index).merge(numbered, on="image_id")
 
-    def fit(factors: np.ndarray) -> float:
+    def fit(boxes: np.ndarray) -> float:
         """The mean over the true boxes of the best IoU with a box of the same image, labels aside."""
-        scaled = boxes * np.tile(factors, 2)
-        overlaps = iou_pairs(true_boxes[pairs["true"]], scaled[pairs["box"]])
+        overlaps = iou_pairs(true_boxes[pairs["true"]], boxes[pairs["box"]])
         return float(pd.Series(overlaps).groupby(pairs["true"]).max().mean())
 
-    before = fit(np.ones((len(rows), 2)))
-    scales = [(fit(factors), *np.median(factors, axis=0).tolist()) for factors in _factors(rows, truth)]
-    after, x, y = max(scales, default=(0.0, 1.0, 1.0))
-    return (x, y, before, after) if after >= before + _BETTER else None
+    before = fit(rows[CORNERS].to_numpy(float))
+    sides = rows[["width_px", "height_px"]].to_numpy(float)
+    likely = [reading for reading in _readings(rows, truth) if _share_inside(reading.boxes, sides) >= _INSIDE_SHARE]
+    after, best = max(
+        ((fit(reading.boxes), reading) for reading in likely), key=lambda pair: pair[0], default=(0, None)
+    )
+    if best is None or after < max(before + _BETTER, _GOOD):
+        return []
+    found = f"boxes that fit the true ones better as {best.words}: mean overlap (IoU) {after:.2f}, not {before:.2f}"
+    return [Fault(path, None, found, _PIXELS, best.do)]
 
 
-def _factors(rows: pd.DataFrame, truth: pd.DataFrame) -> Iterator[np.ndarray]:
-    """Factors of each box (n, 2), were the pictures made smaller by one factor, or all made one size."""
+def _share_inside(boxes: np.ndarray, sides: np.ndarray) -> float:
+    """The share of boxes that have an area and are inside their image, or little over its border."""
+    over = _OVER * sides
+    inside = (boxes[:, :2] >= -over) & (boxes[:, 2:] <= sides + over) & (boxes[:, 2:] > boxes[:, :2])
+    return float(inside.all(axis=1).mean())
+
+
+def _readings(rows: pd.DataFrame, truth: pd.DataFrame) -> Iterator[_Reading]:
+    """The boxes in other conventions, and those of pictures made smaller by one factor, or all made one size."""
+    boxes = rows[CORNERS].to_numpy(float)
+    for words, meant in _MEANT.items():
+        yield _Reading(np.hstack(meant(boxes[:, :2], boxes[:, 2:])), words, _CONVERT)
     sides = rows.drop_duplicates("image_id").set_index("image_id")[["width_px", "height_px"]].astype(float)
     box_sides = rows[["width_px", "height_px"]].to_numpy(float)
-    ends = rows[["x_max", "y_max"]].to_numpy(float)
     true_reach = (truth[["x_max", "y_max"]].to_numpy(float) / sides.loc[truth["image_id"]].to_numpy()).max(axis=0)
-    reach = (ends / box_sides).max(axis=0)
+    reach = (boxes[:, 2:] / box_sides).max(axis=0)
     other = (reach < _REACH * true_reach) | (reach > 1 / _REACH)
     if other.any() and (reach > 0).all():
-        yield np.broadcast_to(np.where(other, true_reach / reach, 1.0), box_sides.shape)
-        yield np.where(other, box_sides * true_reach / ends.max(axis=0), 1.0)
+        for factors in (true_reach / reach, box_sides * true_reach / boxes[:, 2:].max(axis=0)):
+            by = np.where(other, factors, 1.0) * np.ones_like(box_sides)
+            x, y = np.median(by, axis=0)
+            words = f"those of resized pictures, x scaled by {x:.3g} and y by {y:.3g}"
+            yield _Reading(boxes * np.tile(by, 2), words, _SCALE)

@@ -344,6 +344,14 @@ def test_two_files_from_elsewhere_become_a_submission_on_the_command_line(toy, t
     for name, file in (("one", "one.csv"), ("other", "other.parquet")):
         done = invoke("adopt", "--run", name, "--detections", tmp_path / file, *knob, *place)
         assert f"run {name} is adopted: {len(table) - TOY_TEST_IMAGES} detections on 32 held-out" in done.stdout
+    numbers = {name: number for number, name in enumerate(sorted(set(table["image_id"])))}
+    images = [{"id": number, "file_name": name} for name, number in numbers.items()]
+    (tmp_path / "set.json").write_text(json.dumps({"images": images}))
+    written(table.assign(image_id=table["image_id"].map(numbers), x_min=-2.0, label=1), tmp_path / "ids.json")
+    words = ("adopt", "--run", "ids", "--detections", tmp_path / "ids.json", "--images", tmp_path / "set.json")
+    assert_refused(invoke(*words, *knob, *place), "--clip")
+    done = invoke(*words, "--clip", *knob, *place)
+    assert "labels by number: 1 = Atelectasis, " in done.stdout, done.stderr
     words = ("ensemble", "--run", "both", "--of", "one", "--of", "other", "--weight")
     done = invoke(*words, "2", "--weight", "much", *place)
     assert_refused(done, "--weight to be a number", "'much'")

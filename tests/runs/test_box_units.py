@@ -15,10 +15,10 @@ from kit.runs.box_units import unit_faults
 WIDTH, HEIGHT = 1000, 800
 
 
-def true_boxes(seed, count=60):
+def true_boxes(seed, count=60, sides_px=(60, 300)):
     """Boxes all over the image, on thirty images."""
     rng = np.random.default_rng(seed)
-    size = rng.uniform(60, 300, (count, 2))
+    size = rng.uniform(*sides_px, (count, 2))
     corner = rng.uniform(0, 1, (count, 2)) * (np.array([WIDTH, HEIGHT]) - size)
     table = pd.DataFrame(np.hstack([corner, corner + size]), columns=CORNERS)
     return table.assign(image_id=[f"{i % 30}.png" for i in range(count)])
@@ -36,6 +36,30 @@ def faults(rows, truth, sizes=None):
     return unit_faults(Path("a.csv"), rows, sizes or {}, truth)
 
 
+def corners_in_place_of_sizes(low, high):
+    return low, low + high
+
+
+def sizes_in_place_of_corners(low, high):
+    return low, high - low
+
+
+def centre_in_place_of_corner(low, high):
+    return (low + high) / 2, (low + high) / 2 + high - low
+
+
+def centre_and_size(low, high):
+    return (low + high) / 2, high - low
+
+
+CONVENTIONS = {
+    corners_in_place_of_sizes: "two corners where x, y, width and height belong",
+    sizes_in_place_of_corners: "x, y, width and height where two corners belong",
+    centre_in_place_of_corner: "the centre where x and y of the upper left corner belong",
+    centre_and_size: "centre, width and height where two corners belong",
+}
+
+
 class TestUnits:
     def test_no_rows_are_in_no_other_unit(self):
         truth = true_boxes(0)
@@ -51,6 +75,11 @@ class TestUnits:
         others = true_boxes(seed + 2)[: int(false_ones * len(truth))]
         assert faults(rows_of(pd.concat([moved, others], ignore_index=True)), truth) == []
 
+    @settings(max_examples=30)
+    @given(st.integers(0, 10**6), st.sampled_from([(20, 60), (60, 300), (200, 600)]), st.integers(20, 300))
+    def test_boxes_that_find_nothing_are_bad_but_in_no_other_unit(self, seed, sides_px, count):
+        assert faults(rows_of(true_boxes(seed, count)), true_boxes(seed + 1, 60, sides_px)) == []
+
     @settings(max_examples=40)
     @given(
         st.integers(0, 10**6),
@@ -65,8 +94,23 @@ class TestUnits:
         )
         (fault,) = faults(rows_of(scaled(near, x, y)), truth)
         assert "scale the boxes" in fault.do
-        assert float(re.search(r"x is scaled by (\S+)", fault.value)[1]) == pytest.approx(1 / x, rel=0.2)
+        assert float(re.search(r"x scaled by (\S+)", fault.value)[1]) == pytest.approx(1 / x, rel=0.2)
         assert faults(rows_of(scaled(scaled(near, x, y), 1 / x, 1 / y)), truth) == []
+
+    @pytest.mark.parametrize("written", CONVENTIONS)
+    @settings(max_examples=10)
+    @given(st.integers(0, 10**6), st.floats(0, 5))
+    def test_boxes_in_another_convention_are_refused_and_corners_help(self, written, seed, noise_px):
+        truth, rng = true_boxes(seed), np.random.default_rng(seed + 1)
+        near = truth.assign(
+            **{name: truth[name] + rng.uniform(-noise_px, noise_px, len(truth)) for name in CORNERS}
+        )
+        boxes = near[CORNERS].to_numpy()
+        wrong = np.hstack(written(boxes[:, :2], boxes[:, 2:]))
+        (fault,) = faults(rows_of(near.assign(**dict(zip(CORNERS, wrong.T, strict=True)))), truth)
+        assert CONVENTIONS[written] in fault.value
+        assert "write the upper left corner with the lower right one" in fault.do
+        assert faults(rows_of(near), truth) == []
 
     def test_pictures_of_many_sizes_made_one_size(self):
         truth = true_boxes(5)

@@ -531,6 +531,9 @@ class TestRefused:
         assert str(folder / "classes.txt") in place.refused(folder).do
         (folder / "classes.txt").write_text(text)
         assert place.agrees(place.read(folder))
+        (folder / "._classes.txt").write_bytes(b"\0")  # macOS leaves these
+        (folder / "._0.json").write_bytes(b"\0")
+        assert place.agrees(place.read(folder))
         (tmp_path / "empty").mkdir()
         assert "name the folder" in place.refused(tmp_path / "empty").do
         dump(folder / "more.json", {})

@@ -28,9 +28,8 @@ class Ids:
 
     images: Mapping[Id, str]
     labels: Mapping[Id, str]
-    sizes: Mapping[str, tuple[int, int]] = field(
-        default_factory=dict
-    )  # width, height, if stated, by file name without folders
+    # Width and height of the pictures if they are stated, by file name without folders.
+    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from kit.core.errors import KitError
 from kit.core.json_files import read_json
 from kit.core.text_files import read_text
 from kit.schemas.csv_text import Fault, TableError, to_numbers
-from kit.schemas.file_names import TEST, TRAIN
+from kit.schemas.file_names import TEST, TRAIN, is_companion
 from kit.schemas.foreign.content import Foreign, Ids, by_cause, cells_of, map_text, row
 
 CLASSES = "classes.txt"
@@ -38,7 +38,10 @@ def read_folder(folder: Path, do: str) -> Foreign:
         (part, path)
         for part, place in places
         for path in sorted(place.glob("*"))
-        if path.suffix in (".txt", ".json") and path.name != CLASSES and path.is_file()
+        if path.suffix in (".txt", ".json")
+        and path.name != CLASSES
+        and path.is_file()
+        and not is_companion(path.name)
     ]
     suffixes = {path.suffix for _, path in files}
     if len(suffixes) != 1:
