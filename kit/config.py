@@ -348,7 +348,7 @@ PRESETS: dict[str, dict[str, Any]] = {
 }
 _LETTERS_SHOWN = 40
 DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU = "seed", "laptop"
-TRUTH_KNOBS = ("data.repeated_boxes",)  # they change the true boxes, so that scores differ
+TRUTH_KNOBS = ("data.repeated_boxes", "data.orientation")  # they change the true boxes or their place
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib", "inference.batch_size")
 _FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle", "kernel")
 
