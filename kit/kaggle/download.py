@@ -40,7 +40,7 @@ from kit.kaggle.data_files import (
     with_line_ends_of,
     would_overwrite,
 )
-from kit.kaggle.layout import arrange, in_data
+from kit.kaggle.layout import arrange, in_data, unwrapped
 from kit.kaggle.unpacked import (
     FILES,
     REPLACED,
@@ -109,7 +109,7 @@ def _download(data: Path, config: Config, slug: str, force: bool, track: Track) 
         discard(data, staging, unpacked)
         unpacked = None
     if unpacked is None:
-        listed = {file.name: file.size_bytes for file in kaggle.files(slug)}
+        listed = {file.name.replace("\\", "/"): file.size_bytes for file in kaggle.files(slug)}
         by_hand = present_entries(data) if record is None or record.origin != KAGGLE else []
         if record is None and not by_hand and (hint := misplaced_files(data)):
             log.warning("downloading; if the files in %s are yours, stop here (Ctrl-C), and %s", data, hint)
@@ -147,13 +147,13 @@ def _fetch(
             archive.unlink(missing_ok=True)
             if is_last:
                 raise
-    if faults := lacking(listed, sizes):
+    if faults := lacking(listed, sizes) and lacking(unwrapped(listed), unwrapped(sizes)):
         raise KitError(
             f"the archive of {slug} to hold the files that Kaggle lists", first_few(faults, separator="; "),
             f"the same command compares again, without fetching {archive} again if it is still the same; or unpack "
             f"it by hand, put {', '.join(COMPETITION_FILES)} into data/, and add what is missing there",
         )  # fmt: skip
-    if more := unlisted(listed, sizes):
+    if more := min(unlisted(listed, sizes), unlisted(unwrapped(listed), unwrapped(sizes)), key=len):
         _warn_of_unlisted(more, len(sizes), "the archive is whole, and all of it is used")
     arrange(staging / FILES, archive, most_bytes - sum(sizes.values()), track)
     arranged = file_sizes(staging / FILES, _entries(staging / FILES), with_hidden=True)
@@ -167,7 +167,7 @@ def _accept(
     if force:
         do = "; or, if they are the competition's files, call without --force: then they are checked"
         raise would_overwrite(data, by_hand, do)
-    expected = {path: listed[name] for name, path in in_data(listed).items() if _entry(path) in COMPETITION_FILES}
+    expected = {path: size for path, size in in_data(listed).items() if _entry(path) in COMPETITION_FILES}
     sizes = file_sizes(data, COMPETITION_FILES)
     if faults := lacking(expected, with_line_ends_of(expected, sizes, data)):
         do = misplaced_files(data) or "complete or correct them by hand"
@@ -214,8 +214,7 @@ def _record(data: Path, config: Config, slug: str, origin: str, files: Mapping[s
 
 
 def _warn_of_unlisted(names: list[str], count: int, do: str) -> None:
-    text = "%d of %d files are not in Kaggle's list, or in zips there (%s): %s"
-    log.warning(text, len(names), count, first_few(names, 3), do)
+    log.warning("Kaggle's list lacks %d of %d files (%s): %s", len(names), count, first_few(names, 3), do)
 
 
 def _entry(path: str) -> str:

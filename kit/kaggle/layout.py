@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PurePosixPath
 
 from kit.core.errors import KitError
@@ -32,13 +32,16 @@ def enclosing_folder(names: Iterable[str]) -> str:
     return found[0] if highest and len(found) == 1 else ""
 
 
-def in_data(names: Iterable[str]) -> dict[str, str]:
-    """Which path in data/ each file of an archive gets; those in zips of their own are left out."""
-    names = list(names)
-    outer = enclosing_folder(names)
+def unwrapped(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of an archive's files by their paths below the enclosing folder."""
+    outer = enclosing_folder(sizes)
+    return {name.removeprefix(f"{outer}/") if outer else name: size for name, size in sizes.items()}
+
+
+def in_data(sizes: Mapping[str, int]) -> dict[str, int]:
+    """The sizes of an archive's files by their paths in data/; those in zips of their own are left out."""
     zips = {name for options in ZIPS.values() for name in options}
-    paths = {name: name.removeprefix(f"{outer}/") if outer else name for name in names}
-    return {name: path for name, path in paths.items() if path not in zips}
+    return {path: size for path, size in unwrapped(sizes).items() if path not in zips}
 
 
 def arrange(folder: Path, archive: Path, most_bytes: int, track: Track = silent) -> None:

@@ -120,9 +120,7 @@ def file_by_hand(workspace: Path, path: Path, message: str | None, expected_ids:
         content = path.read_bytes()
     except OSError as error:
         raise KitError(f"to read {path}", reason(error), "name a CSV file with --file") from error
-    validate_submission(
-        path, data, competition.expected_ids, orientation
-    )  # here, so that the faults name the user's own file
+    validate_submission(path, data, competition.expected_ids, orientation)  # the faults name the user's own file
     filed = of_bytes(folder, hashlib.sha256(content).hexdigest())
     if filed is not None:
         log.info("%s has the bytes of submission %04d, which is taken", path, filed.number)
@@ -261,7 +259,10 @@ def _numbered(filed: Sequence[Submission], number: int) -> Submission:
 
 
 def _newer_run(workspace: Path, filed: Sequence[Submission]) -> Run | None:
-    """The run that finished last, if it has no submission and finished after the newest one was filed."""
+    """The run that finished last, if it has no submission and finished after the newest one was filed.
+
+    Raises KitError if another finished run cannot be read: it may be the newest, and no older one takes its place.
+    """
     if filed and not finished_runs(workspace):
         return None
     run = newest_finished(workspace)
@@ -271,7 +272,16 @@ def _newer_run(workspace: Path, filed: Sequence[Submission]) -> Run | None:
     moments = [
         datetime.datetime.fromisoformat(text) for text in (finished.at, *(one.created_at for one in filed[-1:]))
     ]
-    return run if moments[0] == max(moments) else None
+    if moments[0] < max(moments):
+        return None
+    readable = {one.name for one in finished_runs(workspace)}
+    broken = [name for name in names(workspace) if Run(workspace, name).finished.exists() and name not in readable]
+    if broken:
+        raise KitError(
+            f"every finished run in {workspace / 'runs'} to be readable, to know the newest", ", ".join(broken),
+            f"`invoke predict --run {run.name}` and `invoke submit` again, or move {broken[0]} out of that folder",
+        )  # fmt: skip
+    return run
 
 
 def _earlier(submission: Submission) -> str:

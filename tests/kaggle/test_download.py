@@ -439,7 +439,7 @@ def test_a_list_that_breaks_off_is_a_warning_and_a_longer_one_keeps_the_archive(
     offered(server, files, sizes[:20])
     done = user.invoke(*WORDS)
     assert done.returncode == 0, done.stderr
-    assert "22 of 42 files are not in Kaggle's list" in done.stderr
+    assert "Kaggle's list lacks 22 of 42 files" in done.stderr
     assert "42 files" in done.stdout
     assert_whole(user, toy_source)
 
@@ -465,6 +465,7 @@ def test_other_layouts_arrive_whole_or_are_compared_and_recorded_by_hand(layout,
     if layout == "folder":
         packed = {f"chest-xray/{name}": content for name, content in files.items()}
         packed["__MACOSX/chest-xray/._train.csv"] = b"x"
+        listed = [(name, len(content)) for name, content in files.items()]  # without the folder
     else:
         inner = {part: {} for part in ("train", "test")}
         for name, content in files.items():
@@ -472,7 +473,8 @@ def test_other_layouts_arrive_whole_or_are_compared_and_recorded_by_hand(layout,
                 inner[name.split("/")[0]][name.split("/")[1]] = content
         packed = {name: content for name, content in files.items() if "/" not in name}
         packed |= {f"{part}.zip": zipped(images) for part, images in inner.items()}
-    offered(server, packed)
+        listed = None
+    offered(server, packed, listed)
     done = user.invoke(*WORDS)
     assert done.returncode == 0, done.stderr
     assert "checked, 42 files" in done.stdout

@@ -7,7 +7,7 @@ from kaggle_server import zipped
 
 from kit.core.errors import KitError
 from kit.data.competition import data_folder
-from kit.kaggle.layout import arrange, enclosing_folder, in_data
+from kit.kaggle.layout import arrange, enclosing_folder, in_data, unwrapped
 from kit.kaggle.zip_archive import unpack
 from kit.schemas.file_names import COMPETITION_FILES, is_companion, misplaced_files
 from kit.schemas.image_headers import image_names
@@ -128,10 +128,12 @@ NAMES = st.lists(st.sampled_from("abc"), max_size=3).map("/".join)
 @given(NAMES)
 def test_the_folder_around_is_found_and_taken_off(folder):
     inside = f"{folder}/" if folder else ""
-    names = [inside + name for name in FILES]
-    assert enclosing_folder(names) == folder
-    assert list(in_data(names).values()) == list(FILES)
-    assert in_data([f"{inside}train.csv", f"{inside}train.zip"]) == {f"{inside}train.csv": "train.csv"}
+    sizes = {inside + name: len(content) for name, content in FILES.items()}
+    assert enclosing_folder(sizes) == folder
+    assert in_data(sizes) == unwrapped(sizes) == {name: len(content) for name, content in FILES.items()}
+    zipped_too = {f"{inside}train.csv": 1, f"{inside}train.zip": 2}
+    assert unwrapped(zipped_too) == {"train.csv": 1, "train.zip": 2}
+    assert in_data(zipped_too) == {"train.csv": 1}
 
 
 def test_two_folders_of_one_kind_are_left_where_they_are():

@@ -133,6 +133,21 @@ def test_a_run_that_finished_before_the_newest_submission_was_filed_is_not_sent_
         chosen(workspace)
 
 
+def test_no_older_run_is_predicted_in_place_of_one_that_cannot_be_read(workspace):
+    later = Run(workspace, "later")
+    copied(Run(workspace, "demo").folder, later.folder)
+    later.finished.write_text("{}")
+    with pytest.raises(KitError, match="later") as refused:
+        chosen(workspace)
+    assert "`invoke predict --run demo` and `invoke submit` again, or move later" in refused.value.do
+    later.folder.rename(workspace / "away")
+    with pytest.raises(AssertionError, match="demo"):
+        chosen(workspace)
+    (workspace / "away").rename(later.folder)
+    filed(workspace)  # as `invoke predict --run demo` does
+    assert chosen(workspace).submission.number == 1
+
+
 def test_the_newest_is_taken_or_none_and_a_chosen_one_must_be_valid(workspace, caplog):
     first, second = filed(workspace), filed(workspace, answers(workspace, 0.25))
     assert chosen(workspace).submission == second
