@@ -30,7 +30,8 @@ def require_same_truth(first: Run, other: Run) -> None:
         found = "; ".join(f"{key}={ours.get(key)} and {theirs.get(key)}" for key in differing)
         raise KitError(
             f"runs {first.name!r} and {other.name!r} to be scored on the same true boxes", found,
-            f"train one of them anew under another --run NAME, with --set {differing[0]}={ours.get(differing[0])}",
+            f"train or adopt one of them anew under another --run NAME, with --set {differing[0]}="
+            f"{ours.get(differing[0])}",
         )  # fmt: skip
 
 

@@ -21,7 +21,7 @@ from kit.core.errors import KitError, reason
 from kit.core.files import remove_partials, sha256
 from kit.core.json_files import fingerprint
 from kit.core.progress import Track, silent
-from kit.data.competition import TestData, TrainingData
+from kit.data.competition import TestData, TrainingData, load_test
 from kit.data.pixel_cache import PixelCache
 from kit.detectors import networks
 from kit.detectors.checkpoints import is_state_dict, load_checkpoint
@@ -186,6 +186,12 @@ def _kept_checkpoint(run: Run, keep: str) -> Path:
     return run.best if keep == "best" else run.last
 
 
+def _read_by(member: Run, ours: Config, data: TestData) -> TestData:
+    """The test images as a member of an ensemble reads them: it may have another data.invert."""
+    theirs = load(member.config)
+    return data if theirs.data.invert == ours.data.invert else load_test(member.workspace, theirs)
+
+
 def _key(source: Source, pixels: PixelCache, image_ids: Sequence[str]) -> str:
     # The batch size is the machine's: a smaller one, after a full memory, goes on with the same chunks.
     usual = replace(source, inference=replace(source.inference, batch_size=InferenceConfig().batch_size))
@@ -213,7 +219,7 @@ def _detections(run: Run, split: Split, data: TrainingData | TestData, track: Tr
         for member in members(run):
             of_member = member_run(run, member.run)
             with using_results(of_member):
-                tables.append(detections(of_member, data, track))
+                tables.append(detections(of_member, _read_by(of_member, load(run.config), data), track))
         return merge_detections(path, tables)
     if not run.adopted.exists():
         return stored(run, load(run.config), split, data, track)

@@ -44,14 +44,17 @@ def test_a_run_is_not_compared_with_itself(evaluated):
         compare(Run(evaluated, "demo"), Run(evaluated, "demo"))
 
 
-def test_runs_with_other_true_boxes_are_refused_until_they_have_the_same(runs):
+@pytest.mark.parametrize(
+    ("knob", "ours", "theirs"), [("repeated_boxes", "keep", "fuse"), ("orientation", "ignore", "exif")]
+)
+def test_runs_with_other_true_boxes_are_refused_until_they_have_the_same(knob, ours, theirs, runs):
     demo, half = runs
     config = load(half.config)
-    save(config.replace({"data.repeated_boxes": "fuse"}), half.config)
+    save(config.replace({f"data.{knob}": theirs}), half.config)
     for join in (lambda: compare(demo, half), lambda: ensemble(Run(demo.workspace, "both"), ("demo", "half"))):
-        with pytest.raises(KitError, match=r"data\.repeated_boxes=keep and fuse") as caught:
+        with pytest.raises(KitError, match=rf"data\.{knob}={ours} and {theirs}") as caught:
             join()
-        assert "--set data.repeated_boxes=keep" in caught.value.do
+        assert f"--set data.{knob}={ours}" in caught.value.do
     save(config, half.config)
     require_same_truth(demo, half)
 

@@ -4,16 +4,19 @@ import json
 import logging
 import shutil
 
+import numpy as np
 import pandas as pd
 import pytest
+from PIL import Image
 from toy import TOY_TEST_IMAGES, copied
 
 from kit.boxes.geometry import CORNERS
-from kit.config import FusionConfig, load
+from kit.config import FusionConfig, load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, load_test, load_training
 from kit.evaluation.predict import predict
 from kit.evaluation.report import current_report, evaluate
+from kit.reports.audit_report import audit_workspace
 from kit.runs.detections import read_detections
 from kit.runs.ensemble import ensemble, refresh
 from kit.runs.folder import Run, newest_finished, read_finished, read_split
@@ -84,6 +87,17 @@ class TestMade:
         refresh(run)
         after = files(run.folder)
         assert {path for path in after if after[path] != before[path]} <= {run.config}
+
+    def test_a_member_that_inverts_the_listed_images_sees_them_inverted(self, run, caplog):
+        workspace, demo = run.workspace, Run(run.workspace, "demo")
+        path = sorted((workspace / "data" / "test").iterdir())[0]
+        Image.fromarray(255 - np.asarray(Image.open(path).convert("L"))).save(path)
+        save(override(load(demo.config), ["data.invert=listed"]), demo.config)
+        audit_workspace(workspace, load(run.config))
+        detections(run, load_test(workspace, load(run.config)))
+        caplog.set_level(logging.INFO, "kit")
+        detections(demo, load_test(workspace, load(demo.config)))  # they are stored: nothing is detected again
+        assert "detecting again" not in caplog.text
 
     def test_evaluate_and_predict_take_it_like_any_other_run(self, run):
         report = evaluate(run)
