@@ -10,6 +10,7 @@ import json
 import logging
 import os
 import re
+import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ _READABLE_BY_OTHERS = 0o044
 _IN_A_HEADER = re.compile(r"[!-~]+")
 _SECRET_NAMES = ("key", "refresh_token", "access_token")
 _QUOTED = re.compile(r'"([^"]{16,})"')  # in a file that is no JSON
+_PROXY = re.compile(r"//([^/@]*?):(.+)@")  # http://USER:PASSWORD@host, also if it is no valid address
 log = logging.getLogger("kit")
 
 
@@ -113,11 +115,15 @@ def _available(environment: Mapping[str, str], home: Path) -> Iterator[tuple[str
 
 
 def _every_secret(environment: Mapping[str, str], home: Path) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The secrets and the user names of all sources, also of those that are broken or not used."""
+    """The secrets and the user names of all sources, also of those that are broken or not used, and of proxies."""
     _, access, legacy, _, oauth = sources(environment, home)
     variable = environment.get(TOKEN, "").strip()
     secrets = [environment.get(KEY, ""), "" if _exists(Path(variable)) else variable]
     users = [environment.get(USER, "")]
+    for name in environment:
+        if name.lower().endswith("_proxy") and (proxy := _PROXY.search(environment[name])):
+            users.append(proxy[1])
+            secrets += [proxy[2], urllib.parse.unquote(proxy[2])]
     for path in (Path(variable), Path(access), Path(f"{access}.txt")):
         secrets.append(_text_if_any(path))
     for path in (Path(legacy), Path(oauth)):

@@ -5,9 +5,11 @@ import json
 import logging
 import sys
 import threading
+import urllib.parse
 
 import pytest
 import requests
+from requests.auth import _basic_auth_str
 
 from kit.core.errors import KitError
 from kit.kaggle.advice import advice
@@ -288,6 +290,16 @@ def test_the_secrets_of_a_broken_file_are_hidden_too(tmp_path):
     (folder / "kaggle.json").write_text(f'{{"username": "ada", "key": "{TOKEN}"')
     found = find_credentials({"KAGGLE_API_TOKEN": "v-secret-0123"}, tmp_path)
     assert found.hide(f"v-secret-0123 {TOKEN}") == "*** ***"
+
+
+@pytest.mark.parametrize("password", ["Gehe1m-0123", "a%20b%2Fc-0123", "with:colon@0123"])
+def test_the_password_of_a_proxy_is_a_secret_too(password, tmp_path):
+    proxy = f"http://ada:{password}@proxy:8080"
+    found = find_credentials({"KAGGLE_API_TOKEN": TOKEN, "https_proxy": proxy, "no_proxy": "localhost"}, tmp_path)
+    for said in (proxy, urllib.parse.unquote(password), _basic_auth_str("ada", urllib.parse.unquote(password))):
+        assert "***" in found.hide(said)
+        assert "0123" not in found.hide(said)
+    assert found.hide("http://proxy:8080 localhost") == "http://proxy:8080 localhost"
 
 
 def test_only_a_temporary_error_is_retried():
