@@ -24,8 +24,9 @@ from kit.schemas.turned_boxes import turned_boxes, turned_sizes
 
 _DO = "correct these lines and adopt the file again"
 _CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
-_ONE_HALF = "an image of train/ or of test/, not of both: the column part says which"
+_ONE_HALF = "an image of train/ or of test/, not of both: the column part, or a folder, says which"
 _ADD_PART = "add a column part (or a key part of each entry) with train or test, and adopt the file again"
+_MAKE_FOLDERS = "put the files into subfolders train/ and test/ of the folder, and adopt it again"
 _CENTRE_INSIDE = RowCheck(
     "a box whose centre is inside its image (--clip cuts off what is over)",
     (*CORNERS, "width_px", "height_px"),
@@ -96,8 +97,9 @@ def read_rows(
     if not clip and _CENTRE_INSIDE.test(table).all():
         outside = [dataclasses.replace(fault, do=_CLIP) for fault in outside]
     faults += [*unknown, *failed_checks(path, known, IMAGE_CHECKS), *outside]
+    divide = _MAKE_FOLDERS if path.is_dir() else _ADD_PART
     faults += [
-        dataclasses.replace(fault, do=_ADD_PART if fault.expected == _ONE_HALF else "")
+        dataclasses.replace(fault, do=divide if fault.expected == _ONE_HALF else "")
         for fault in failed_checks(path, table, (AREA, PLAIN_VIEW, *_rules(data, halves, held)))
     ]
     if not faults:

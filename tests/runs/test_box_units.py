@@ -66,7 +66,7 @@ class TestUnits:
         assert faults(rows_of(truth[:0]), truth) == []
         assert faults(rows_of(truth), truth[:0]) == []
 
-    @settings(max_examples=30)
+    @settings(max_examples=20)
     @given(st.integers(0, 10**6), st.floats(0, 40), st.floats(0.3, 1), st.floats(0, 1))
     def test_boxes_near_the_truth_with_false_ones_among_them_are_taken(self, seed, noise_px, found, false_ones):
         truth, rng = true_boxes(seed), np.random.default_rng(seed + 1)
@@ -75,12 +75,12 @@ class TestUnits:
         others = true_boxes(seed + 2)[: int(false_ones * len(truth))]
         assert faults(rows_of(pd.concat([moved, others], ignore_index=True)), truth) == []
 
-    @settings(max_examples=30)
+    @settings(max_examples=20)
     @given(st.integers(0, 10**6), st.sampled_from([(20, 60), (60, 300), (200, 600)]), st.integers(20, 300))
     def test_boxes_that_find_nothing_are_bad_but_in_no_other_unit(self, seed, sides_px, count):
         assert faults(rows_of(true_boxes(seed, count)), true_boxes(seed + 1, 60, sides_px)) == []
 
-    @settings(max_examples=40)
+    @settings(max_examples=25)
     @given(
         st.integers(0, 10**6),
         st.one_of(st.floats(0.05, 0.7), st.floats(1.4, 4)),

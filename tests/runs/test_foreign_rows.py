@@ -328,7 +328,7 @@ class TestIds:
         path, images_file = ids_alone(place, tmp_path)
         error = place.refused(path)
         assert "(a whole number)" in error.found
-        assert "--images ANNOTATIONS.json" in error.found
+        assert "add --images ANNOTATIONS.json" in error.do
         assert len(error.faults) == 2  # image ids, and category 0: a line each
         assert place.agrees(place.read(path, images_file))
 
@@ -394,7 +394,7 @@ class TestHalves:
             return tmp_path / f"a.{form}"
 
         error = twins.refused(written(twins.table))
-        assert "not of both: the column part says which" in error.found
+        assert "not of both: the column part, or a folder, says which" in error.found
         assert "add a column part (or a key part of each entry) with train or test" in error.do
         parts = ["train"] * (len(twins.table) - 2) + ["test"] * 2
         rows = twins.read(written(twins.table.assign(part=parts)))
@@ -412,7 +412,7 @@ class TestHalves:
 
     def test_a_folder_has_a_subfolder_for_each_half(self, twins, tmp_path):
         yolo(twins.table, tmp_path / "labels", twins.labels)
-        assert "part" in twins.refused(tmp_path / "labels").found
+        assert "subfolders train/ and test/" in twins.refused(tmp_path / "labels").do
         (tmp_path / "both").mkdir()
         yolo(twins.table[:-2], tmp_path / "both" / "train", twins.labels)
         yolo(twins.table[-2:], tmp_path / "both" / "test", twins.labels)
@@ -521,8 +521,17 @@ class TestRefused:
         assert place.agrees(place.read(tmp_path / "a.csv"))
 
     def test_an_unknown_form_is_to_be_converted(self, place, tmp_path):
-        (tmp_path / "a.xml").write_text("<annotation/>")
-        assert "COCO results (.json) or to a CSV file" in place.refused(tmp_path / "a.xml").do
+        for name, text in (("a.xml", "<annotation/>"), ("labelme.json", '{"version": "5", "shapes": []}')):
+            (tmp_path / name).write_text(text)
+            assert "COCO results (.json) or to a CSV file" in place.refused(tmp_path / name).do
+        assert place.agrees(place.read(*coco_list(place, tmp_path)))
+
+    def test_a_category_that_the_data_set_lacks(self, place, tmp_path):
+        content = {**data_set(place.table), "annotations": with_ids(place.table)}
+        content["annotations"][2]["category_id"] = 99
+        (fault,) = place.refused(dump(tmp_path / "a.json", content)).faults
+        assert str(fault).startswith("a.json, entry 3: found 'category_id 99 (a whole number)'")
+        assert "--images" not in str(fault) + fault.do
 
     def test_a_folder_without_its_classes_or_without_files(self, place, tmp_path):
         folder = yolo(place.table, tmp_path / "labels", place.labels)

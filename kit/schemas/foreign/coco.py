@@ -29,6 +29,10 @@ from kit.schemas.image_headers import IMAGE_SUFFIXES
 _ENTRY = "an object with image_id, category_id, bbox [x, y, width, height] and score"
 _LARGEST_PX = 1e9
 _KEYS = ("image_id", "category_id", "bbox", "score")
+_BRING_IDS = (
+    "add --images ANNOTATIONS.json, the COCO data set that was detected on, with its images and categories; or "
+    "write file names and labels into the entries"
+)
 _MAKE_UNIQUE = "number them anew, each id once, in the annotations too (sets that were merged count from 1 twice)"
 
 
@@ -154,21 +158,18 @@ def _image(entry: Mapping[str, Any], ids: Ids) -> str | None:
     return ids.images.get(image, image if is_name else None)
 
 
-def _unknown_image(entry: Mapping[str, Any], ids: Ids) -> tuple[str, str]:
+def _unknown_image(entry: Mapping[str, Any], ids: Ids) -> tuple[str, str, str]:
     found = f"image_id {entry['image_id']!r} ({_kind(entry['image_id'])})"
     if not ids.images:
-        return found, (
-            "a file name in image_id or file_name; with --images ANNOTATIONS.json (the COCO data set that was "
-            "detected on) an id of its images"
-        )
+        return found, "a file name in image_id or file_name, or an id of the images in --images", _BRING_IDS
     kinds = " and ".join(sorted({_kind(number) for number in ids.images}))
-    return found, f"an id of the data set's images ({first_few(map(repr, ids.images), 3)}: {kinds}), or a file name"
+    expected = f"an id of the data set's images ({first_few(map(repr, ids.images), 3)}: {kinds}), or a file name"
+    return found, expected, ""
 
 
-def _unknown_category(entry: Mapping[str, Any], ids: Ids) -> tuple[str, str]:
+def _unknown_category(entry: Mapping[str, Any], ids: Ids) -> tuple[str, str, str]:
     found = f"category_id {entry['category_id']!r} ({_kind(entry['category_id'])})"
-    expected = f"a label, or an id of {map_text(ids.labels)}"
-    return found, f"{expected} (--images ANNOTATIONS.json brings a data set's own categories)"
+    return found, f"a label, or a number of {map_text(ids.labels)}", "" if ids.images else _BRING_IDS
 
 
 def _kind(value: Any) -> str:

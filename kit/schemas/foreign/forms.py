@@ -9,8 +9,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.core.json_files import read_json
+from kit.schemas.csv_text import Fault, TableError
 from kit.schemas.foreign.coco import coco_results, ids_of, read_ids
 from kit.schemas.foreign.content import Foreign, counted_from_1
 from kit.schemas.foreign.per_image import outputs_by_image, read_folder
@@ -18,6 +19,9 @@ from kit.schemas.foreign.tables import read_table
 
 _TABLES = (".csv", ".parquet")
 _FORMS = "a file that ends in .csv, .parquet, .json, or a folder with a file per image"
+_JSON_FORMS = (
+    "a list of COCO results, a COCO data set, or an object by image with the lists boxes, labels and scores"
+)
 _PICKLE = (
     "a pickle is not read, since it can run code; adopt the JSON beside it: detectron2 writes "
     "coco_instances_results.json; MMDetection writes PREFIX.bbox.json with --cfg-options "
@@ -58,6 +62,11 @@ def read_foreign(path: Path, labels: Sequence[str], images_file: Path | None, do
         if images_file:
             raise _no_use(images_file, f"{path.name} has images of its own")
         return coco_results(path, content.get("annotations"), labels, ids_of(path, content, labels, do), do)
+    if isinstance(content, dict) and not any(
+        isinstance(each, dict) and "boxes" in each for each in content.values()
+    ):
+        found = f"an object with the keys {first_few(content)}"
+        raise TableError(path, [Fault(path, None, found, _JSON_FORMS)], _CONVERT_OTHERS)
     read = outputs_by_image if isinstance(content, dict) else coco_results
     return replace(read(path, content, labels, ids, do), counted=images_file is None)
 

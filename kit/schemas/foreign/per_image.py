@@ -91,9 +91,6 @@ def outputs_by_image(path: Path, content: Mapping[str, Any], labels: Sequence[st
                 continue
             rows.append(row(names.get(image, image), corners, score, label))
             lines.append(number)
-    if not rows and not faults:
-        expected = "a list of COCO results, a COCO data set, or an object with boxes, labels and scores by image"
-        faults = [Fault(path, None, "an object without detections", expected)]
     if faults:
         raise TableError(path, by_cause(faults), do)
     return Foreign(cells_of(path, rows, lines, ()), ids.labels if numbered else {}, sizes=ids.sizes)
