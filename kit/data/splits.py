@@ -66,7 +66,8 @@ def validation_split(
             break
         if kept.all():
             raise _nothing_to_hold_out(len(groups))
-        kept = kept | (carriers == carriers[~kept].min())
+        in_free = (boxes[free] > 0).sum(axis=0)
+        kept[np.flatnonzero(~kept)[in_free[~kept].argmin()]] = True  # the class that costs fewest patients
     _warn_of_kept(labels, carriers, kept, "no candidate split has it on both sides; raise data.split_candidates")
     return tuple(sorted(image for index in free[held] for image in groups[index]))
 
@@ -114,12 +115,17 @@ def cross_validation(
     carriers = (counts[:, :-1] > 0).sum(axis=0)
     kept = carriers == 1
     free = np.flatnonzero(~counts[:, :-1][:, kept].any(axis=1))
-    if len(free) < config.folds:
-        raise _too_few_patients(len(free), len(groups), config.folds)
-    columns = np.append(~kept, True)
-    fold_of, filled = balanced_folds(counts[free][:, columns], config.folds, seed, config.split_candidates)
+    filled_by = counts[free][:, np.append(~kept, True)]
+    if not len(free):
+        raise _nothing_to_hold_out(len(groups))
+    fold_of, filled = balanced_folds(filled_by, config.folds, seed, config.split_candidates)
     if (filled == 0).any():
-        raise _impossible_folds(labels, np.where(kept, len(groups), carriers), config)
+        fewer = (
+            folds
+            for folds in range(min(config.folds - 1, len(free)), 1, -1)
+            if balanced_folds(filled_by, folds, seed, config.split_candidates)[1].all()
+        )
+        raise _impossible_folds(labels, np.where(kept, len(groups), carriers), len(free), config, next(fewer, 1))
     _warn_of_kept(labels, carriers, kept, "")
     return _images_by_fold([groups[index] for index in free], fold_of, config.folds)
 
@@ -207,22 +213,14 @@ def _nothing_to_hold_out(patient_count: int) -> KitError:
     )
 
 
-def _too_few_patients(free: int, patient_count: int, folds: int) -> KitError:
-    return KitError(
-        f"a patient for each of {folds} folds",
-        f"{free} of {patient_count} patient(s) who have no class alone",
-        f"lower data.folds to {free}" if free > 1 else "add images of other patients, or train with data.folds=1",
-    )
-
-
 def _impossible_folds(
-    labels: Sequence[str], carriers: Int64[np.ndarray, " labels"], config: DataConfig
+    labels: Sequence[str], carriers: Int64[np.ndarray, " labels"], free: int, config: DataConfig, possible: int
 ) -> KitError:
-    rarest = int(carriers.argmin())
-    fewer = min(int(carriers[rarest]), config.folds - 1)
+    rarest = (
+        f"{labels[int(carriers.argmin())]!r} occurs in {carriers.min()} patient(s)" if len(labels) else "no boxes"
+    )
     return KitError(
         f"a split by patient with every class in each of {config.folds} folds",
-        f"none among {config.split_candidates} candidates; {labels[rarest]!r} occurs in "
-        f"{carriers[rarest]} patient(s)",
-        f"lower data.folds to {fewer}, raise data.split_candidates, or add images of that class",
+        f"none among {config.split_candidates} candidates of {free} patient(s); {rarest}",
+        f"lower data.folds to {possible}, raise data.split_candidates, or add images of that class",
     )

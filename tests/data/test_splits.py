@@ -1,6 +1,8 @@
 """What is held out: whole patients, balanced classes, images with equal pixels on one side."""
 
+import dataclasses
 import logging
+import re
 
 import numpy as np
 import pandas as pd
@@ -201,6 +203,26 @@ class TestFolds:
             name for name in sorted(ids) if patient[name] != patient[ids[0]]
         ]
         assert said == ["class 'Hernia' occurs in 1 patient, who stays in training: no score judges this class"]
+
+    @settings(max_examples=30)
+    @given(st.integers(0, 10_000), st.integers(2, 10), st.integers(6, 30), st.integers(2, 6))
+    def test_the_advice_to_a_refusal_makes_folds(self, seed, folds, images, classes):
+        rng = np.random.default_rng(seed)
+        ids = [f"{number:08d}_000.png" for number in range(images)]
+        annotations = table([(name, f"class {rng.integers(classes)}") for name in ids])
+        config = DataConfig(folds=folds, largest_patient_share=1, split_candidates=8)
+        try:
+            assert len(cross_validation(annotations, ids, config, seed)) == folds
+        except KitError as error:
+            advised = re.search(r"lower data\.folds to (\d+)", error.do)
+            if advised is None:
+                assert error.do.startswith("add images of other patients")
+                return
+            fewer = dataclasses.replace(config, folds=int(advised[1]))
+            if fewer.folds > 1:
+                assert len(cross_validation(annotations, ids, fewer, seed)) == fewer.folds
+            else:
+                assert validation_split(annotations, ids, fewer, seed)
 
     def test_fewer_patients_than_folds_are_refused_and_with_fewer_folds_they_are_split(self):
         ids = [f"{number:08d}_000.png" for number in range(4)]

@@ -165,6 +165,9 @@ class TestRowsWithoutABox:
         path = written(tmp_path / "train.csv", [(name, 0, 0, 1, 1, "No finding") for name in NAMES])
         fault, _ = the_fault(read_annotations, path, facts(NAMES))
         assert fault.value == f"{COUNT} rows without a box, and no other"
+        assert fault.expected == "at least one row with a box"
+        one = [*boxes(NAMES[:1]), *((name, 0, 0, 1, 1, "No finding") for name in NAMES[1:])]
+        assert len(read_annotations(written(path, one), facts(NAMES))) == 1
 
     def test_a_findings_label_without_corners_is_one_fault_whose_advice_works(self, tmp_path):
         bare = [(name, "", "", "", "", "Nodule") for name in NAMES[:5]]
