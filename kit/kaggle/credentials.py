@@ -6,6 +6,7 @@ a variable, a file in UTF-16) is read here and handed to it in variables.
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
 import os
@@ -48,7 +49,11 @@ class Credentials:
 
     def hide(self, text: str) -> str:
         """The text with every secret, in whatever form, replaced by asterisks."""
-        return without(text, {form for secret in self.secrets for form in forms(secret, self.users)})
+        return without(text, self._forms)
+
+    @functools.cached_property
+    def _forms(self) -> frozenset[str]:
+        return frozenset(form for secret in self.secrets for form in forms(secret, self.users))
 
 
 def sources(environment: Mapping[str, str], home: Path) -> tuple[str, ...]:

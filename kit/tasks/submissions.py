@@ -67,7 +67,8 @@ def validate(
     expected = knobs.competition.expected_ids
     if file is None:  # judged as `invoke submit` judges it
         submission = folders.newest(folder / "submissions")
-        path, rows = submission.csv, preview.count_valid_rows(folder, submission, expected if set_ else None)
+        given = any(text.strip().startswith("competition.expected_ids") for text in set_ or ())
+        path, rows = submission.csv, preview.count_valid_rows(folder, submission, expected if given else None)
     else:
         path = Path(file)
         rows = len(validate_submission(path, folder / "data", expected, knobs.data.orientation))
