@@ -3,6 +3,9 @@
 import pytest
 from command_line import assert_refused, invoke
 
+from kit.core.errors import KitError
+from kit.tasks.command import upload_knobs
+
 
 def test_a_submission_that_is_missing_names_the_next_step(toy):
     assert_refused(invoke("validate", "--workspace", toy), "invoke predict")
@@ -18,6 +21,15 @@ def test_a_broken_submission_exits_with_every_fault(toy, tmp_path):
 def test_two_knobs_are_two_flags(toy):
     done = invoke("train", "--workspace", toy, "--set", "training.max_epochs=1", "--set", "training.batchsize=2")
     assert_refused(done, "training.batch_size")
+
+
+def test_an_upload_takes_its_own_knobs_and_the_number_of_ids(tmp_path):
+    with pytest.raises(KitError, match="leave it out") as refused:
+        upload_knobs(tmp_path, ["kaggle.attempts=2", "competition.slug=other"])
+    assert "competition.slug" in refused.value.found
+    knobs, expected = upload_knobs(tmp_path, ["kaggle.attempts=2"])  # left out, as it says
+    assert (knobs.attempts, expected) == (2, None)
+    assert upload_knobs(tmp_path, ["competition.expected_ids=8"])[1] == 8
 
 
 @pytest.mark.slow
