@@ -28,6 +28,7 @@ _DEEP_COLOURS = ("LA;16B", "RGB;16B", "RGBA;16B")  # Pillow's raw modes of PNGs 
 _DEEP_LEVELS = 2**16
 # ITU-R 601-2 luma, as Pillow's "L": the factors of blue, green and red sum to 2**16, so that grey stays as it is.
 _LUMA_BGR, _LUMA_BITS = (7471, 38470, 19595), 16
+_PIECE_BYTES = 2**20  # some versions of OpenCV refuse parts of 8 MB
 _FEW = 0.01  # share of the pixels at either end of the levels that a marker or dead pixels may have
 _BROKEN = (OSError, SyntaxError, EOFError, ValueError, struct.error, zlib.error, Image.DecompressionBombError)
 _SIGNATURE, _PALETTE = b"\x89PNG\r\n\x1a\n", 3
@@ -185,9 +186,8 @@ def _deep_luma(data: bytes) -> Deep:
     # Only what the pixels need: libpng would warn of odd metadata, and apply some.
     body = b"".join(body for kind, body in _chunks(data) if kind == b"IDAT")
     header = next(body for kind, body in _chunks(data) if kind == b"IHDR")
-    bare = _SIGNATURE + b"".join(
-        _chunk(kind, part) for kind, part in ((b"IHDR", header), (b"IDAT", body), (b"IEND", b""))
-    )
+    pieces = [(b"IDAT", body[start : start + _PIECE_BYTES]) for start in range(0, len(body), _PIECE_BYTES)]
+    bare = _SIGNATURE + b"".join(_chunk(*one) for one in ((b"IHDR", header), *pieces, (b"IEND", b"")))
     try:
         colours = cv2.imdecode(np.frombuffer(bare, np.uint8), cv2.IMREAD_UNCHANGED)
     except cv2.error as error:

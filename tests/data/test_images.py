@@ -163,6 +163,16 @@ def test_twelve_bits_in_sixteen_are_the_same_picture_in_every_mode(colour, tmp_p
     assert (read_grey(tmp_path / "a.png") == np.round(TWELVE_BITS * (255 / 4095))).all()
 
 
+def test_a_large_file_of_sixteen_bit_colours_is_read_whatever_the_size_of_its_parts(tmp_path):
+    cells = np.random.default_rng(0).integers(0, 4096, (1000, 1500, 3)).astype(">u2")  # 9 MB
+    lines = zlib.compress(b"".join(b"\0" + row.tobytes() for row in cells), 0)
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", 1500, 1000, 16, 2, 0, 0, 0))
+    (tmp_path / "a.png").write_bytes(b"\x89PNG\r\n\x1a\n" + header + chunk(b"IDAT", lines) + chunk(b"IEND", b""))
+    levels = luma(cells, 2)
+    expected = np.round((levels - levels.min()) * (255 / (levels.max() - levels.min())))
+    assert (read_grey(tmp_path / "a.png") == expected).all()
+
+
 @pytest.mark.parametrize("colour", sorted(CHANNELS))
 @given(marked=st.integers(0, 110), dead=st.integers(0, 110))
 def test_a_few_pixels_far_from_the_others_cost_these_no_grey_level(colour, marked, dead, tmp_path_factory):
