@@ -40,15 +40,15 @@ def using_results(run: Run) -> Iterator[None]:
         yield
 
 
-def rank() -> int:
-    """The number of this process among those of one training; 0 if there is only one.
+def rank(processes: int = 1) -> int:
+    """The number of this process among the ``processes`` of one training; 0 if there is only one.
 
     Raises KitError if the environment has a number without a launcher: the first process would never come.
     """
     # Set by torchrun (RANK) and by Lightning's own launcher (LOCAL_RANK) in every process but the first.
     name = "RANK" if os.environ.get("RANK") else "LOCAL_RANK"
     number, size = (os.environ.get(variable, "") for variable in (name, "WORLD_SIZE"))
-    if number in ("", "0"):
+    if not number or (number == "0" and processes == 1):
         return 0
     launched = number.isdecimal() and size.isdecimal() and int(number) < int(size) and os.environ.get("MASTER_ADDR")
     if not launched:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import datetime
 import io
+import itertools
 import os
 import re
 import shutil
@@ -127,6 +128,7 @@ def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[P
     make_folder(folder)
     with locked(folder / LOCK_NAME):
         remove_partials(folder)
+        read_submissions(folder)  # what the index cannot be made of is refused before anything is filed
         number = 1 + max([0, *_used_numbers(folder)])
         name = f"{number:04d}-{slug(origin.message)}"
         partial = folder / f".{name}.{os.getpid()}{PARTIAL_SUFFIX}"
@@ -152,8 +154,15 @@ def slug(message: str) -> str:
 
 
 def read_submissions(folder: Path) -> list[Submission]:
-    """All filed submissions by number. Raises KitError with the path of a manifest that is broken."""
-    return sorted((_read(path) for path in _folders(folder)), key=lambda submission: submission.number)
+    """All filed submissions by number. Raises KitError with the path of a manifest that is broken, or is a copy."""
+    filed = sorted((_read(path) for path in _folders(folder)), key=lambda one: (one.number, one.folder.name))
+    for one, other in itertools.pairwise(filed):
+        if one.number == other.number:
+            raise KitError(
+                f"each number once in {folder}", f"{one.folder.name} and {other.folder.name}",
+                f"move the copy out of {folder}: of two, nobody knows which one was uploaded",
+            )  # fmt: skip
+    return filed
 
 
 def newest(folder: Path) -> Submission:

@@ -104,9 +104,10 @@ def train(
             "no --preset: %r, which suits a machine with%s GPU", recipe, " a" if recipe == DEFAULT_PRESET else "out"
         )
     config = _config(run, recipe, preset_name is not None, assignments)
-    accumulation(config.training, process_count(config) * config.trainer.nodes)  # refuses what does not divide
+    processes = process_count(config) * config.trainer.nodes
+    accumulation(config.training, processes)  # refuses what does not divide
     folds = _requested_folds(run, config, fold)
-    if rank() > 0:
+    if rank(processes) > 0:
         split = _awaited_split(run)
         data = load_training(workspace, config)
         for fold_run in folds:

@@ -2,18 +2,21 @@
 
 import csv
 import io
+import json
 import os
 import pickle
 import random
+import shutil
 
 import numpy as np
 import pandas as pd
 import pyarrow.parquet
 import pytest
 import torch
-from mutations import snapshot, table_mutants
+from mutations import json_mutants, snapshot, table_mutants
 
 from kit.core.errors import KitError
+from kit.data.pixel_cache import open_cache
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run
@@ -304,3 +307,35 @@ def test_a_bad_index_is_made_whole_from_the_manifests_or_refused(step, tmp_path)
             raise
         assert not list(tmp_path.glob(".*.partial"))
     assert 0 < accepted < len(mutants)
+
+
+CACHE_VALUES, CACHE_FLIPS = 200, 20
+
+
+def test_a_bad_index_of_the_pixel_cache_is_made_anew_or_refused_and_no_pixel_changes(step, toy_source, tmp_path):
+    folder, cache = tmp_path / "train", tmp_path / ".cache"
+    folder.mkdir()
+    for path in sorted((toy_source / "data" / "train").glob("*.png"))[:2]:
+        shutil.copy2(path, folder)
+    whole = open_cache(folder, cache, 1.0)
+    pixels = {name: whole.read(name).copy() for name in whole.facts}
+    index = cache / "train.json"
+    content = json.loads(index.read_bytes())
+    accepted = 0
+    for mutant in list(json_mutants(content, 9, values=CACHE_VALUES, flips=CACHE_FLIPS))[::step]:
+        if b'"faults": {"' in mutant.data.replace(b"\n", b"") or mutant.name.startswith(
+            ("faults", "digests", "byte")
+        ):
+            continue  # a text for another text: nothing tells it from the right one
+        index.write_bytes(mutant.data)
+        try:
+            opened = open_cache(folder, cache, 1.0)
+            assert set(opened.facts) == set(pixels), mutant.name
+            assert all((opened.read(name) == pixels[name]).all() for name in pixels), mutant.name
+            accepted += 1
+        except KitError as error:
+            assert str(index) in str(error), mutant.name
+            assert f"delete {index}" in error.do
+    assert accepted
+    index.unlink()  # as advised
+    assert all((open_cache(folder, cache, 1.0).read(name) == pixels[name]).all() for name in pixels)

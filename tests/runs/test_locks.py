@@ -33,6 +33,19 @@ def test_a_launcher_numbers_its_processes(values, number, environment):
     assert rank() == number
 
 
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK"])
+def test_the_first_number_without_a_launcher_is_that_of_one_process_only(name, environment):
+    """Lightning would wait for processes that nobody starts, or start one that takes itself for the first."""
+    environment(**{name: "0"})
+    assert rank() == 0
+    with pytest.raises(KitError, match=f"{name} in the environment"):
+        rank(2)
+    environment(**{name: "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"})
+    assert rank(2) == 0
+    environment()
+    assert rank(2) == 0
+
+
 @pytest.mark.parametrize(
     "values",
     [

@@ -70,6 +70,9 @@ class TestHistory:
             f"{HEADER}\n1,2,3,4,5,6,7,8\n1,2,3,4,5,6,7,8,9\n".encode(),
             f"{HEADER}\n1,2,3,4,high,6,7,8\n".encode(),
             f'{HEADER}\n1,2,3,4,"5'.encode(),
+            f"{HEADER}\n1,2,3,4,5,6,7,8\n1,2,3,4,5,6,7,8\n".encode(),
+            f"{HEADER}\n2,2,3,4,5,6,7,8\n".encode(),
+            f"{HEADER}\n,2,3,4,5,6,7,8\n".encode(),
             "folder",
         ],
     )
@@ -79,3 +82,5 @@ class TestHistory:
         run.history.mkdir() if content == "folder" else run.history.write_bytes(content)
         with pytest.raises(KitError, match=r"history\.csv"):
             read_history(run)
+        run.history.rename(tmp_path / "away")  # as advised: a training that goes on writes it anew
+        assert len(read_history(run)) == 0

@@ -4,6 +4,7 @@ import csv
 import json
 import multiprocessing
 import os
+import shutil
 import signal
 import time
 
@@ -184,3 +185,28 @@ def test_what_a_kill_left_half_written_is_tidied_and_the_index_made_whole(tmp_pa
     tidy(tmp_path)
     assert not list(tmp_path.rglob("*.partial"))
     assert (tmp_path / "index.csv").read_text().splitlines()[1].startswith("1,0001-first-try")
+
+
+def test_a_copied_folder_is_refused_until_it_is_moved_away(tmp_path):
+    first = filed(tmp_path / "here")
+    copy = shutil.copytree(first.folder, first.folder.with_name("0001-first-try-copy"))
+    shutil.copytree(first.folder, first.folder.with_name("0001-first-try (copy)"))  # no submission's name
+    for use in (read_submissions, newest, filed):
+        with pytest.raises(KitError, match="0001-first-try and 0001-first-try-copy") as caught:
+            use(tmp_path / "here")
+        assert "move the copy out of" in caught.value.do
+    copy.rename(tmp_path / "elsewhere")
+    assert read_submissions(tmp_path / "here") == [first]
+    assert filed(tmp_path / "here").number == 2
+
+
+@pytest.mark.parametrize("at", ["", "yesterday", "2025-01-31T12:00:00", "9" * 30])
+def test_a_time_that_is_none_is_refused_with_its_manifest(at, tmp_path):
+    path = filed(tmp_path).folder / "manifest.json"
+    whole = json.loads(path.read_text())
+    path.write_text(json.dumps(whole | {"created_at": at}))
+    with pytest.raises(KitError, match="no date and time") as caught:
+        read_submissions(tmp_path)
+    assert str(path) in caught.value.expected
+    path.write_text(json.dumps(whole))  # restored, as advised
+    assert len(read_submissions(tmp_path)) == 1
