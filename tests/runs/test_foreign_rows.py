@@ -4,6 +4,7 @@ import json
 import pickle
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 from hypothesis import given, settings
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 from repository import ROOT
 from toy import copied, toy_config
 
-from kit.boxes.geometry import CORNERS
+from kit.boxes.geometry import CORNERS, clip
 from kit.core.errors import KitError
 from kit.data.competition import load_test, load_training
 from kit.runs.adoption import adopt
@@ -456,6 +457,18 @@ class TestBorder:
         with caplog.at_level("INFO", "kit"):
             assert place.agrees(place.read(tmp_path / "a.csv", clip=True), table.assign(x_min=0.0))
         assert f"a.csv: {len(table)} boxes ended outside their image and were clipped" in caplog.text
+
+    @settings(max_examples=15)
+    @given(st.lists(st.floats(0, 9), min_size=4, max_size=4))
+    def test_clipped_boxes_are_those_that_geometry_clips(self, place, tmp_path_factory, over_px):
+        signs = np.array([-1, -1, 1, 1])
+        boxes = place.table[CORNERS].to_numpy() + signs * np.array(over_px)
+        table = place.table.assign(**dict(zip(CORNERS, boxes.T, strict=True)))
+        path = tmp_path_factory.mktemp("over") / "a.csv"
+        table.to_csv(path, index=False)
+        clipped = clip(boxes, SIDE_PX, SIDE_PX)
+        expected = place.table.assign(**dict(zip(CORNERS, clipped.T, strict=True)))
+        assert place.agrees(place.read(path, clip=True), expected)
 
     def test_less_than_a_pixel_is_clipped_with_a_word(self, place, tmp_path, caplog):
         self.over(place, 0.5).to_csv(tmp_path / "a.csv", index=False)
