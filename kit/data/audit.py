@@ -195,8 +195,8 @@ def patient_pattern(image_ids: Sequence[str], config: DataConfig) -> Finding | N
         f"data.patient_pattern={pattern} fits {fitting} of {counted(len(image_ids), 'name')} of images; not "
         f"{first_few(others, _NAMES_SHOWN)}",
         "each of the other images counts as a patient of its own, so that images of one patient may stand on both "
-        f"sides of a split: add --set {example}, whose first group is the patient{' here' * bool(suggested)}; "
-        "if every image is of another patient, --set 'data.patient_pattern=(.+)'",
+        f"sides of a split: add --set {example}{', which fits every name' * bool(suggested)}: its first group is "
+        "the patient; if every image is of another patient, --set 'data.patient_pattern=(.+)'",
         pd.DataFrame({"image_id": others}),
     )  # fmt: skip
 

@@ -13,8 +13,7 @@ from kit.schemas.csv_text import LINE, Fault
 from kit.schemas.file_names import is_companion
 from kit.schemas.image_headers import IMAGE_SUFFIXES
 
-_DICOM = (".dcm", ".dicom")
-_FORMATS = (*_DICOM, ".bmp", ".gif", ".jp2", ".tif", ".tiff", ".webp")
+_OTHER_FORMATS = (".dcm", ".dicom", ".bmp", ".gif", ".jp2", ".tif", ".tiff", ".webp")
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def named_otherwise(
     """A fault for each cause for which image_ids of the table are missing, with the first line and the count.
 
     Causes: a path before the name, no extension or another one, upper and lower case, another Unicode form (NFC and
-    NFD), lost zeros, DICOM files, images one folder deeper.
+    NFD), lost zeros, DICOM files and other formats, images one folder deeper.
 
     Args:
         path: the table's file.
@@ -65,11 +64,11 @@ def unread_images(folder: Path) -> list[str]:
 
     Their paths below the folder's parent, sorted; none if there is no such folder.
     """
-    return sorted([*_deeper(folder), *_other_formats(folder, _FORMATS)])
+    return sorted([*_deeper(folder), *_other_formats(folder)])
 
 
 def _causes(names: list[str], folder: Path) -> list[_Cause]:
-    dicom = {_folded_stem(_last(path)): path for path in _other_formats(folder, _DICOM)}
+    others = {_folded_stem(_last(path)): path for path in _other_formats(folder)}
     deeper = {_folded_stem(_last(path)): path for path in _deeper(folder)}
     rename = "write each image_id as its file is named, or rename the files"
     plain = "leave out the folders before the names"
@@ -83,8 +82,8 @@ def _causes(names: list[str], folder: Path) -> list[_Cause]:
         _Cause("the file's name with its zeros, {}", rename,
                {stem.lstrip("0"): name for stem, name in stems.items()}, lambda n: _folded_stem(n).lstrip("0")),
         _Cause("a PNG or JPEG image, not {}",
-               "convert the DICOM files to PNG or JPEG and name these in the table",
-               dicom, _folded_stem),
+               "convert the files of other formats to PNG or JPEG, and name these in the table",
+               others, _folded_stem),
         _Cause(f"an image directly in {folder.name}/, not {{}}", f"move the images up into {folder.name}/",
                deeper, lambda name: _folded_stem(_last(name))),
     ]  # fmt: skip
@@ -99,11 +98,12 @@ def _deeper(folder: Path) -> list[str]:
     ]
 
 
-def _other_formats(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+def _other_formats(folder: Path) -> list[str]:
+    """The pictures of the folder that are neither PNG nor JPEG."""
     return [
         f"{folder.name}/{path.name}"
         for path in folder.glob("*")
-        if path.name.lower().endswith(suffixes) and not is_companion(path.name)
+        if path.name.lower().endswith(_OTHER_FORMATS) and not is_companion(path.name)
     ]
 
 
@@ -126,4 +126,4 @@ def _last(name: str) -> str:
 def _stem(name: str) -> str:
     """The name without its extension, if it has that of a picture."""
     stem, dot, extension = name.rpartition(".")
-    return stem if dot and f".{extension.lower()}" in (*IMAGE_SUFFIXES, *_DICOM) else name
+    return stem if dot and f".{extension.lower()}" in (*IMAGE_SUFFIXES, *_OTHER_FORMATS) else name

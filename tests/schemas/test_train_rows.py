@@ -86,14 +86,15 @@ class TestImageNames:
         ]  # fmt: skip
         assert "correct the file" in caught.value.do
 
-    def test_dicom_files_are_named_and_converted_they_are_read(self, tmp_path):
+    @pytest.mark.parametrize("extension", ["dcm", "DCM", "tif", "bmp"])
+    def test_files_of_other_formats_are_named_and_converted_they_are_read(self, extension, tmp_path):
         (tmp_path / "train").mkdir()
         for number in range(COUNT):
-            (tmp_path / "train" / f"{number:03d}.dcm").write_bytes(b"DICM")
-        for ids in ([f"{number:03d}" for number in range(COUNT)], [f"{number:03d}.dcm" for number in range(COUNT)]):
+            (tmp_path / "train" / f"{number:03d}.{extension}").write_bytes(b"DICM")
+        for ids in ([f"{n:03d}" for n in range(COUNT)], [f"{n:03d}.{extension}" for n in range(COUNT)]):
             fault, do = the_fault(read_annotations, written(tmp_path / "train.csv", boxes(ids)), {})
-            assert "not train/000.dcm" in fault.expected
-            assert do.startswith("convert the DICOM files to PNG or JPEG")
+            assert fault.expected == f"a PNG or JPEG image, not train/000.{extension}"
+            assert do == "convert the files of other formats to PNG or JPEG, and name these in the table"
         converted = [f"{number:03d}.png" for number in range(COUNT)]
         path = written(tmp_path / "train.csv", boxes(converted))
         assert len(read_annotations(path, facts(converted))) == COUNT
