@@ -7,9 +7,11 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
+from kit.boxes.nearest_truth import nearest_true_boxes
 from kit.data.competition import TestData, TrainingData
 from kit.runs.box_units import unit_faults
 from kit.schemas.csv_text import LINE, Fault
@@ -111,17 +113,30 @@ def read_rows(
         how_far = "" if clip else "less than a pixel "
         log.info("%s: %d boxes ended %soutside their image and were clipped", path.name, moved, how_far)
     return ForeignRows(
-        fitted.drop(columns=["width_px", "height_px", "image_fault", LINE]), _label_map(foreign, table)
+        fitted.drop(columns=["width_px", "height_px", "image_fault", LINE]),
+        _label_map(foreign, table, data.annotations),
     )
 
 
-def _label_map(foreign: Foreign, table: pd.DataFrame) -> str:
+def _label_map(foreign: Foreign, table: pd.DataFrame, truth: pd.DataFrame) -> str:
+    """The labels that numbers were taken for, and how often the truth agrees; empty if the file names labels."""
+    if not foreign.numbers:
+        return ""
     found = set(table["label"])
     numbers = {
         number: label if label in found else f"{label} (no detection)" for number, label in foreign.numbers.items()
     }
     hint = "; if the file counts otherwise, say so with --images: a COCO data set with its categories"
-    return map_text(numbers) + (hint if numbers and foreign.counted else "")
+    return map_text(numbers) + _agreement(table[table["part"] == TRAIN], truth) + (hint if foreign.counted else "")
+
+
+def _agreement(rows: pd.DataFrame, truth: pd.DataFrame) -> str:
+    """How often the surest box on a true one has its label, in words: seldom, if the numbers mean other labels."""
+    own, other = nearest_true_boxes(truth, rows)
+    on_truth = rows.assign(agrees=own.iou >= other.iou)[np.maximum(own.iou, other.iou) >= 1 / 2]
+    surest = on_truth.sort_values("score", kind="stable").groupby("image_id").tail(1)
+    agreeing = f"{int(surest['agrees'].sum())} of {len(surest)}"
+    return f"; of the surest boxes that lie on a true one {agreeing} have its label" if len(surest) else ""
 
 
 def _located(foreign: Foreign, fault: Fault) -> Fault:

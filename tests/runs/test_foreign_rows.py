@@ -312,6 +312,8 @@ class TestIds:
         said = place.read(dump(tmp_path / "a.json", entries)).label_map
         assert said.startswith(f"1 = {place.labels[0]}, 2 = {place.labels[1]}, ")
         assert f"8 = {place.labels[7]} (no detection)" in said
+        count = table["image_id"].isin(place.data.image_ids).groupby(table["image_id"]).any().sum()
+        assert f"of the surest boxes that lie on a true one 0 of {count} have its label" in said
         assert "--images" in said
         categories = [{"id": number, "name": label} for label, number in labels.items()]
         images = [{"id": name, "file_name": name} for name in set(table["image_id"])]
@@ -320,6 +322,7 @@ class TestIds:
         )
         assert place.agrees(rows, table)
         assert rows.label_map.startswith(f"0 = {place.labels[0]} (no detection), 1 = {place.labels[1]}")
+        assert f"of the surest boxes that lie on a true one {count} of {count} have its label" in rows.label_map
         assert "--images" not in rows.label_map
 
     def test_a_file_that_names_its_labels_has_no_map(self, place, tmp_path):
