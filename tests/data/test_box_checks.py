@@ -3,7 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.boxes.geometry import CORNERS
@@ -40,12 +40,14 @@ class TestUnits:
     def test_zero_boxes_are_well(self, tmp_path):
         assert box_units(table(), {}) is None
 
+    @settings(max_examples=30)
     @given(st.integers(0, 1000), st.integers(1, 60))
     def test_boxes_in_pixels_are_well(self, tmp_path_factory, seed, count):
         boxes = drawn(count, seed=seed)
         boxes.loc[0, ["x_max", "y_max"]] = 900.0
         assert box_units(boxes, sizes(boxes, tmp_path_factory.getbasetemp())) is None
 
+    @settings(max_examples=30)
     @given(st.integers(0, 1000), st.integers(1, 60), st.sampled_from([96, 512, 3000]))
     def test_fractions_are_a_fault_in_any_number_and_multiplied_they_are_well(
         self, tmp_path_factory, seed, count, side
@@ -122,6 +124,7 @@ class TestRepeated:
         boxes = table(("a.png", 0, 0, 10, 10, "Mass"), ("a.png", 0, 0, 10, 5, "Mass"))
         assert repeated_boxes(boxes, False) is None
 
+    @settings(max_examples=30)
     @given(st.integers(0, 10_000), st.integers(1, 3), st.integers(1, 12))
     def test_readers_who_agree_nearly_are_fused_to_one_box_a_finding(self, seed, readers, findings):
         """Findings 200 px apart, corners moved by up to 3 of 60 px: the overlap is at least 54 * 54 / 66 / 66."""

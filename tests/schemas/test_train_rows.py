@@ -8,7 +8,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kit.schemas.csv_text import TableError
@@ -110,6 +110,7 @@ class TestImageNames:
         assert do == "move the images up into train/"
         assert len(read_annotations(path, facts(NAMES))) == COUNT
 
+    @settings(max_examples=30)
     @given(
         st.lists(st.text(st.characters(codec="utf-8", categories=("L", "N")), min_size=1, max_size=9), min_size=1,
                  max_size=6, unique_by=lambda text: unicodedata.normalize("NFC", text).casefold().lstrip("0")),
