@@ -40,16 +40,21 @@ def using_results(run: Run) -> Iterator[None]:
         yield
 
 
-def rank(processes: int = 1) -> int:
-    """The number of this process among the ``processes`` of one training; 0 if there is only one.
-
-    Raises KitError if the environment has a number without a launcher: the first process would never come.
-    """
+def rank() -> int:
+    """The number of this process among those of one training; 0 if there is only one."""
     # Set by torchrun (RANK) and by Lightning's own launcher (LOCAL_RANK) in every process but the first.
+    return int(os.environ.get("RANK") or os.environ.get("LOCAL_RANK") or 0)
+
+
+def require_launcher(processes: int) -> None:
+    """Raise KitError if the environment numbers this process, but no launcher did: the first one would never come.
+
+    To be called before a training of ``processes`` processes: Lightning clears WORLD_SIZE when one has ended.
+    """
     name = "RANK" if os.environ.get("RANK") else "LOCAL_RANK"
     number, size = (os.environ.get(variable, "") for variable in (name, "WORLD_SIZE"))
     if not number or (number == "0" and processes == 1):
-        return 0
+        return
     launched = number.isdecimal() and size.isdecimal() and int(number) < int(size) and os.environ.get("MASTER_ADDR")
     if not launched:
         raise KitError(
@@ -58,4 +63,3 @@ def rank(processes: int = 1) -> int:
             "`env -u RANK -u LOCAL_RANK invoke train ...` trains in one process; "
             "`torchrun --nproc-per-node 2 -m -- invoke train ... --set trainer.devices=2` starts two",
         )
-    return int(number)

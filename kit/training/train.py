@@ -49,7 +49,7 @@ from kit.runs.folder import (
 )
 from kit.runs.guards import require_same_data, require_trainable
 from kit.runs.knobs import require_same_knobs, save_knobs
-from kit.runs.locks import rank, starting_or_finishing, training_lock
+from kit.runs.locks import rank, require_launcher, starting_or_finishing, training_lock
 from kit.runs.out_of_fold import bare_detector, kept_weights, stored, stored_fold
 from kit.training.box_losses import require_large_boxes
 from kit.training.schedule import accumulation, fitting_batch_size, smallest_batch
@@ -105,9 +105,10 @@ def train(
         )
     config = _config(run, recipe, preset_name is not None, assignments)
     processes = process_count(config) * config.trainer.nodes
+    require_launcher(processes)
     accumulation(config.training, processes)  # refuses what does not divide
     folds = _requested_folds(run, config, fold)
-    if rank(processes) > 0:
+    if rank() > 0:
         split = _awaited_split(run)
         data = load_training(workspace, config)
         for fold_run in folds:

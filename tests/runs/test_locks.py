@@ -3,7 +3,7 @@
 import pytest
 
 from kit.core.errors import KitError
-from kit.runs.locks import rank
+from kit.runs.locks import rank, require_launcher
 
 NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")
 
@@ -30,6 +30,7 @@ def environment(monkeypatch):
 )  # fmt: skip
 def test_a_launcher_numbers_its_processes(values, number, environment):
     environment(**values)
+    require_launcher(1)
     assert rank() == number
 
 
@@ -37,13 +38,13 @@ def test_a_launcher_numbers_its_processes(values, number, environment):
 def test_the_first_number_without_a_launcher_is_that_of_one_process_only(name, environment):
     """Lightning would wait for processes that nobody starts, or start one that takes itself for the first."""
     environment(**{name: "0"})
-    assert rank() == 0
+    require_launcher(1)
     with pytest.raises(KitError, match=f"{name} in the environment"):
-        rank(2)
+        require_launcher(2)
     environment(**{name: "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"})
-    assert rank(2) == 0
+    require_launcher(2)
     environment()
-    assert rank(2) == 0
+    require_launcher(2)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,8 @@ def test_the_first_number_without_a_launcher_is_that_of_one_process_only(name, e
 def test_a_number_without_a_launcher_waits_for_nobody(values, environment):
     environment(**values)
     with pytest.raises(KitError, match="env -u RANK -u LOCAL_RANK invoke train") as caught:
-        rank()
+        require_launcher(1)
     assert next(iter(values.values())) in caught.value.found
     environment()  # as advised
+    require_launcher(1)
     assert rank() == 0
