@@ -112,6 +112,7 @@ def test_a_renamed_folder_says_its_old_name_and_works_again_under_it(run):
     assert read_finished(run).weights == {"demo": "a" * 64}
 
 
+@pytest.mark.slow
 def test_a_copied_ensemble_is_an_ensemble_with_a_report_of_its_own(evaluated):
     demo = Run(evaluated, "demo")
     second_run(demo, "half")
