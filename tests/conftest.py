@@ -61,6 +61,21 @@ def step(request):
 
 
 @pytest.fixture
+def undrawn(monkeypatch):
+    """Reports of runs with one small picture for all their figures; `tests/reports` looks at the real ones."""
+    from PIL import Image
+
+    def save_all(folder, drawings, track):
+        folder.mkdir(parents=True, exist_ok=True)
+        paths = {name: folder / f"{name}.png" for name in drawings}
+        for path in paths.values():
+            Image.new("L", (1, 1)).save(path)
+        return paths
+
+    monkeypatch.setattr("kit.reports.run_report.save_all", save_all)
+
+
+@pytest.fixture
 def warm(tmp_path):
     """Command lines that start at once: see warm.py."""
     from warm import Warm

@@ -21,6 +21,8 @@ from kit.runs.ensemble import ensemble
 from kit.runs.folder import Run, read_split
 from kit.runs.guards import require_same_truth
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def runs(evaluated):

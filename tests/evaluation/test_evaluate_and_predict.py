@@ -32,6 +32,8 @@ from kit.schemas.tables import validate_submission
 from kit.submission.folders import read_submissions
 from kit.training.train import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def run(trained):

@@ -30,6 +30,8 @@ from kit.submission.attempts import Clock, _age_seconds
 from kit.submission.folders import Attempt, Origin, read_submissions, write_submission
 from kit.submission.preview import _competition
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 HASH = "0123456789abcdef" * 4
 ORIGIN = Origin("first", "demo", 0.25, {"demo": HASH}, {"training": {"seed": 1}}, {"commit": "c", "clean": True})
 SPLIT = Split(("Mass", "Nodule"), ("a.png", "b.png", "c.png"), (("a.png",), ("c.png",)), HASH)

@@ -27,6 +27,8 @@ from kit.runs.out_of_fold import detections
 from kit.schemas.csv_text import TableError
 from kit.training.train import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 COLUMNS = ["image_id", *CORNERS, "score", "label"]
 
 

@@ -25,6 +25,8 @@ from kit.runs.members import Member, by_fold, fused, members, read_ensemble
 from kit.runs.out_of_fold import detections
 from kit.training.train import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 LEFT, NEAR_LEFT, RIGHT = (0, 0, 10, 10), (0, 0, 10, 8), (20, 20, 30, 30)
 
 

@@ -28,6 +28,8 @@ from kit.runs.folder import Run, read_finished, read_split
 from kit.runs.locks import training_lock
 from kit.training.train import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 PATIENCE_SECONDS = 300
 
 

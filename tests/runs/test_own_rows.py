@@ -20,6 +20,8 @@ from kit.runs.out_of_fold import detections
 from kit.runs.own_rows import read_held_out, require_own_rows
 from kit.training.train import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 def edited(path, **values):
     """Change the first rows of a stored table, which keeps its key; how many rows it has."""

@@ -25,6 +25,8 @@ from kit.runs.folder import (
 from kit.runs.knobs import adjust
 from kit.training.train import train
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture
 def run(tmp_path):

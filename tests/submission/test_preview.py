@@ -23,6 +23,8 @@ from kit.submission.folders import (
 from kit.submission.preview import choose_outgoing, edited_submission, file_by_hand, preview_lines
 from kit.submission.scoreboard import rows
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 
 @pytest.fixture(scope="module")
 def source(toy_source, tmp_path_factory):
