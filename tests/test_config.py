@@ -113,16 +113,6 @@ def test_every_number_has_a_range_and_what_lies_outside_is_refused_with_the_way_
     assert config.override(config.Config(), [f"{key}={advised[1]}"]) == config.Config()
 
 
-def test_the_largest_seed_seeds_everything():
-    import numpy as np
-    import torch
-
-    seed = config.override(config.Config(), [f"training.seed={2**63 - 1}"]).training.seed
-    torch.manual_seed(seed)
-    assert np.random.default_rng(seed).random() != np.random.default_rng([seed, 1]).random()
-    assert np.random.SeedSequence([seed, 3, 4]).generate_state(1)
-
-
 def test_a_mistyped_key_in_a_file_is_told_the_nearest(tmp_path):
     path = tmp_path / "config.json"
     for content, said in (

@@ -5,6 +5,7 @@ import itertools
 import math
 import re
 
+import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -13,7 +14,7 @@ from hypothesis import strategies as st
 from interruption import interrupted_after_one_epoch
 from toy import TOY, copied, toy_config
 
-from kit.config import TrainingConfig
+from kit.config import Config, TrainingConfig, override
 from kit.core.errors import KitError
 from kit.detectors.checkpoints import load_checkpoint
 from kit.runs.folder import Run, read_finished, read_split
@@ -250,3 +251,10 @@ def test_the_averaged_weights_differ_from_the_raw_ones_and_are_kept_on_demand(to
 def test_devices_are_as_asked_for():
     config = toy_config()
     assert fit.process_count(config) == max(1, torch.cuda.device_count())
+
+
+def test_the_largest_seed_seeds_everything():
+    seed = override(Config(), [f"training.seed={2**63 - 1}"]).training.seed
+    torch.manual_seed(seed)
+    assert np.random.default_rng(seed).random() != np.random.default_rng([seed, 1]).random()
+    assert np.random.SeedSequence([seed, 3, 4]).generate_state(1)
