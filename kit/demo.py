@@ -53,7 +53,11 @@ def finished_demo(workspace: Path) -> DemoResult | None:
         return None
     result = read_record(path, DemoResult, f"delete {path}; the demo then continues")
     submission = Path(result.submission)
-    if not submission.resolve().is_relative_to(workspace.resolve()):  # a copied folder's result has other paths
+    try:
+        is_own = submission.resolve().is_relative_to(workspace.resolve())
+    except ValueError:  # a text that is no path
+        is_own = False
+    if not is_own:  # a copied folder's result has other paths
         return None
     return result if submission.is_file() and sha256(submission) == result.submission_sha256 else None
 

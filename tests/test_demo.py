@@ -101,6 +101,12 @@ def test_a_result_counts_only_while_its_submission_is_as_it_was_filed(tmp_path):
     assert finished_demo(tmp_path) is None
 
 
+def test_a_result_whose_submission_is_no_path_is_none(tmp_path):
+    result = DemoResult(0.6, 0.02, 0.6, 170, 1.0, "\0", "a" * 64, "r", "f")
+    write_json(tmp_path / "result.json", vars(result))
+    assert finished_demo(tmp_path) is None
+
+
 def test_the_result_of_a_copied_folder_does_not_point_to_the_first_one(tmp_path):
     for name in ("one", "two"):
         (tmp_path / name).mkdir()

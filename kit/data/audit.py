@@ -83,7 +83,7 @@ def findings(data: AuditInput) -> list[Finding]:
         orientation_tags(files),
         inverted_images(files, data.inverted),
         outlying_levels(data.levels),
-        patient_pattern([*data.train, *data.test], data.config),
+        patient_pattern(data.train, data.test, data.config),
         patients_in_both(list(data.train), list(data.test), data.patients),
         class_counts(data.annotations),
     )
@@ -181,10 +181,10 @@ def labels_alike(labels: pd.Series) -> Finding | None:
     )  # fmt: skip
 
 
-def patient_pattern(image_ids: Sequence[str], config: DataConfig) -> Finding | None:
-    """A data.patient_pattern that fits fewer than nine tenths of the images' names: a row per name without it."""
-    pattern = config.patient_pattern
-    if knows_patients(image_ids, pattern):
+def patient_pattern(train: Collection[str], test: Collection[str], config: DataConfig) -> Finding | None:
+    """A data.patient_pattern that fits fewer than nine tenths of the names of a half: a row per name without it."""
+    pattern, image_ids = config.patient_pattern, [*train, *test]
+    if knows_patients(train, pattern) and knows_patients(test, pattern):
         return None
     others = sorted(name for name in set(image_ids) if not fitting_share([name], pattern))
     fitting = len(image_ids) - sum(name in set(others) for name in image_ids)

@@ -14,8 +14,9 @@ _CANDIDATES = (r"([^_.-]+)[_.-]", r"([^_.-]+[_.-][^_.-]+)[_.-]", r"(\D*\d+)\D")
 
 
 def fitting_share(image_ids: Collection[str], pattern: str) -> float:
-    """The share of the names at whose start the pattern fits; 1 without any name."""
-    fits = [bool(re.match(pattern, image_id)) for image_id in image_ids]
+    """The share of the names at whose start the pattern fits, its first group not empty; 1 without any name."""
+    matches = [re.match(pattern, image_id) for image_id in image_ids]
+    fits = [bool(match and (match[1] if match.re.groups else match[0])) for match in matches]
     return sum(fits) / len(fits) if fits else 1.0
 
 

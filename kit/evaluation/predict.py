@@ -24,6 +24,7 @@ from kit.evaluation.report import current_report
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split, require_finished
 from kit.runs.guards import require_same_data
+from kit.runs.knobs import adjust
 from kit.runs.locks import using_results
 from kit.runs.members import Member, by_fold, fused, members
 from kit.runs.out_of_fold import detections
@@ -81,10 +82,16 @@ def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
-def predict(run: Run, message: str | None = None, track: Track = silent) -> Submission:
-    """Detect on the test images, choose one box per ID, check and file the next numbered submission."""
+def predict(
+    run: Run, message: str | None = None, track: Track = silent, assignments: Sequence[str] = ()
+) -> Submission:
+    """Detect on the test images, choose one box per ID, check and file the next numbered submission.
+
+    ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs.
+    """
     require_finished(run)
     with using_results(run):
+        adjust(run, assignments)
         return _predicted(run, message, track)
 
 

@@ -48,6 +48,7 @@ from kit.reports.report_file import (
 )
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Finished, Run, Split, read_history, require_finished
+from kit.runs.knobs import adjust
 from kit.runs.locks import using_results
 from kit.runs.members import members
 from kit.runs.own_rows import held_out_detections
@@ -59,10 +60,14 @@ _LATE_EPOCHS = 10
 log = logging.getLogger("kit")
 
 
-def evaluate(run: Run, track: Track = silent) -> Report:
-    """Score the stored validation detections; write ``report.json``, figures and ``report.html``."""
+def evaluate(run: Run, track: Track = silent, assignments: Sequence[str] = ()) -> Report:
+    """Score the stored validation detections; write ``report.json``, figures and ``report.html``.
+
+    ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs.
+    """
     require_finished(run)
     with using_results(run):
+        adjust(run, assignments)
         return _evaluated(run, track)
 
 

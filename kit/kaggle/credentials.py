@@ -29,6 +29,7 @@ _READABLE_BY_OTHERS = 0o044
 _IN_A_HEADER = re.compile(r"[!-~]+")
 _SECRET_NAMES = ("key", "refresh_token", "access_token")
 _QUOTED = re.compile(r'"([^"]{16,})"')  # in a file that is no JSON
+_ENDS_AN_ADDRESS = re.compile("[/?#]")
 _PROXY = re.compile(r"//([^/@]*?):(.+)@")  # http://USER:PASSWORD@host, also if it is no valid address
 log = logging.getLogger("kit")
 
@@ -129,6 +130,9 @@ def _every_secret(environment: Mapping[str, str], home: Path) -> tuple[tuple[str
         if name.lower().endswith("_proxy") and (proxy := _PROXY.search(environment[name])):
             users.append(proxy[1])
             secrets += [proxy[2], urllib.parse.unquote(proxy[2])]
+            # A password with one of these letters ends the address early: errors quote a part, as USER:PART.
+            parts = _ENDS_AN_ADDRESS.split(proxy[2])
+            secrets += [text for part in parts if part for text in (part, f"{proxy[1]}:{part}")]
     for path in (Path(variable), Path(access), Path(f"{access}.txt")):
         secrets.append(_text_if_any(path))
     for path in (Path(legacy), Path(oauth)):

@@ -74,13 +74,14 @@ def describe(workspace: Path, config: Config, track: Track = silent) -> DatasetR
     """Write the dataset report to ``WORKSPACE/explore``. Raises KitError if the data are missing or have faults."""
     training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
     everyone, pattern = [*training_data.image_ids, *test.image_ids], config.data.patient_pattern
+    known = all(knows_patients(half, pattern) for half in (training_data.image_ids, test.image_ids))
     with locked_folder(workspace / "explore") as folder:
         return dataset_report(
             training_data.annotations,
             test.mapping,
             training_data.pixels.facts,
             {image_id: test.pixels.facts[image_id] for image_id in test.image_ids},
-            patients(everyone, pattern) if knows_patients(everyone, pattern) else None,
+            patients(everyone, pattern) if known else None,
             folder,
             config.training.seed,
             track,

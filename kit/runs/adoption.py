@@ -20,7 +20,7 @@ from kit.core.text_files import has_sha256, read_text, text_sha256
 from kit.data.competition import TestData, TrainingData, has_test, load_test, load_training, patients
 from kit.data.splits import cross_fits
 from kit.runs.detections import write_detections
-from kit.runs.folder import Run, Split, mark_finished, read_split, workspace_config
+from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split, workspace_config
 from kit.runs.foreign_rows import read_rows
 from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
@@ -92,6 +92,8 @@ def adopt(
                           rows.label_map)  # fmt: skip
         if arrival.already:
             earlier = _digest(path, images_file, clip, sha256)  # earlier versions hashed the bytes
+            if run.finished.exists():
+                read_finished(run)  # raises for a copy of another run
             _require_this(run, (digest, earlier), split)
             stored = load(run.config)
             require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
@@ -116,10 +118,11 @@ def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
     """The images of ``train/`` that a text file names, one per line, sorted. Raises TableError for any other."""
     lines = read_text(path, f"{path}, a text file with an image_id a line", "name another --held-out").splitlines()
     named = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
+    images = set(known)
     faults = [
         Fault(path, number, name, "the file name of an image of train/")
         for number, name in named
-        if name not in set(known)
+        if name not in images
     ]
     if faults or not named:
         raise TableError(

@@ -12,9 +12,10 @@ import pandas as pd
 
 from kit.boxes.geometry import CORNERS
 from kit.boxes.nearest_truth import nearest_true_boxes
+from kit.core.errors import first_few
 from kit.data.competition import TestData, TrainingData
 from kit.runs.box_units import unit_faults
-from kit.schemas.csv_text import LINE, Fault
+from kit.schemas.csv_text import LINE, Fault, TableError
 from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, folder_and_name, map_text
 from kit.schemas.foreign.forms import read_foreign
@@ -25,6 +26,10 @@ from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
 from kit.schemas.turned_boxes import turned_boxes, turned_sizes
 
 _DO = "correct these lines and adopt the file again"
+_ONE_PICTURE = (
+    "pictures of several folders would be taken for one: leave out the rows of those that are not in this "
+    "competition, or write one name for the same picture, and adopt the file again"
+)
 _CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
 _ONE_HALF = "an image of train/ or of test/, not of both: the column part, or a folder, says which"
 _ADD_PART = "add a column part (or a key part of each entry) with train or test, and adopt the file again"
@@ -169,12 +174,28 @@ def _with_halves(path: Path, table: pd.DataFrame, halves: Halves) -> pd.DataFram
 
     pairs = list(zip(table["image_id"], table["part"], strict=True))
     result = {pair: identified(*pair) for pair in dict.fromkeys(pairs)}
+    if merged := _merged_images(path, result):
+        raise TableError(path, by_cause(merged), _ONE_PICTURE)
     changed = {text: name for (text, _), (name, _) in result.items() if text != name}
     if changed and path.is_file():
         text, name = next(iter(changed.items()))
         more = f" and so on ({len(changed)} names)" if len(changed) > 1 else ""
         log.info("%s: images named otherwise than their files: %s is taken as %s%s", path.name, text, name, more)
     return table.assign(image_id=[result[pair][0] for pair in pairs], part=[result[pair][1] for pair in pairs])
+
+
+def _merged_images(path: Path, result: Mapping[tuple[str, str], tuple[str, str]]) -> list[Fault]:
+    """A fault for each image of a half that names in several folders mean: two sets may share a name."""
+    by_folder: dict[tuple[str, str], dict[str, str]] = {}
+    for (text, _), image in result.items():
+        folder = text.replace("\\", "/").rpartition("/")[0]
+        if folder:
+            by_folder.setdefault(image, {}).setdefault(folder, text)
+    return [
+        Fault(path, None, first_few(names.values()), f"{name} in one folder only")
+        for (name, _), names in by_folder.items()
+        if len(names) > 1
+    ]
 
 
 def _by_stem(images: Iterable[str]) -> dict[str, set[str]]:

@@ -11,13 +11,15 @@ from kit.runs.locks import using_results
 
 
 def adjust(run: Run, assignments: Sequence[str]) -> None:
-    """Change knobs of a run that act on its stored detections. Raises KitError for any other."""
-    with using_results(run):
-        config = load(run.config)
-        wanted = override(config, assignments)
-        require_same_knobs(run, config, wanted)
-        if wanted != config:
-            save(wanted, run.config)
+    """Change knobs of a run that act on its stored detections. Raises KitError for any other.
+
+    The caller holds the run's lock (``using_results``) while it uses them: another command may change them next.
+    """
+    config = load(run.config)
+    wanted = override(config, assignments)
+    require_same_knobs(run, config, wanted)
+    if wanted != config:
+        save(wanted, run.config)
 
 
 def save_knobs(run: Run, config: Config) -> None:

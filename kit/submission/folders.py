@@ -12,16 +12,17 @@ import io
 import itertools
 import os
 import re
+import shlex
 import shutil
 import unicodedata
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from kit.core.errors import KitError
 from kit.core.files import PARTIAL_SUFFIX, make_folder, remove_partials, sha256, write_text
-from kit.core.json_files import read_record, require_moment, write_json
+from kit.core.json_files import read_json, read_record, require_moment, write_json
 from kit.core.locks import locked
 from kit.core.redaction import redact
 from kit.core.text_files import decoded
@@ -162,7 +163,29 @@ def read_submissions(folder: Path) -> list[Submission]:
                 f"each number once in {folder}", f"{one.folder.name} and {other.folder.name}",
                 f"move the copy out of {folder}: of two, nobody knows which one was uploaded",
             )  # fmt: skip
+    _require_none_renamed(folder, {one.number for one in filed})
     return filed
+
+
+def _require_none_renamed(folder: Path, numbers: Collection[int]) -> None:
+    """Raise KitError for a submission under a name that is none: without it an older one would be the newest.
+
+    A copy, whose number another folder has, is passed over.
+    """
+    for path in sorted(folder.glob(f"*/{MANIFEST_NAME}")):
+        name = path.parent.name
+        if name.startswith(".") or _FOLDER.fullmatch(name):
+            continue
+        do = f"restore {path} from a copy, or move {path.parent} out of {folder}"
+        content = read_json(path, do)
+        number = content.get("number") if isinstance(content, dict) else None
+        if type(number) is int and number not in numbers:
+            rows = [row["folder"] for row in _index_rows(folder) if row["number"] == str(number)]
+            back = folder / (rows[0] if rows else f"{number:04d}-submission")
+            raise KitError(
+                f"the folder of submission {number:04d} under the name that it was filed with", str(path.parent),
+                f"rename it back: mv {shlex.quote(str(path.parent))} {shlex.quote(str(back))}",
+            )  # fmt: skip
 
 
 def newest(folder: Path) -> Submission:

@@ -244,6 +244,8 @@ def _chosen(workspace: Path, number: int | None, predict: Callable[[Run], Submis
         return _numbered(filed, number)
     run = _newer_run(workspace, filed)
     if run is not None:
+        if filed:
+            require_unchanged(newest(workspace / "submissions"))  # an edit of it may be what is to be sent
         log.info("run %s has no submission yet; predicting first", run.name)
         return predict(run)
     return newest(workspace / "submissions")

@@ -135,10 +135,8 @@ def evaluate(
     """Score a run's stored validation detections: report.json, report.html and figures."""
     chosen = chosen_run(Path(workspace), run)
     from kit.evaluation.report import evaluate
-    from kit.runs.knobs import adjust
 
-    adjust(chosen, tuple(set_ or ()))
-    _show_report(evaluate(chosen, progress_bar))
+    _show_report(evaluate(chosen, progress_bar, tuple(set_ or ())))
     print(f"report: {chosen.folder / 'report.html'}")
 
 

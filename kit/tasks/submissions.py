@@ -46,11 +46,7 @@ def predict(
     workspace: str = ".",
 ) -> None:
     """Predict the test images with a run: the next numbered submission, checked before it is filed."""
-    chosen = chosen_run(Path(workspace), run)
-    from kit.runs.knobs import adjust
-
-    adjust(chosen, tuple(set_ or ()))
-    submission = _predict(chosen, message)
+    submission = _predict(chosen_run(Path(workspace), run), message, tuple(set_ or ()))
     print(f"submission {submission.number:04d}: {submission.csv}")
 
 
@@ -173,10 +169,10 @@ def _confirm_and_send(kaggle: SubmissionApi, plan: UploadPlan, knobs: KaggleConf
     return upload.send(kaggle, plan, knobs, new_id, _clock())
 
 
-def _predict(run: Run, message: str | None) -> Submission:
+def _predict(run: Run, message: str | None, assignments: Sequence[str] = ()) -> Submission:
     from kit.evaluation.predict import predict
 
-    return predict(run, message, progress_bar)
+    return predict(run, message, progress_bar, assignments)
 
 
 def _clock() -> Clock:

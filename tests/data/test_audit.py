@@ -305,7 +305,7 @@ class TestWorkspace:
         assert audit_workspace(leaking, toy_config()).counts["fault"] == 1
 
     def test_a_file_that_is_no_image_is_no_duplicate_of_another(self, toy):
-        for name in ("broken.png", "too.png"):
+        for name in ("99999998_000.png", "99999999_000.png"):
             (toy / "data" / "test" / name).write_text("no image")
         assert audit_workspace(toy, toy_config()).counts == {"fault": 0, "warning": 0, "note": 2}
 

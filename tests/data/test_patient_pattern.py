@@ -27,7 +27,19 @@ def test_no_names_fit_wholly():
 def test_nihs_names_fit():
     image_ids = names("{patient:08d}_{image:03d}.png")
     assert fitting_share(image_ids, NIH) == 1
-    assert audit.patient_pattern(image_ids, DataConfig()) is None
+    assert audit.patient_pattern(image_ids, (), DataConfig()) is None
+
+
+@pytest.mark.parametrize("pattern", [r"(P\d+_)?", "()", "", "x*"])
+def test_a_pattern_that_matches_nothing_of_a_name_does_not_fit_it(pattern):
+    assert fitting_share(names("{patient:08d}_{image:03d}.png"), pattern) == 0
+
+
+def test_each_half_is_asked_by_itself():
+    train, test = names("{patient:08d}_{image:03d}.png"), [f"test_{number}.png" for number in range(4)]
+    assert knows_patients([*train, *test], NIH)
+    found = audit.patient_pattern(train, test, DataConfig())
+    assert found.rows["image_id"].tolist() == test
 
 
 def test_fewer_than_nine_tenths_are_few():
@@ -39,22 +51,22 @@ def test_fewer_than_nine_tenths_are_few():
 @pytest.mark.parametrize("form", OTHERS)
 def test_the_advice_names_a_pattern_that_fits_and_followed_it_ends_the_warning(form):
     image_ids = names(form)
-    found = audit.patient_pattern(image_ids, DataConfig())
+    found = audit.patient_pattern(image_ids, (), DataConfig())
     assert (found.level, found.check, len(found.rows)) == ("warning", "patient-pattern", 40)
     assert "fits 0 of 40 names of images; not" in found.text and "and 37 more" in found.text
     assignment = found.do.split("--set '")[1].split("'")[0]
     config = override(preset("demo"), [assignment]).data
-    assert audit.patient_pattern(image_ids, config) is None
+    assert audit.patient_pattern(image_ids, (), config) is None
     patient_of = patients(image_ids, config.patient_pattern)
     assert len(set(patient_of.values())) == 10
 
 
 def test_if_every_image_is_of_another_patient_the_advice_is_the_pattern_that_says_so():
     image_ids = names("scan{number}.png")
-    found = audit.patient_pattern(image_ids, DataConfig())
+    found = audit.patient_pattern(image_ids, (), DataConfig())
     assert "data.patient_pattern=PATTERN" in found.do and "'data.patient_pattern=(.+)'" in found.do
     config = DataConfig(patient_pattern="(.+)")
-    assert audit.patient_pattern(image_ids, config) is None
+    assert audit.patient_pattern(image_ids, (), config) is None
     assert len(set(patients(image_ids, config.patient_pattern).values())) == 40
 
 

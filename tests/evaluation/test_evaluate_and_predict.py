@@ -10,11 +10,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from filelock import Timeout
 from toy import TOY, TOY_TEST_IMAGES, second_run, toy_config
 
 from kit.choosing import location_prior, one_box
 from kit.config import FusionConfig, load, override, save
 from kit.core.errors import KitError
+from kit.core.locks import locked
 from kit.data.competition import load_training
 from kit.evaluation.comparison import compare
 from kit.evaluation.held_out import out_of_fold_priors, score_held_out
@@ -301,6 +303,24 @@ def test_detections_of_an_image_that_was_not_held_out_are_refused(scored):
     table.to_parquet(path, index=False)
     with pytest.raises(KitError, match="1 other image"):
         score_held_out(scored)
+
+
+@pytest.mark.parametrize("module", ["predict", "report"])
+def test_knobs_are_changed_and_used_under_one_lock(module, scored, monkeypatch):
+    """Two commands at once, each with its own --set: neither may answer by the other's."""
+    before = load(scored.config).decision.rule
+
+    def used(run, *rest):
+        assert load(run.config).decision.rule == "score" != before
+        with pytest.raises(Timeout), locked(run.folder / ".work", seconds=0):
+            raise AssertionError("another command may change the knobs")
+        raise EOFError  # before anything is computed
+
+    name = "kit.evaluation.predict._predicted" if module == "predict" else "kit.evaluation.report._evaluated"
+    monkeypatch.setattr(name, used)
+    run_with = predict if module == "predict" else evaluate
+    with pytest.raises(EOFError):
+        run_with(scored, assignments=("decision.rule=score",))
 
 
 @pytest.mark.slow

@@ -302,6 +302,15 @@ def test_the_password_of_a_proxy_is_a_secret_too(password, tmp_path):
     assert found.hide("http://proxy:8080 localhost") == "http://proxy:8080 localhost"
 
 
+@pytest.mark.parametrize("password", ["Longpassw0rd#Otherhalf", "Longpassw0rd/x", "Longpassw0rd?y=1"])
+def test_a_part_of_a_proxys_password_is_a_secret_too(password, tmp_path):
+    found = find_credentials(
+        {"KAGGLE_API_TOKEN": TOKEN, "HTTPS_PROXY": f"http://me:{password}@127.0.0.1:9"}, tmp_path
+    )
+    for said in ("'me:Longpassw0rd' is not a valid host", "host='Longpassw0rd'", password):
+        assert "Longpassw0rd" not in found.hide(f"Failed to parse: {said}")
+
+
 def test_only_a_temporary_error_is_retried():
     temporary = [TimeoutError(), ConnectionResetError(), http_error(429, ""), http_error(503, "")]
     permanent = [http_error(403, ""), http_error(400, ""), SystemExit(1), ValueError()]

@@ -299,6 +299,46 @@ class TestIds:
             assert "number them anew" in error.do
         assert place.agrees(place.read(dump(tmp / "a.json", content)))
 
+    @pytest.mark.parametrize("as_written", [float, str, int])
+    def test_a_stated_size_counts_however_it_is_written(self, place, tmp_path, as_written):
+        for side, fits in ((SIDE_PX, True), (SIDE_PX // 2, False)):
+            content = {
+                **data_set(place.table, (as_written(side), as_written(side))),
+                "annotations": with_ids(place.table),
+            }
+            path = dump(tmp_path / "a.json", content)
+            if fits:
+                assert place.agrees(place.read(path))
+            else:
+                assert "images of another size" in place.refused(path).found
+
+    def test_pictures_of_several_folders_are_not_taken_for_one(self, place, tmp_path):
+        name = place.data.image_ids[0]
+        rows = place.table.assign(image_id="siteA/" + place.table["image_id"])
+        both = pd.concat(
+            [
+                rows,
+                rows.assign(image_id="siteB/" + place.table["image_id"])[
+                    lambda t: t["image_id"].str.endswith(name)
+                ],
+            ]
+        )
+        both.to_csv(tmp_path / "a.csv", index=False)
+        error = place.refused(tmp_path / "a.csv")
+        assert f"siteA/{name}" in error.found and f"siteB/{name}" in error.found
+        rows.to_csv(tmp_path / "b.csv", index=False)  # without those of the other folder
+        assert place.agrees(place.read(tmp_path / "b.csv"))
+
+    def test_two_ids_of_one_file_name_are_refused(self, place, tmp_path):
+        content = {**data_set(place.table), "annotations": with_ids(place.table)}
+        content["images"][1]["file_name"] = content["images"][0]["file_name"]
+        error = place.refused(dump(tmp_path / "a.json", content))
+        assert f"file_name {content['images'][0]['file_name']} twice" in error.found
+
+    def test_a_column_of_lists_that_is_not_needed_is_ignored(self, place, tmp_path):
+        place.table.assign(embedding=[[0.5, 1.0]] * len(place.table)).to_parquet(tmp_path / "a.parquet")
+        assert place.agrees(place.read(tmp_path / "a.parquet"))
+
     def test_hundreds_of_repeated_ids_are_one_line(self, place, tmp_path):
         content = data_set(place.table)
         content["images"] = [{"id": 1 + number % 20, "file_name": f"{number}.png"} for number in range(400)]

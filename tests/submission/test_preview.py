@@ -203,6 +203,15 @@ def test_an_edited_submission_is_sent_by_the_command_that_its_refusal_names(work
     assert edited_submission(workspace, made.csv) is None
 
 
+def test_a_newer_run_is_not_predicted_in_place_of_a_submission_that_was_edited(workspace):
+    edit(filed(workspace))
+    mark_finished(Run(workspace, "demo"), "best", (1,), (2,), {"demo": "b" * 64})
+    path = workspace / "submissions" / "0001-what-it-is" / "manifest.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"created_at": "2020-01-15T08:00:00+00:00"}))
+    with pytest.raises(KitError, match="as it was filed"):
+        chosen(workspace)
+
+
 def test_a_hand_made_file_is_filed_once_and_marked_everywhere(workspace, tmp_path):
     filed(workspace)
     path = tmp_path / "mine.csv"

@@ -6,6 +6,7 @@ import multiprocessing
 import os
 import shutil
 import signal
+import subprocess
 import time
 
 import pytest
@@ -198,6 +199,19 @@ def test_a_copied_folder_is_refused_until_it_is_moved_away(tmp_path):
     copy.rename(tmp_path / "elsewhere")
     assert read_submissions(tmp_path / "here") == [first]
     assert filed(tmp_path / "here").number == 2
+
+
+@pytest.mark.parametrize("name", ["0002-Hand_made (best)", "02", "best", "0002_by_me"])
+def test_a_renamed_folder_is_refused_until_it_has_its_name_again(name, tmp_path):
+    first, second = filed(tmp_path / "here"), filed(tmp_path / "here", "second try")
+    second.folder.rename(second.folder.with_name(name))
+    for use in (read_submissions, newest, filed):
+        with pytest.raises(KitError, match="submission 0002 under the name") as caught:
+            use(tmp_path / "here")
+    subprocess.run(caught.value.do.removeprefix("rename it back: "), shell=True, check=True)
+    assert read_submissions(tmp_path / "here") == [first, second]
+    assert newest(tmp_path / "here") == second
+    assert filed(tmp_path / "here").number == 3
 
 
 @pytest.mark.parametrize("at", ["", "yesterday", "2025-01-31T12:00:00", "9" * 30])

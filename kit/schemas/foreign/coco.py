@@ -6,6 +6,7 @@ of a data set's ``categories``, or, without these, by 1..K in the sorted order o
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -58,12 +59,18 @@ def ids_of(path: Path, content: Mapping[str, Any], labels: Sequence[str], do: st
         for key, entries, field in (("images", images, "file_name"), ("categories", categories, "name"))
         for number, names in _repeated(entries, field)
     ]
+    named = Counter(entry["file_name"] for entry in images)
+    repeated += [
+        Fault(path, None, f"images with the file_name {name} twice or more", "each file_name of images once")
+        for name, count in named.items()
+        if count > 1
+    ]
     if repeated:
         raise TableError(path, by_cause(repeated), f"{_MAKE_UNIQUE}; then adopt the file again")
     sizes = {
-        folder_and_name(entry["file_name"])[1]: (entry["width"], entry["height"])
+        folder_and_name(entry["file_name"])[1]: (int(entry["width"]), int(entry["height"]))
         for entry in images
-        if type(entry.get("width")) is int and type(entry.get("height")) is int
+        if all(_is_side(entry.get(side)) for side in ("width", "height"))
     }
     names = {entry["id"]: entry["name"] for entry in categories} or counted_from_1(labels).labels
     return Ids({entry["id"]: entry["file_name"] for entry in images}, names, sizes)
@@ -117,6 +124,13 @@ def _entries(path: Path, content: Mapping[str, Any], key: str, field: str, do: s
     if faults:
         raise TableError(path, by_cause(faults), do)
     return entries
+
+
+def _is_side(value: Any) -> bool:
+    """Whether a width or height is stated: as a whole number, as ``48.0`` or as a text of digits."""
+    if isinstance(value, str):
+        return value.isascii() and value.isdecimal()
+    return type(value) is int or (type(value) is float and value.is_integer())
 
 
 def _repeated(entries: Sequence[Mapping[str, Any]], field: str) -> list[tuple[str, list[str]]]:

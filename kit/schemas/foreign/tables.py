@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from pandas.api.types import is_scalar
 
 from kit.core.errors import first_few, reason
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
@@ -67,7 +68,9 @@ def _parquet_cells(path: Path, do: str) -> Cells:
     except Exception as error:
         raise TableError(path, [Fault(path, None, reason(error), "a parquet file")], do) from error
     texts = {
-        str(name): ["" if pd.isna(value) else str(value) for value in table[name].astype(object)]
+        str(name): [
+            "" if is_scalar(value) and pd.isna(value) else str(value) for value in table[name].astype(object)
+        ]
         for name in table.columns
     }
     rows = pd.DataFrame(texts, index=pd.RangeIndex(len(table)), dtype=object)
