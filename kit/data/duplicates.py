@@ -17,6 +17,7 @@ from kit.core.errors import KitError
 from kit.core.files import replacing
 from kit.core.progress import Track, silent
 from kit.data.images import Grey, as_read
+from kit.data.inversion import inverted_images
 from kit.data.pixel_cache import PixelCache
 from kit.schemas.image_headers import ImageFacts
 
@@ -103,7 +104,9 @@ def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
     """The picture that each readable image shows: the digest of the first of its copies (``duplicate_groups``)."""
     (copies,) = small_copies([pixels], track)
     files = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), copies)
-    inverted = [name for name, facts in pixels.facts.items() if facts.inverted]
+    found = inverted_images(copies, np.ones(len(copies), dtype=bool))
+    inverted = {name for name, is_inverted in zip(files.names, found, strict=True) if is_inverted}
+    inverted |= {name for name, facts in pixels.facts.items() if facts.inverted}
     prints = comparable_prints(files, pixels.facts, inverted)
     first = {index: group[0] for group in duplicate_groups(prints) for index in group}
     return {name: prints.digests[first.get(index, index)] for index, name in enumerate(prints.names)}

@@ -16,6 +16,7 @@ from kit.config import load, override, save
 from kit.core.errors import KitError
 from kit.data.competition import load_test, load_training, open_files
 from kit.data.dataset import DetectionDataset
+from kit.data.duplicates import pictures
 from kit.data.images import as_read, pixel_digest, read_picture
 from kit.data.inversion import inverted_images
 from kit.data.pixel_cache import open_cache
@@ -241,6 +242,16 @@ class TestInversion:
         Image.fromarray(255 - np.asarray(Image.open(path))).save(workspace / "data" / "train" / "copy.png")
         copies = findings(workspace)["duplicate-images"].rows
         assert copies["image"].tolist() == ["train/copy.png", names[-1]]
+
+    @pytest.mark.parametrize("knobs", [(), LISTED])
+    def test_an_inverted_copy_stands_with_its_picture_whatever_the_knob_says(self, knobs, inverted):
+        workspace, _ = inverted
+        path = sorted((workspace / "data" / "train").iterdir())[-1]
+        Image.fromarray(255 - np.asarray(Image.open(path).convert("L"))).save(path.with_name("99999999_000.png"))
+        audit_workspace(workspace, config())
+        picture_of = pictures(load_training(workspace, config(*knobs)).pixels)
+        assert picture_of["99999999_000.png"] == picture_of[path.name]
+        assert len(set(picture_of.values())) == len(picture_of) - 1
 
     def test_the_knob_is_one_that_a_run_keeps(self):
         from kit.config import differences
