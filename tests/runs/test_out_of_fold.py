@@ -125,6 +125,7 @@ class TestAgain:
         assert str(best) in str(caught.value)
         assert not (run.workspace / "submissions").exists()
 
+    @pytest.mark.slow
     def test_an_end_with_a_hash_too_few_answers_no_test_image(self, run):
         finished = json.loads(run.finished.read_text())
         run.finished.write_text(json.dumps(finished | {"weights": dict(list(finished["weights"].items())[:1])}))

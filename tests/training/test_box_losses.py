@@ -144,6 +144,7 @@ class TestAnEpoch:
         losses([10, 0], [0, 0], [0, 0]).refuse(toy_config())
 
 
+@pytest.mark.slow
 def test_a_class_lost_at_the_border_stops_the_first_epoch_and_the_advice_trains(toy):
     from kit.training.train import train
 

@@ -60,6 +60,7 @@ def alone(trained):
     return (*SMALL, f"training.batch_size={images - 1}", f"training.effective_batch={6 * (images - 1)}")
 
 
+@pytest.mark.slow
 def test_every_alternative_that_is_advised_trains(toy, alone, caplog):
     with pytest.raises(KitError, match="a last batch of one image") as caught:
         train(toy, "alone", "demo", alone)
