@@ -101,6 +101,7 @@ class TestMade:
         detections(demo, load_test(workspace, load(demo.config)))  # they are stored: nothing is detected again
         assert "detecting again" not in caplog.text
 
+    @pytest.mark.slow
     def test_evaluate_and_predict_take_it_like_any_other_run(self, run):
         report = evaluate(run)
         assert report.many_box.images == len(read_split(Run(run.workspace, "demo")).validation)
@@ -236,6 +237,7 @@ class TestFusedByFold:
             Member(**{"run": "a", "views": ("plain",)} | wrong)
 
 
+@pytest.mark.slow
 def test_test_detections_are_those_of_all_members(run):
     data = load_test(run.workspace, load(run.config))
     table = detections(run, data)
