@@ -127,7 +127,7 @@ def require_moment(text: str) -> None:
 
 
 def _expected(source: str, kind: type) -> str:
-    return f"{source} to hold a {kind.__name__.lower()}"
+    return f"{source} to have the fields of a record {kind.__name__!r}"
 
 
 def _without_nan(value: Any) -> Any:

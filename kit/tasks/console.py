@@ -41,10 +41,18 @@ class RedactedStream:
         return getattr(self._stream, name)
 
 
+class _Nowhere(io.TextIOBase):
+    def write(self, text: str) -> int:
+        return len(text)
+
+
 def redact_streams() -> None:
-    """Let nothing reach the terminal with a secret in it: what is printed, logged or shown in a traceback."""
+    """Let nothing reach the terminal with a secret in it: what is printed, logged or shown in a traceback.
+
+    A stream that the shell has closed (``>&-``) takes everything and shows nothing.
+    """
     for name in ("stdout", "stderr"):
-        stream = getattr(sys, name)
+        stream = getattr(sys, name) or _Nowhere()
         if not isinstance(stream, RedactedStream):
             setattr(sys, name, RedactedStream(stream))
 

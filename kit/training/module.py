@@ -90,9 +90,7 @@ class DetectionModule(pl.LightningModule):
         """The loss of one batch, scaled for its place in the accumulation window."""
         loss = torch.stack(list(self.detector(network_input(batch.images), _targets(batch)).values())).sum()
         self._loss_check.add(loss, batch.indices)
-        self._lost_here = (
-            self._lost_here + batch.boxes_lost
-        )  # logged after the epoch: logging here would wait for the GPU
+        self._lost_here += batch.boxes_lost  # logged after the epoch: logging here would wait for the GPU
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
                  batch_size=len(batch.images), sync_dist=True)  # fmt: skip
         share = math.ceil(len(self._train) / self.trainer.world_size)

@@ -131,7 +131,7 @@ def test_a_mistyped_key_is_told_the_nearest(content, said):
 
 def test_a_value_in_memory_is_checked_as_a_file_is():
     assert as_record({"name": "a"}, Leg, "here", "") == Leg("a")
-    with pytest.raises(KitError, match="here to hold a leg"):
+    with pytest.raises(KitError, match="here to have the fields of a record 'Leg'"):
         as_record({"name": 3}, Leg, "here", "")
 
 

@@ -1,15 +1,17 @@
 """What the terminal shows: whole numbers, whole tables in a pipe, and letters that its encoding lacks."""
 
 import io
+import subprocess
 import sys
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from repository import ROOT
 from rich.cells import cell_len
 
-from kit.tasks.console import replace_unknown_letters, show_frame, show_table
+from kit.tasks.console import redact_streams, replace_unknown_letters, show_frame, show_table
 
 LONG = ("Atelectasis of one lobe", "Pleural thickening, both sides")
 NUMBERS = ("label", "boxes", "images", "smallest side", "median side", "largest side", "share")
@@ -93,3 +95,21 @@ def test_letters_that_the_encoding_lacks_are_written_as_escapes(monkeypatch):
         stream.write(show)
         stream.flush()
         assert stream.buffer.getvalue() == b"\\u80ba\\u708e \\udcff"
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_stream_that_the_shell_has_closed_takes_everything(name, monkeypatch):
+    for kept in ("stdout", "stderr"):
+        monkeypatch.setattr(sys, kept, getattr(sys, kept))
+    monkeypatch.setattr(sys, name, None)
+    redact_streams()
+    getattr(sys, name).write("a line\n")
+    getattr(sys, name).flush()
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-"])
+def test_a_command_with_a_closed_stream_says_the_rest(closed):
+    command = f"{sys.executable} -m invoke submissions --workspace nowhere {closed}"
+    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert "Traceback" not in done.stdout + done.stderr
+    assert "AttributeError" not in done.stdout + done.stderr
