@@ -18,6 +18,7 @@ from kit.data.competition import load_test, load_training
 from kit.runs.adoption import adopt
 from kit.runs.folder import Run
 from kit.runs.foreign_rows import read_rows
+from kit.schemas.foreign import read_foreign
 
 COLUMNS = ["image_id", *CORNERS, "score", "label"]
 SIDE_PX = 96
@@ -338,6 +339,16 @@ class TestIds:
     def test_a_column_of_lists_that_is_not_needed_is_ignored(self, place, tmp_path):
         place.table.assign(embedding=[[0.5, 1.0]] * len(place.table)).to_parquet(tmp_path / "a.parquet")
         assert place.agrees(place.read(tmp_path / "a.parquet"))
+
+    def test_labels_that_are_numbers_are_not_counted_anew(self, tmp_path):
+        labels = [str(number) for number in range(12)]  # as texts "10" comes before "2"
+        entries = [
+            {"image_id": "a.png", "category_id": number, "bbox": [0, 0, 9, 9], "score": 0.5} for number in range(12)
+        ]
+        output = {"boxes": [[0, 0, 9, 9]] * 12, "scores": [0.5] * 12, "labels": list(range(12))}
+        for content in (entries, {"a.png": output}):
+            found = read_foreign(dump(tmp_path / "a.json", content), labels, None, "")
+            assert found.cells.table["label"].tolist() == labels
 
     def test_hundreds_of_repeated_ids_are_one_line(self, place, tmp_path):
         content = data_set(place.table)

@@ -45,8 +45,12 @@ class Foreign:
 
 
 def counted_from_1(labels: Sequence[str]) -> Ids:
-    """The ids of a file that brings none: categories 1..K in the sorted order of the labels."""
-    return Ids({}, dict(enumerate(sorted(labels), start=1)))
+    """The ids of a file that brings none: categories 1..K in the sorted order of the labels.
+
+    If labels are whole numbers themselves, a number is its label, and labels that are none have no number.
+    """
+    numbers = {int(label): label for label in labels if label.isascii() and label.isdecimal()}
+    return Ids({}, numbers or dict(enumerate(sorted(labels), start=1)))
 
 
 def cells_of(path: Path, rows: Sequence[Mapping[str, str]], lines: Sequence[int], faults: Sequence[Fault]) -> Cells:
