@@ -49,7 +49,7 @@ def counted_from_1(labels: Sequence[str]) -> Ids:
 
     If labels are whole numbers themselves, a number is its label, and labels that are none have no number.
     """
-    numbers = {int(label): label for label in labels if label.isascii() and label.isdecimal()}
+    numbers: dict[Id, str] = {int(label): label for label in labels if label.isascii() and label.isdecimal()}
     return Ids({}, numbers or dict(enumerate(sorted(labels), start=1)))
 
 
