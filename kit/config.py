@@ -1,4 +1,4 @@
-"""Every knob of the kit, with one line of documentation each, and the presets that set many of them.
+"""Every knob of the kit, with one line of documentation each.
 
 The key of a knob is ``section.name`` (``training.batch_size``), in ``--set`` and in ``config.json`` alike.
 Text values are parsed here and never evaluated.
@@ -16,6 +16,7 @@ from typing import Any
 
 from kit.core.errors import KitError, closest_names
 from kit.core.json_files import read_record, write_json
+from kit.presets import DEFAULT_PRESET, PRESETS
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
 RULE_NAMES = (
@@ -154,6 +155,10 @@ class TrainingConfig:
         1e-4, "learning rate of the first step, if there is a warm-up", low=0, high=1e30
     )
     final_rate: float = knob(1e-6, "learning rate of the last step, at the end of the cosine", low=0, high=1e30)
+    backbone_rate: float = knob(
+        1.0, "factor on the learning rate of the backbone, whose weights are pretrained", low=0, high=1000
+    )
+    decay_norms: bool = knob(True, "false: no weight decay on norms and biases")
     clip_norm: float = knob(1.0, "largest norm of the gradients; 0: no clipping", low=0)
     patience: int = knob(15, "epochs without a better validation mAP before training stops; 0: never", low=0)
     precision: str = knob(
@@ -315,39 +320,7 @@ class Config:
         }
 
 
-PRESETS: dict[str, dict[str, Any]] = {
-    # The recipe of the public notebook, without its defects.
-    "seed": {},
-    # A small detector for a computer without a GPU.
-    "laptop": {
-        "model.detector": "fasterrcnn_mobilenet_v3_large_320_fpn",
-        "model.image_size_px": 384,
-        "training.max_epochs": 20,
-        "training.effective_batch": 4,
-        "training.warmup_epochs": 1.0,
-        "training.patience": 6,
-    },
-    # Trains from scratch on the synthetic competition in two to four minutes on two cores.
-    "demo": {
-        "model.detector": "fcos_tiny",
-        "model.weights": "none",
-        "model.image_size_px": 128,
-        "augmentation.rotate_degrees": 5.0,
-        "augmentation.shift": 0.03,
-        "augmentation.dropout_p": 0.0,
-        "training.max_epochs": 16,
-        "training.effective_batch": 4,
-        "training.optimizer": "adamw",
-        "training.learning_rate": 2e-3,
-        "training.weight_decay": 0.05,
-        "training.warmup_epochs": 1.0,
-        "training.patience": 0,
-        "fusion.method": "wbf",
-        "fusion.iou": 0.4,
-    },
-}
 _LETTERS_SHOWN = 40
-DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU = "seed", "laptop"
 TRUTH_KNOBS = ("data.repeated_boxes", "data.orientation")  # they change the true boxes or their place
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib", "inference.batch_size")
 _FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle", "kernel")
@@ -392,13 +365,15 @@ def parse(key: str, text: str) -> Any:
         if isinstance(default, tuple):
             return tuple(name.strip() for name in text.split(",") if name.strip())
         kind: Any = type(default)
+        if kind is bool:
+            return {"true": True, "false": False}[text.lower()]
         if kind is not str and ("_" in text or not text.isascii()):
             raise ValueError(text)  # Python reads 1_000 and the digits of other scripts; kit's tables do not
         return kind(text)
-    except ValueError as error:
+    except (ValueError, KeyError) as error:
         raise KitError(
             f"{key} to be {_kind(default)} ({spec.metadata['doc']})", repr(text),
-            f"write --set {key}={_as_text(default)}, for example",
+            f"write --set {key}={as_text(default)}, for example",
         ) from error  # fmt: skip
 
 
@@ -447,14 +422,17 @@ def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
         )
     if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
         raise KitError(
-            f"{key} to have one or more different values", repr(_as_text(value)), f"the choices: {choices}"
+            f"{key} to have one or more different values", repr(as_text(value)), f"the choices: {choices}"
         )
 
 
 def _kind(default: Any) -> str:
-    kinds = {int: "a whole number", float: "a number", tuple: "names separated by commas"}
+    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "names separated by commas"}
     return kinds.get(type(default), "text")
 
 
-def _as_text(value: Any) -> str:
+def as_text(value: Any) -> str:
+    """A value as it is written behind ``--set KEY=``."""
+    if isinstance(value, bool):
+        return str(value).lower()
     return ",".join(value) if isinstance(value, tuple) else str(value)

@@ -24,6 +24,7 @@ MODULES = {
 # Behind each, the heavy libraries that it may import; a package without the library's name may not.
 PACKAGES = {
     "core": ("pydantic", "pydantic_core"),
+    "presets": (),
     "config": (),
     "boxes": (),
     "metrics": (),
@@ -61,7 +62,7 @@ ONLY_IN = {
 }
 # Packages that load no torch.
 TORCH_FREE = (
-    "core", "config", "boxes", "metrics", "choosing", "schemas", "reports", "kaggle", "submission",
+    "core", "presets", "config", "boxes", "metrics", "choosing", "schemas", "reports", "kaggle", "submission",
 )  # fmt: skip
 # What loads none of the heavy libraries: the verbs that neither train nor draw begin with these.
 LIGHT = (

@@ -82,6 +82,11 @@ def build(config: ModelConfig, classes: int) -> nn.Module:
     return model
 
 
+def backbone_of(detector: nn.Module) -> nn.Module:
+    """The part of a detector whose weights are pretrained: all before the feature pyramid."""
+    return detector.get_submodule("backbone.body")
+
+
 def network_input(images: Sequence[UInt8[Tensor, "1 _h _w"]]) -> list[Float[Tensor, "3 _h2 _w2"]]:
     """Grey bytes as the detectors take them: three equal channels in 0..1, on the images' device."""
     return [(image.to(torch.float32) / 255).expand(3, -1, -1) for image in images]

@@ -6,12 +6,13 @@ import dataclasses
 import math
 from typing import Any
 
-from kit.config import PRESETS, Config, knobs
+from kit.config import Config, as_text, knobs
+from kit.presets import PRESETS
 
 _INTRODUCTION = """\
 # Knobs
 
-Written by `invoke knobs` from `kit/config.py`; do not edit it by hand.
+Written by `invoke knobs` from `kit/config.py` and `kit/presets.py`; do not edit it by hand.
 
 `--set KEY=VALUE` sets a knob and may be repeated. Defaults are those of the preset `seed`. Which knobs of a run may
 change later is in [training.md](training.md#which-knobs-may-change-later).
@@ -54,6 +55,8 @@ def _presets() -> list[str]:
 def _allowed(spec: dataclasses.Field[Any]) -> str:
     """The choices or the closed range of a knob; empty if any value of its type is allowed."""
     low, high, choices = (spec.metadata[name] for name in ("low", "high", "choices"))
+    if isinstance(spec.default, bool):
+        return "`true`, `false`"
     if choices:
         return ", ".join(f"`{choice}`" for choice in choices)
     if math.isfinite(low) and math.isfinite(high):
@@ -62,8 +65,7 @@ def _allowed(spec: dataclasses.Field[Any]) -> str:
 
 
 def _text(value: Any) -> str:
-    text = ",".join(value) if isinstance(value, tuple) else str(value)
-    return text.replace("|", "\\|") or "(empty)"
+    return as_text(value).replace("|", "\\|") or "(empty)"
 
 
 def _row(cells: tuple[str, ...]) -> str:

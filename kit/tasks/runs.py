@@ -40,8 +40,9 @@ def train(
     workspace: str = ".",
 ) -> None:
     """Train a run, or continue it after an interruption; a finished run stays as it is."""
-    from kit.config import DEFAULT_PRESET, override
+    from kit.config import override
     from kit.config import preset as recipe
+    from kit.presets import DEFAULT_PRESET
 
     knobs = (*(set_ or ()), *([f"data.folds={folds}"] if folds is not None else []))
     override(recipe(preset or DEFAULT_PRESET), knobs)  # a mistyped knob shows before the slow imports

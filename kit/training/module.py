@@ -24,6 +24,7 @@ from kit.detectors.networks import network_input
 from kit.runs.folder import Split
 from kit.training.box_losses import BoxLosses
 from kit.training.finite_loss import BadLoss, LossCheck
+from kit.training.optimizer import make_optimizer, set_rate
 from kit.training.schedule import learning_rate, loss_factor
 
 _GPU_WORKERS = 4
@@ -73,13 +74,7 @@ class DetectionModule(pl.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         """The optimiser; its rate is set before every step, as a function of the step alone."""
-        settings = self._config.training
-        weights = [weight for weight in self.detector.parameters() if weight.requires_grad]
-        if settings.optimizer == "adamw":
-            return torch.optim.AdamW(weights, lr=settings.learning_rate, weight_decay=settings.weight_decay)
-        return torch.optim.SGD(
-            weights, lr=settings.learning_rate, momentum=settings.momentum, weight_decay=settings.weight_decay
-        )
+        return make_optimizer(self.detector, self._config.training)
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Seed the detector's own sampling by (seed, epoch, batch, rank)."""
@@ -99,8 +94,7 @@ class DetectionModule(pl.LightningModule):
     def on_before_optimizer_step(self, optimizer: torch.optim.Optimizer) -> None:
         """Stop at a non-finite loss (on the CPU before it reaches the weights); set the step's rate."""
         self._refuse(self._loss_check.verdict(self.global_step))
-        for group in optimizer.param_groups:
-            group["lr"] = self.rate
+        set_rate(optimizer, self.rate)
 
     def on_validation_start(self) -> None:
         """Stop at a non-finite loss of the epoch's last step before anything is made of the weights."""

@@ -19,16 +19,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from kit.config import (
-    DEFAULT_PRESET,
-    DEFAULT_PRESET_WITHOUT_GPU,
-    Config,
-    ModelConfig,
-    load,
-    override,
-    preset,
-    save,
-)
+from kit.config import Config, ModelConfig, load, override, preset, save
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
@@ -37,6 +28,7 @@ from kit.data.splits import assign_folds
 from kit.detectors import weights
 from kit.detectors.hardware import process_count
 from kit.detectors.norms import takes_one_image
+from kit.presets import DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU
 from kit.reports.audit_report import audit_workspace, require_sound
 from kit.runs.folder import (
     Finished,

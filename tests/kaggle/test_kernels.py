@@ -426,6 +426,10 @@ def test_the_same_push_again_is_told_from_another(tmp_path):
     assert not is_repeated(planned(tmp_path, "training.seed=9"), made)
     assert not is_repeated(planned(tmp_path, folds=2), made)
     assert not is_repeated(one, replace(made, continues_sha256="another"))
+    older = {name: dict(values) for name, values in made.config.items()}
+    del older["training"]["decay_norms"], older["training"]["backbone_rate"]
+    assert is_repeated(one, replace(made, config=older)), "a push of a version without these knobs"
+    assert not is_repeated(planned(tmp_path, "training.decay_norms=false"), replace(made, config=older))
 
 
 @pytest.mark.parametrize(

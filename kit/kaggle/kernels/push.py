@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from kit.config import DEFAULT_PRESET, Config, ModelConfig, load, override, preset
+from kit.config import Config, ModelConfig, load, override, preset
 from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.core.json_files import write_json
@@ -29,6 +29,7 @@ from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, current_s
 from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
 from kit.kaggle.kernels.script import kernel_script
 from kit.kaggle.kernels.session import state_sha256
+from kit.presets import DEFAULT_PRESET
 from kit.runs.folder import Run
 from kit.runs.knobs import require_same_knobs
 
@@ -154,9 +155,11 @@ def require_hours(hours: float | None) -> None:
 
 def is_repeated(plan: PushPlan, push: Push) -> bool:
     """Whether a push sent the same state of the run with the same knobs, those of the section kaggle. aside."""
-    knobs = json.loads(json.dumps(plan.config.as_dict()))
+    knobs, defaults = (json.loads(json.dumps(config.as_dict())) for config in (plan.config, Config()))
     return push.continues_sha256 == _continued_state(plan) and all(
-        push.config.get(section) == values for section, values in knobs.items() if section != "kaggle"
+        defaults[section] | dict(push.config.get(section, {})) == values  # a knob is newer than the push if missing
+        for section, values in knobs.items()
+        if section != "kaggle"
     )
 
 
