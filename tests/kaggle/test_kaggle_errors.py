@@ -163,7 +163,35 @@ CAUSES = [  # a reason as Kaggle words it, what the advice has, what it must not
     (400, "Maximum batch GPU session count of 2 reached.", ["wait for their end"], ["week", "limit"]),
     (400, "Maximum weekly GPU quota of 30.00 hours reached.", ["new week", "invoke train"], ["00:00 UTC"]),
     (400, "Notebook not found", ["never saved", "--run NAME"], ["notebooks only"]),
+    (400, "Submissions to this competition must be made from a Notebook.", ["takes notebooks only"], ["UTC"]),
+    (400, "You can make 5 submissions per day, and have reached this limit.", ["00:00 UTC"], ["notebook", "more"]),
+    (400, "Maximum number of submissions per day exceeded", ["00:00 UTC"], ["notebook", "session"]),
+    (400, "You have no more submissions left today (5 in total).", ["00:00 UTC"], ["no more submissions"]),
+    (400, "You have reached the maximum number of concurrent GPU sessions.", ["wait for their end"], ["week"]),
+    (400, "Maximum batch CPU session count of 5 reached.", ["wait for their end"], ["week", "UTC"]),
+    (400, "Accelerator Quota Exceeded You've exceeded the number of hours allowed to use GPU. Your quota will "
+     "reset to 30 hours in 2 days.", ["new week"], ["UTC", "session"]),
+    (403, "Your account is missing phone or identity verification.", ["verify this account"], ["rules"]),
+    (403, "Your account needs to be phone verified to use the internet", ["verify this account"], ["rules"]),
+    (400, "Submission not allowed: The competition has ended.", ["takes no submission now"], ["UTC"]),
 ]  # fmt: skip
+UNKNOWN = (  # reasons with the words of a cause, which they do not name
+    "You have exceeded the quota of 100 GB for private data sets.",
+    "Daily AI Quota exceeded",
+    "Quota exceeded for quota metric 'Queries' and limit 'Queries per minute'",
+    "Could not find competition - please verify that you entered the correct competition ID and that the "
+    "competition is still accepting submissions.",
+    "Please verify that your account may see this data set",
+    "Could not verify the signature of the upload",
+    "504 Deadline Exceeded",
+    "The team merger deadline of this competition is 2026-01-02; the upload was not found",
+    "This account has used all of its private storage",
+    "Submission not allowed:  Your file exceeds the maximum size of 20 GB.",
+    'Submission not allowed: Submission files must be named "submission.json" for this Competition.',
+    "The notebook must be private; the file was uploaded today",
+    "The maximum session length is 12 hours",
+    "The submission was made today",
+)
 
 
 @pytest.mark.parametrize(("status", "reason", "has", "has_not"), CAUSES)
@@ -175,6 +203,11 @@ def test_the_advice_belongs_to_the_cause(status, reason, has, has_not):
         assert text in found.do
     for text in has_not:
         assert text not in found.do
+
+
+@pytest.mark.parametrize("reason", UNKNOWN)
+def test_a_reason_that_names_no_cause_gets_no_guess(reason):
+    assert advice(reason, "a-slug") is None
 
 
 def test_without_a_competition_no_address_is_left_open():
