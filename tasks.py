@@ -2,7 +2,7 @@
 
 from invoke import Collection
 
-from kit.tasks import data, kernel, project, runs, submissions
+from kit.tasks import data, kernel, project, runs, start, submissions
 
 namespace = Collection(
     data.download,
@@ -24,3 +24,10 @@ namespace = Collection(
     project.test,
     project.lint,
 )
+
+
+def __getattr__(name: str) -> Collection:
+    """``ns``, for which Invoke looks before ``namespace`` when it has read a command line."""
+    if name != "ns":
+        raise AttributeError(name)
+    return start.begin(namespace)

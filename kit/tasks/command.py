@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 from invoke import Exit, task
 
 from kit.core.errors import KitError
-from kit.tasks.console import redact_streams, replace_unknown_letters, show_log
+from kit.tasks.console import show_log
+from kit.tasks.streams import guard_streams, require_written
 
 if TYPE_CHECKING:
     from kit.config import Config, KaggleConfig
@@ -40,11 +41,11 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
-            replace_unknown_letters()
-            redact_streams()
+            guard_streams()
             show_log()
             try:
                 body(*args, **kwargs)
+                require_written()
             except KitError as error:
                 raise Exit(str(error), code=1) from None
             except KeyboardInterrupt:

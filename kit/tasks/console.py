@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import logging
 import re
 import sys
@@ -11,7 +10,6 @@ from typing import TYPE_CHECKING, Any
 
 from kit.core.errors import KitError
 from kit.core.number_text import decimal
-from kit.core.redaction import redact
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -19,49 +17,6 @@ if TYPE_CHECKING:
 
 _NUMBERS = re.compile(r"(?:[-+0-9.,%*()/: ]|to|nan|inf|e[-+]?[0-9])*")  # an interval and a time too
 _LEAST_LETTERS = 12  # of a text beside numbers, on a narrow terminal
-
-
-class RedactedStream:
-    """A stream of text that writes to another one, without the secrets that are known by then."""
-
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
-
-    def write(self, text: str) -> int:
-        """Write a text without its secrets; the number of letters that were given."""
-        self._stream.write(redact(text))
-        return len(text)
-
-    def writelines(self, lines: Iterable[str]) -> None:
-        """Write lines without their secrets."""
-        for line in lines:
-            self.write(line)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._stream, name)
-
-
-class _Nowhere(io.TextIOBase):
-    def write(self, text: str) -> int:
-        return len(text)
-
-
-def redact_streams() -> None:
-    """Let nothing reach the terminal with a secret in it: what is printed, logged or shown in a traceback.
-
-    A stream that the shell has closed (``>&-``) takes everything and shows nothing.
-    """
-    for name in ("stdout", "stderr"):
-        stream = getattr(sys, name) or _Nowhere()
-        if not isinstance(stream, RedactedStream):
-            setattr(sys, name, RedactedStream(stream))
-
-
-def replace_unknown_letters() -> None:
-    """Let the standard streams write letters that their encoding lacks as escapes, as Python's errors do."""
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
 
 
 def show_log() -> None:
@@ -142,15 +97,26 @@ def confirm(question: str, yes: bool) -> None:
     if yes:
         return
     print(f"{question} [y/N] ", end="", flush=True)
-    answer = sys.stdin.readline().strip()
-    if not sys.stdin.isatty():
-        print(answer)  # as a terminal does
+    answer = _answer()
     if answer.lower() not in ("y", "yes"):
         raise KitError(
             "y on standard input",
             "another answer, or none",
             "nothing was sent; repeat the command and answer y, or add --yes",
         )
+
+
+def _answer() -> str:
+    """A line of standard input; "" if it is closed or no text."""
+    if sys.stdin is None:
+        return ""
+    try:
+        answer = sys.stdin.readline().strip()
+    except (OSError, ValueError):
+        return ""
+    if not sys.stdin.isatty():
+        print(answer)  # as a terminal does
+    return answer
 
 
 def _cell(value: Any) -> str:

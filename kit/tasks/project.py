@@ -50,7 +50,7 @@ def bench(context: Context, json: str | None = None, only: str | None = None, wo
     _run_module("tests.benchmarks", "--json", str(path.resolve()), *(["--only", only] if only else []))
 
 
-@task
+@command()
 def knobs(context: Context) -> None:
     """Write docs/knobs.md from kit/config.py."""
     from kit.core.files import write_text

@@ -147,11 +147,11 @@ Program(namespace=Collection(leak)).run(["invoke", "leak"])
 
 
 def test_a_redacted_stream_is_still_a_stream():
-    from kit.tasks.console import RedactedStream
+    from kit.tasks.streams import GuardedStream
 
     protect([SECRET])
     inner = io.StringIO()
-    stream = RedactedStream(inner)
+    stream = GuardedStream(inner)
     assert stream.write(f"a {SECRET} b") == len(f"a {SECRET} b")
     print(1, 2, file=stream, flush=True)
     assert not stream.isatty()

@@ -1,17 +1,16 @@
-"""What the terminal shows: whole numbers, whole tables in a pipe, and letters that its encoding lacks."""
+"""What the terminal shows: whole numbers, whole tables in a pipe, a question and its answer."""
 
 import io
-import subprocess
 import sys
 
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from repository import ROOT
 from rich.cells import cell_len
 
-from kit.tasks.console import redact_streams, replace_unknown_letters, show_frame, show_table
+from kit.core.errors import KitError
+from kit.tasks.console import confirm, show_frame, show_table
 
 LONG = ("Atelectasis of one lobe", "Pleural thickening, both sides")
 NUMBERS = ("label", "boxes", "images", "smallest side", "median side", "largest side", "share")
@@ -85,31 +84,11 @@ def test_every_number_is_whole_whatever_the_labels_are(table, columns):
     assert all(f"{number:.3f}" in said.getvalue() for _, number in table)
 
 
-def test_letters_that_the_encoding_lacks_are_written_as_escapes(monkeypatch):
-    streams = [io.TextIOWrapper(io.BytesIO(), encoding=encoding) for encoding in ("cp1252", "ascii")]
-    monkeypatch.setattr(sys, "stdout", streams[0])
-    monkeypatch.setattr(sys, "stderr", streams[1])
-    replace_unknown_letters()
-    for stream in streams:
-        show = "肺炎 \udcff"
-        stream.write(show)
-        stream.flush()
-        assert stream.buffer.getvalue() == b"\\u80ba\\u708e \\udcff"
-
-
-@pytest.mark.parametrize("name", ["stdout", "stderr"])
-def test_a_stream_that_the_shell_has_closed_takes_everything(name, monkeypatch):
-    for kept in ("stdout", "stderr"):
-        monkeypatch.setattr(sys, kept, getattr(sys, kept))
-    monkeypatch.setattr(sys, name, None)
-    redact_streams()
-    getattr(sys, name).write("a line\n")
-    getattr(sys, name).flush()
-
-
-@pytest.mark.parametrize("closed", [">&-", "2>&-"])
-def test_a_command_with_a_closed_stream_says_the_rest(closed):
-    command = f"{sys.executable} -m invoke submissions --workspace nowhere {closed}"
-    done = subprocess.run(["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=False)
-    assert "Traceback" not in done.stdout + done.stderr
-    assert "AttributeError" not in done.stdout + done.stderr
+@pytest.mark.parametrize("stream", [None, io.TextIOWrapper(io.BytesIO(b"\xff\n"), encoding="utf-8")])
+def test_a_closed_standard_input_and_one_that_is_no_text_answer_no(stream, monkeypatch):
+    monkeypatch.setattr(sys, "stdin", stream)
+    with pytest.raises(KitError, match="--yes"):
+        confirm("send it?", yes=False)
+    confirm("send it?", yes=True)  # as advised
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))
+    confirm("send it?", yes=False)  # the other way
