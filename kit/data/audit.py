@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
@@ -48,7 +48,8 @@ class AuditInput:
 
     ``own_table``: train.csv is the organisers' own file, as it was downloaded. ``prints`` are those of all
     readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image by
-    ``config.patient_pattern``. ``unread`` are the paths of pictures that are not read.
+    groups.csv, whose images are ``groups``, or by ``config.patient_pattern``. ``unread`` are the paths of pictures
+    that are not read.
     ``inverted`` and ``levels`` (of 16-bit images) are named as the prints are.
     """
 
@@ -63,6 +64,7 @@ class AuditInput:
     unread: Sequence[str] = ()
     inverted: Sequence[str] = ()
     levels: Mapping[str, Levels] = field(default_factory=dict)
+    groups: Container[str] = ()
 
 
 def findings(data: AuditInput) -> list[Finding]:
@@ -83,7 +85,7 @@ def findings(data: AuditInput) -> list[Finding]:
         orientation_tags(files),
         inverted_images(files, data.inverted),
         outlying_levels(data.levels),
-        patient_pattern(data.train, data.test, data.config),
+        patient_pattern(data.train, data.test, data.config, data.groups),
         patients_in_both(list(data.train), list(data.test), data.patients),
         class_counts(data.annotations),
     )
@@ -181,12 +183,17 @@ def labels_alike(labels: pd.Series) -> Finding | None:
     )  # fmt: skip
 
 
-def patient_pattern(train: Collection[str], test: Collection[str], config: DataConfig) -> Finding | None:
-    """A data.patient_pattern that fits fewer than nine tenths of the names of a half: a row per name without it."""
+def patient_pattern(
+    train: Collection[str], test: Collection[str], config: DataConfig, groups: Container[str] = ()
+) -> Finding | None:
+    """A data.patient_pattern that fits fewer than nine tenths of the names of a half: a row per name without it.
+
+    A name in ``groups`` needs no pattern.
+    """
     pattern, image_ids = config.patient_pattern, [*train, *test]
-    if knows_patients(train, pattern) and knows_patients(test, pattern):
+    if knows_patients(train, pattern, groups) and knows_patients(test, pattern, groups):
         return None
-    others = sorted(name for name in set(image_ids) if not fitting_share([name], pattern))
+    others = sorted(name for name in set(image_ids) if not fitting_share([name], pattern, groups))
     fitting = len(image_ids) - sum(name in set(others) for name in image_ids)
     suggested = suggested_pattern(sorted(set(image_ids)), config.largest_patient_share)
     example = f"'data.patient_pattern={suggested}'" if suggested else "data.patient_pattern=PATTERN"

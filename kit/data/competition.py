@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import ClassVar
 
 import pandas as pd
@@ -15,6 +16,7 @@ from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
+from kit.data.groups import read_groups, warn_of_missing
 from kit.data.inversion import listed_images
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.repeated_boxes import fuse_repeated
@@ -35,6 +37,7 @@ class TrainingData:
     annotations: pd.DataFrame
     labels: tuple[str, ...]
     table_sha256: str
+    groups: Mapping[str, str] = field(default_factory=dict)  # groups.csv: who is on an image, before any pattern
 
     @property
     def image_ids(self) -> tuple[str, ...]:
@@ -108,11 +111,23 @@ def load_training(
         if len(fused) < len(annotations):
             log.info("%s: %d boxes of several readers were fused to %d", table.name, len(annotations), len(fused))
         annotations = fused
-    return TrainingData(pixels, annotations, tuple(sorted(set(annotations["label"]))), text_sha256(table))
+    groups = read_groups(table.parent)
+    warn_of_missing(groups, pixels.facts)
+    labels = tuple(sorted(set(annotations["label"])))
+    return TrainingData(pixels, annotations, labels, text_sha256(table), groups)
 
 
 def load_test(workspace: Path, config: Config, track: Track = silent, opened: OpenedData | None = None) -> TestData:
-    """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, except what is ``opened`` already."""
+    """Read and check ``test/`` and ``ID_to_Image_Mapping.csv``, except what is ``opened`` already.
+
+    Raises KitError for a workspace without a test part.
+    """
+    if not has_test(workspace):
+        raise KitError(
+            f"a test part in {data_folder(workspace)}: {TEST}/ and {MAPPING}", f"no {MAPPING}",
+            "put both there (`invoke download` fetches the competition's); training, evaluate, compare and the "
+            "report need none",
+        )  # fmt: skip
     pixels = opened.pixels.get(TEST) if opened else None
     if pixels is None:
         pixels = open_pixels(workspace, TEST, config, track)
@@ -130,10 +145,15 @@ def asks_twice(workspace: Path) -> bool:
     return has_test(workspace) and bool(mapped_images(workspace / "data" / MAPPING).duplicated().any())
 
 
-def patients(image_ids: Sequence[str], pattern: str) -> dict[str, str]:
-    """The patient of each image: the pattern's first group (or match) at the start of its name, else the name."""
+def patients(
+    image_ids: Sequence[str], pattern: str, groups: Mapping[str, str] = MappingProxyType({})
+) -> dict[str, str]:
+    """The patient of each image: its group of groups.csv, else what the pattern finds in its name, else the name.
+
+    That is the pattern's first group (or match) at the start of the name.
+    """
     matches = {image_id: re.match(pattern, image_id) for image_id in image_ids}
     return {
-        image_id: (match and (match[1] if match.re.groups else match[0])) or image_id
+        image_id: groups.get(image_id) or (match and (match[1] if match.re.groups else match[0])) or image_id
         for image_id, match in matches.items()
     }

@@ -26,9 +26,10 @@ log = logging.getLogger("kit")
 
 def assign_folds(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     """The images that each fold holds out: one split of ``validation_share``, or ``data.folds`` folds of all."""
+    known = (pictures(data.pixels), data.groups)
     if config.folds == 1:
-        return (validation_split(data.annotations, data.image_ids, config, seed, pictures(data.pixels)),)
-    return cross_validation(data.annotations, data.image_ids, config, seed, pictures(data.pixels))
+        return (validation_split(data.annotations, data.image_ids, config, seed, *known),)
+    return cross_validation(data.annotations, data.image_ids, config, seed, *known)
 
 
 def validation_split(
@@ -37,6 +38,7 @@ def validation_split(
     config: DataConfig,
     seed: int,
     picture_of: Mapping[str, str] | None = None,
+    patient_of: Mapping[str, str] | None = None,
 ) -> tuple[str, ...]:
     """The images held out, sorted: whole patients, about ``validation_share`` of the images, classes balanced.
 
@@ -50,11 +52,12 @@ def validation_split(
         config: The knobs of the split.
         seed: Of the random orders.
         picture_of: By image_id; images with equal values are copies of one picture and stay together.
+        patient_of: By image_id, the patients that groups.csv knows; those of the others are in their names.
 
     Raises:
         KitError: If a patient has too many images, or no patient can be held out.
     """
-    groups = _groups(image_ids, config, picture_of or {})
+    groups = _groups(image_ids, config, picture_of or {}, patient_of or {})
     labels, counts = count_boxes(annotations, groups)
     boxes, images = counts[:, :-1], counts[:, -1]
     carriers = (boxes > 0).sum(axis=0)
@@ -103,6 +106,7 @@ def cross_validation(
     config: DataConfig,
     seed: int,
     picture_of: Mapping[str, str] | None = None,
+    patient_of: Mapping[str, str] | None = None,
 ) -> Folds:
     """The images of each of ``data.folds`` folds, sorted: whole patients, classes and images spread evenly.
 
@@ -110,7 +114,7 @@ def cross_validation(
     (see ``balanced_folds``). A patient who alone has a class is in no fold: every fold trains on it, and the log
     says so. Raises KitError if a patient has too many images, or no candidate has every other class in every fold.
     """
-    groups = _groups(image_ids, config, picture_of or {})
+    groups = _groups(image_ids, config, picture_of or {}, patient_of or {})
     labels, counts = count_boxes(annotations, groups)
     carriers = (counts[:, :-1] > 0).sum(axis=0)
     kept = carriers == 1
@@ -136,12 +140,12 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
     A prior or a calibration fitted on them must not be judged on the patients that it was fitted on. Unlike in
     ``cross_validation`` a class may be missing in a fold.
     """
-    groups = _groups(data.image_ids, config, pictures(data.pixels))
-    if not knows_patients(data.image_ids, config.patient_pattern):
+    groups = _groups(data.image_ids, config, pictures(data.pixels), data.groups)
+    if not knows_patients(data.image_ids, config.patient_pattern, data.groups):
         log.warning(
             "data.patient_pattern=%s fits %.0f%% of the images' names: each of the others counts as a patient of "
             "its own; `invoke audit` says more", config.patient_pattern,
-            100 * fitting_share(data.image_ids, config.patient_pattern),
+            100 * fitting_share(data.image_ids, config.patient_pattern, data.groups),
         )  # fmt: skip
     _, counts = count_boxes(data.annotations, groups)
     folds = min(CROSS_FITS, len(groups))
@@ -154,7 +158,7 @@ def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfi
 
     A group is named after its first image.
     """
-    groups = _groups(image_ids, config, pictures(data.pixels))
+    groups = _groups(image_ids, config, pictures(data.pixels), data.groups)
     return {image_id: group[0] for group in groups for image_id in group}
 
 
@@ -164,9 +168,11 @@ def _images_by_fold(groups: Sequence[Sequence[str]], fold_of: Int64[np.ndarray, 
     return tuple(tuple(sorted(image for i in indices for image in groups[i])) for indices in of_fold)
 
 
-def _groups(image_ids: Sequence[str], config: DataConfig, picture_of: Mapping[str, str]) -> list[list[str]]:
+def _groups(
+    image_ids: Sequence[str], config: DataConfig, picture_of: Mapping[str, str], known: Mapping[str, str]
+) -> list[list[str]]:
     """Images that must stay together; groups are sorted, and ordered by their first image."""
-    patient_of = patients(image_ids, config.patient_pattern)
+    patient_of = patients(image_ids, config.patient_pattern, known)
     _check_pattern(list(patient_of.values()), config)
     names = sorted(patient_of)
     _, of_patient = np.unique([patient_of[image_id] for image_id in names], return_inverse=True)

@@ -83,7 +83,7 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
     one_box_truth = one_box.one_box_truth(truth, mapping)
-    patient_of = patients(split.validation, config.data.patient_pattern)
+    patient_of = patients(split.validation, config.data.patient_pattern, data.groups)
     groups = split.fold_of
     if len(split.folds) == 1:
         together = split_groups(data, split.validation, config.data)

@@ -23,6 +23,7 @@ from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.competition import TrainingData, has_test, patients
+from kit.data.groups import read_groups
 from kit.data.patient_pattern import knows_patients
 from kit.evaluation.held_out import HeldOut, oracle_map50, random_choice_map50, score_held_out
 from kit.metrics import average_precision, bootstrap
@@ -287,12 +288,14 @@ def _test_images(workspace: Path, config: Config) -> int:
 def _shared_patients(workspace: Path, split: Split, pattern: str) -> float | None:
     """The share of the test images that show a patient who is also in ``train/``.
 
-    None without a mapping, or if the pattern does not fit the names of both halves.
+    None without a mapping, or if neither groups.csv nor the pattern knows the patients of both halves.
     """
     if not has_test(workspace):
         return None
     tested = set(mapped_images(workspace / "data" / MAPPING))
-    if not (knows_patients(split.images, pattern) and knows_patients(tested, pattern)):
+    groups = read_groups(workspace / "data")
+    if not (knows_patients(split.images, pattern, groups) and knows_patients(tested, pattern, groups)):
         return None
-    known = set(patients(split.images, pattern).values())
-    return sum(patient in known for patient in patients(sorted(tested), pattern).values()) / max(1, len(tested))
+    known = set(patients(split.images, pattern, groups).values())
+    shown = patients(sorted(tested), pattern, groups).values()
+    return sum(patient in known for patient in shown) / max(1, len(tested))

@@ -22,6 +22,7 @@ from kit.data.audit import CHECKS, AuditInput, findings
 from kit.data.competition import AUDIT, OpenedData, data_folder, has_test, open_files, patients
 from kit.data.duplicates import Prints, comparable_prints, small_copies
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
+from kit.data.groups import read_groups
 from kit.data.inversion import (
     LIST_NAME,
     InvertedImages,
@@ -102,9 +103,9 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         for part in (TRAIN, TEST)
         if part == TRAIN or (data / part).is_dir()
     }
-    own = has_own_table(data)
+    own, groups = has_own_table(data), read_groups(data)
     unread = [path for part in files for path in unread_images(data / part)]
-    key = _key(data, files, own, config, unread)
+    key = _key(data, files, own, config, unread, groups)
     stored = _stored(folder, key)
     if stored is not None:
         return Audit(stored, folder / "audit.html", OpenedData(_as_configured(files, config, folder)))
@@ -125,12 +126,13 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         train,
         test,
         {*test, *(mapped_images(data / MAPPING) if has_test(workspace) else ())},
-        patients(sorted({*train, *test}), config.data.patient_pattern),
+        patients(sorted({*train, *test}), config.data.patient_pattern, groups),
         comparable_prints(prints, _by_path(files, lambda pixels: pixels.facts), inverted),
         config.data,
         unread,
         inverted,
         _by_path(files, lambda pixels: pixels.levels),
+        groups,
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
@@ -159,7 +161,12 @@ def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
 
 
 def _key(
-    data: Path, caches: Mapping[str, PixelCache], own_table: bool, config: Config, unread: Sequence[str]
+    data: Path,
+    caches: Mapping[str, PixelCache],
+    own_table: bool,
+    config: Config,
+    unread: Sequence[str],
+    groups: Mapping[str, str],
 ) -> str:
     """A fingerprint of everything that the findings depend on: images by pixels and faults, not by file times."""
     tables = [text_sha256(data / name) if (data / name).is_file() else "" for name in (TABLE, MAPPING)]
@@ -172,7 +179,9 @@ def _key(
         data_knobs.patient_pattern, data_knobs.largest_patient_share, data_knobs.repeated_boxes,
         data_knobs.orientation, data_knobs.invert,
     ]  # fmt: skip
-    return fingerprint([_FORMAT, __version__, pixels, own_table, tables, knobs, list(unread)])
+    return fingerprint(
+        [_FORMAT, __version__, pixels, own_table, tables, knobs, list(unread), *([groups] if groups else [])]
+    )
 
 
 def _as_configured(files: Mapping[str, PixelCache], config: Config, folder: Path) -> dict[str, PixelCache]:

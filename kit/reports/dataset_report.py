@@ -11,7 +11,8 @@ import pandas as pd
 from kit.config import Config
 from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
-from kit.data.competition import load_test, load_training, patients
+from kit.data.competition import has_test, load_test, load_training, patients
+from kit.data.groups import read_groups
 from kit.data.patient_pattern import knows_patients
 from kit.data.statistics import box_fractions, dataset_tables
 from kit.reports import dataset_charts
@@ -19,6 +20,7 @@ from kit.reports.figures import Drawings, save_all
 from kit.reports.html import write_page
 from kit.reports.pictures import samples
 from kit.schemas.image_headers import ImageFacts
+from kit.schemas.tables import MAPPING_COLUMNS
 
 
 @dataclass(frozen=True)
@@ -71,17 +73,22 @@ def dataset_report(
 
 
 def describe(workspace: Path, config: Config, track: Track = silent) -> DatasetReport:
-    """Write the dataset report to ``WORKSPACE/explore``. Raises KitError if the data are missing or have faults."""
-    training_data, test = load_training(workspace, config, track), load_test(workspace, config, track)
-    everyone, pattern = [*training_data.image_ids, *test.image_ids], config.data.patient_pattern
-    known = all(knows_patients(half, pattern) for half in (training_data.image_ids, test.image_ids))
+    """Write the dataset report to ``WORKSPACE/explore``, also without a test part.
+
+    Raises KitError if the data are missing or have faults.
+    """
+    training_data, pattern = load_training(workspace, config, track), config.data.patient_pattern
+    test = load_test(workspace, config, track) if has_test(workspace) else None
+    test_images = {image_id: test.pixels.facts[image_id] for image_id in test.image_ids} if test else {}
+    groups = read_groups(workspace / "data")
+    known = all(knows_patients(half, pattern, groups) for half in (training_data.image_ids, test_images))
     with locked_folder(workspace / "explore") as folder:
         return dataset_report(
             training_data.annotations,
-            test.mapping,
+            test.mapping if test else pd.DataFrame(columns=list(MAPPING_COLUMNS)),
             training_data.pixels.facts,
-            {image_id: test.pixels.facts[image_id] for image_id in test.image_ids},
-            patients(everyone, pattern) if known else None,
+            test_images,
+            patients([*training_data.image_ids, *test_images], pattern, groups) if known else None,
             folder,
             config.training.seed,
             track,

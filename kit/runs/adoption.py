@@ -138,7 +138,7 @@ def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: 
     """
     fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
     folds: list[list[str]] = [[] for _ in range(1 + max(fold_of.values(), default=0))]
-    people = patients(data.image_ids, config.data.patient_pattern)
+    people = patients(data.image_ids, config.data.patient_pattern, data.groups)
     of_patient = {people[image_id]: fold for image_id, fold in fold_of.items()}
     for image_id in held:
         folds[fold_of.get(image_id, of_patient.get(people[image_id], 0))].append(image_id)
