@@ -36,8 +36,8 @@ def nearest_true_boxes(truth: pd.DataFrame, detections: pd.DataFrame) -> tuple[N
     rank = np.arange(len(row)) - np.repeat(np.cumsum(stop - start) - (stop - start), stop - start)
     true_row = order[start[row] + rank]
     iou = iou_pairs(detections[CORNERS].to_numpy(np.float64)[row], truth[CORNERS].to_numpy(np.float64)[true_row])
-    same = detections["label"].to_numpy(object)[row] == truth["label"].to_numpy(object)[true_row]
-    same = same.astype(bool)
+    labels = pd.Index(truth["label"].unique())
+    same = labels.get_indexer(detections["label"])[row] == labels.get_indexer(truth["label"])[true_row]
     own, other = (_best(row[kept], true_row[kept], iou[kept], len(detections)) for kept in (same, ~same))
     return own, other
 

@@ -87,10 +87,10 @@ def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -
         return None
     from sklearn.linear_model import LogisticRegression  # half a second, needed only here
 
-    labels = candidates["label"].to_numpy(object)
-    classes = sorted(set(labels))
+    number, names = pd.factorize(candidates["label"], sort=True)
+    classes = list(names)
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000)
-    model.fit(_design(candidates, sizes, classes), right)
+    model.fit(_design(candidates, sizes), right)
     score, rival, agreement, *others = model.coef_[0].tolist()
     per_class = np.reshape(others, (3, len(classes))).T.tolist()
     terms = {label: ClassTerms(*values) for label, values in zip(classes, per_class, strict=True)}
@@ -101,9 +101,9 @@ def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -
         logistic, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, no_curve, {}), 0
     x = evidence(logistic, candidates, sizes)
     curves = {
-        label: _isotonic(x[labels == label], right[labels == label], prior_hits)
-        for label in classes
-        if right[labels == label].sum() >= LEAST_HITS
+        label: _isotonic(x[number == index], right[number == index], prior_hits)
+        for index, label in enumerate(classes)
+        if right[number == index].sum() >= LEAST_HITS
     }
     return replace(logistic, pooled=_isotonic(x, right, prior_hits), curves=curves)
 
@@ -112,8 +112,9 @@ def evidence(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -
     """The logistic model's log-odds without its constant; an unknown class adds nothing."""
     odds, rival, agreement, size = _features(candidates, sizes)
     none = ClassTerms(0.0, 0.0, 0.0)
-    terms = [calibration.terms.get(label, none) for label in candidates["label"]]
-    offset, slope, square = np.array([(t.offset, t.size, t.square) for t in terms]).reshape(-1, 3).T
+    label, labels = pd.factorize(candidates["label"])
+    terms = [calibration.terms.get(name, none) for name in labels]
+    offset, slope, square = np.array([(t.offset, t.size, t.square) for t in terms]).reshape(-1, 3)[label].T
     shared = calibration.score * odds + calibration.rival * rival + calibration.agreement * agreement
     return shared + offset + slope * size + square * size**2
 
@@ -127,9 +128,11 @@ def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes
     x = evidence(calibration, candidates, sizes)
     modelled = 1 / (1 + np.exp(-np.clip(x + calibration.constant, -_MOST_EVIDENCE, _MOST_EVIDENCE)))
     p = calibration.pooled(x, modelled)
-    labels = candidates["label"].to_numpy(object)
-    for label, curve in calibration.curves.items():
-        p = np.where(labels == label, curve(x, modelled), p)
+    number, names = pd.factorize(candidates["label"])
+    for index, label in enumerate(names):
+        if label in calibration.curves:
+            rows = number == index
+            p[rows] = calibration.curves[label](x[rows], modelled[rows])
     return (1 - TIE_SHARE) * p + TIE_SHARE * np.clip(candidates["score"].to_numpy(np.float64), 0, 1)
 
 
@@ -164,10 +167,14 @@ def _features(candidates: pd.DataFrame, sizes: Sizes) -> tuple[np.ndarray, np.nd
     )
 
 
-def _design(candidates: pd.DataFrame, sizes: Sizes, labels: list[str]) -> Float64[np.ndarray, "n f"]:
-    """Columns: log-odds, the rival's log-odds, agreement; then per class its offset, its size, its size squared."""
+def _design(candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n f"]:
+    """Columns: log-odds, the rival's log-odds, agreement; then per class its offset, its size, its size squared.
+
+    The classes are those of the candidates, sorted.
+    """
     *shared, size = _features(candidates, sizes)
-    is_class = (candidates["label"].to_numpy(object)[:, None] == np.array(labels, dtype=object)).astype(np.float64)
+    number, names = pd.factorize(candidates["label"], sort=True)
+    is_class = np.eye(len(names))[number]
     return np.hstack([np.stack(shared, axis=1), is_class, is_class * size[:, None], is_class * size[:, None] ** 2])
 
 

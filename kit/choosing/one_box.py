@@ -6,7 +6,8 @@ compared, so that the table in memory and the CSV have the same score.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import functools
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -39,7 +40,7 @@ class Decision:
 def decide(
     candidates: pd.DataFrame,
     mapping: pd.DataFrame,
-    prior: Prior,
+    prior: Prior | Mapping[str, Prior],
     sizes: Sizes,
     fallback_confidence: float = 1e-6,
 ) -> Decision:
@@ -53,7 +54,7 @@ def decide(
     Args:
         candidates: image_id, corners, label, confidence, value; rows of other images are left out.
         mapping: ID and image_id; an image may have several IDs.
-        prior: the boxes for images with too few candidates.
+        prior: the boxes for images with too few candidates, for all images or by image_id.
         sizes: (width_px, height_px) of every image of the mapping.
         fallback_confidence: the confidence of the prior's boxes.
 
@@ -65,26 +66,28 @@ def decide(
     """
     image_ids, image_of_row = np.unique(mapping["image_id"].to_numpy(dtype=object), return_inverse=True)
     pixels = np.array([sizes[image_id] for image_id in image_ids], dtype=np.float64).reshape(-1, 2)
-    best = _ranked(candidates, pd.Index(image_ids), pixels)
+    repeat = mapping.groupby("image_id").cumcount().to_numpy(np.int64)
+    best = _ranked(candidates, pd.Index(image_ids), pixels, only_best=not repeat.any())
     start, stop = (np.searchsorted(best.images, image_of_row, side=side) for side in ("left", "right"))
-    choice = start + mapping.groupby("image_id").cumcount().to_numpy(np.int64)
+    choice = start + repeat
     answered = choice < stop
 
     corners = np.zeros((len(mapping), 4), dtype=np.int64)
     corners[answered] = best.corners[choice[answered]]
     confidence = np.full(len(mapping), fallback_confidence)
-    confidence[answered] = best.confidences[choice[answered]]
+    chosen = candidates[["confidence", "label"]].iloc[best.rows[choice[answered]]]
+    confidence[answered] = chosen["confidence"].to_numpy(np.float64)
     labels = np.full(len(mapping), "", dtype=object)
-    labels[answered] = best.labels[choice[answered]]
+    labels[answered] = chosen["label"].to_numpy(dtype=object)
 
-    sizes_needed = set(map(tuple, pixels[image_of_row[~answered]].tolist()))
-    prior_boxes = {size: _prior_boxes(prior, *size) for size in sizes_needed}
+    prior_boxes = functools.cache(_prior_boxes)
     unused: dict[int, Iterator[tuple[Corners, str]]] = {}
     for row in np.flatnonzero(~answered).tolist():
         image = int(image_of_row[row])
         if image not in unused:
             used = set(map(tuple, best.corners[start[row] : stop[row]].tolist()))
-            unused[image] = _without(prior_boxes[tuple(pixels[image])], used)
+            of_image = prior if isinstance(prior, Prior) else prior[image_ids[image]]
+            unused[image] = _without(prior_boxes(of_image, *pixels[image].tolist()), used)
         corners[row], labels[row] = _next(unused[image], image_ids[image])
     table = _answers(mapping, corners, confidence, labels)
     return Decision(table, tuple(table["ID"][~answered].tolist()))
@@ -133,20 +136,37 @@ class _Ranked:
 
     images: Int64[np.ndarray, " n"]
     corners: Int64[np.ndarray, "n 4"]
-    confidences: Float64[np.ndarray, " n"]
-    labels: np.ndarray
+    rows: Int64[np.ndarray, " n"]  # of the candidates
 
 
-def _ranked(candidates: pd.DataFrame, image_ids: pd.Index, pixels: Float64[np.ndarray, "i 2"]) -> _Ranked:
+def _ranked(
+    candidates: pd.DataFrame, image_ids: pd.Index, pixels: Float64[np.ndarray, "i 2"], only_best: bool
+) -> _Ranked:
+    """The candidates of the images; with ``only_best`` the best one of each image alone, which needs no order."""
     image = image_ids.get_indexer(pd.Index(candidates["image_id"])).astype(np.int64)
-    value = candidates["value"].to_numpy(np.float64)
     rows = np.flatnonzero(image >= 0)
-    rows = rows[np.lexsort((-value[rows], image[rows]))]
-    corners = _written(candidates[CORNERS].to_numpy(np.float64)[rows], *pixels[image[rows]].T)
-    kept = _has_area(corners) & ~pd.DataFrame(corners).assign(image=image[rows]).duplicated().to_numpy()
-    rows = rows[kept]
-    confidence, label = candidates["confidence"].to_numpy(np.float64), candidates["label"].to_numpy(dtype=object)
-    return _Ranked(image[rows], corners[kept], confidence[rows], label[rows])
+    boxes = np.stack([candidates[name].to_numpy(np.float64)[rows] for name in CORNERS], axis=1)
+    corners = _written(boxes, *pixels[image[rows]].T)
+    has_area = _has_area(corners)
+    rows, corners = rows[has_area], corners[has_area]
+    image, value = image[rows], candidates["value"].to_numpy(np.float64)[rows]
+    if only_best:
+        order = _first_highest(image, value, len(image_ids))
+    else:
+        order = np.lexsort((-value, image))
+        order = order[~pd.DataFrame(corners).assign(image=image).iloc[order].duplicated().to_numpy()]
+    return _Ranked(image[order], corners[order], rows[order])
+
+
+def _first_highest(
+    group: Int64[np.ndarray, " n"], value: Float64[np.ndarray, " n"], groups: int
+) -> Int64[np.ndarray, " g"]:
+    """The index of the highest value of each group that has one, by group; of equal values the first."""
+    highest, first = np.full(groups, -np.inf), np.full(groups, -1)
+    np.maximum.at(highest, group, value)
+    best = np.flatnonzero(value == highest[group])[::-1]
+    first[group[best]] = best  # of several assignments numpy keeps the last: the first in the table
+    return first[first >= 0]
 
 
 def _prior_boxes(prior: Prior, width_px: float, height_px: float) -> dict[Corners, str]:

@@ -53,7 +53,8 @@ class SelectionRule:
         value = judged["confidence"].to_numpy(np.float64)
         if self.name == "calibrated-frequency" and self.frequency:
             rarest = min(self.frequency.values())  # of a class without true boxes
-            value = value / np.array([self.frequency.get(label, rarest) for label in judged["label"]])
+            label, labels = pd.factorize(judged["label"])
+            value = value / np.array([self.frequency.get(name, rarest) for name in labels])[label]
         return judged.assign(value=value)
 
 
@@ -144,7 +145,7 @@ def oracle(judged: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
 
     No rule scores higher on these candidates.
     """
-    images = {*judged["image_id"], *truth["image_id"]}
+    images = {*judged["image_id"].unique(), *truth["image_id"].unique()}
     matches = match(truth, judged[["image_id", *CORNERS, "score", "label"]], images)
     right = np.zeros(len(judged))
     for matched in matches.classes.values():

@@ -24,6 +24,7 @@ from kit.runs.folder import Run, Split, read_split, require_finished
 from kit.runs.guards import require_same_data
 from kit.runs.members import fused, members
 from kit.runs.own_rows import read_held_out
+from kit.schemas.detections import with_categories
 from kit.schemas.image_headers import image_sizes
 
 RANDOM_CHOICES = 20
@@ -48,15 +49,11 @@ class HeldOut:
 
     def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> Decision:
         """One box per ID of ``mapping``; candidates under ``threshold`` are left out; no prior saw its image."""
-        kept = judged[judged["score"] >= threshold]
-        fallback = self.config.decision.fallback_confidence
-        decisions = [
-            decide(kept, self.mapping[self.mapping["image_id"].isin(held)], prior, self.sizes, fallback)
-            for held, prior in zip(self.split.folds, self.priors, strict=True)
-        ]
-        tables = pd.concat([decision.table for decision in decisions])
-        table = tables.set_index("ID").loc[self.mapping["ID"]].reset_index()
-        return Decision(table, tuple(sorted(row for decision in decisions for row in decision.fallback_ids)))
+        kept = judged[judged["score"] >= threshold] if threshold > 0 else judged
+        prior_of = {
+            image_id: prior for held, prior in zip(self.split.folds, self.priors, strict=True) for image_id in held
+        }
+        return decide(kept, self.mapping, prior_of, self.sizes, self.config.decision.fallback_confidence)
 
     def many_box(self) -> average_precision.Matches:
         """All candidates of all held-out images, matched."""
@@ -79,7 +76,7 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     config, split = load(run.config), read_split(run)
     data = data or load_training(run.workspace, config, track)
     require_same_data(run, split, data)
-    candidates = fused(read_held_out(run, split), members(run), config.fusion)
+    candidates = fused(with_categories(read_held_out(run, split)), members(run), config.fusion)
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
     one_box_truth = one_box.one_box_truth(truth, mapping)

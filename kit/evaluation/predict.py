@@ -28,6 +28,7 @@ from kit.runs.knobs import adjust
 from kit.runs.locks import using_results
 from kit.runs.members import Member, by_fold, fused, members
 from kit.runs.out_of_fold import detections
+from kit.schemas.detections import with_categories
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
 from kit.submission.folders import Origin, Submission, write_submission
@@ -105,7 +106,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     report = current_report(run, track, training)
     sizes = image_sizes(data.pixels.facts)
     candidates = candidates_for_test(
-        detections(run, data, track),
+        with_categories(detections(run, data, track)),
         members(run),
         config.fusion,
         report.decision.rule,

@@ -6,6 +6,7 @@ matrix products. Two runs compared on the same images get the same resamples.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -164,8 +165,16 @@ def _resamples(
     count = len(names)
     if count < 2:  # a single patient has no spread
         return patient.astype(np.int64), np.zeros((0, count))
-    counts = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
-    return patient.astype(np.int64), counts.astype(np.float64)
+    return patient.astype(np.int64), _copies(count, seed, resamples)
+
+
+@functools.lru_cache(maxsize=1)  # a report asks a dozen times for the same ones
+def _copies(count: int, seed: int, resamples: int) -> Float64[np.ndarray, "r groups"]:
+    """The copies of each of ``count`` groups in each resample; read-only."""
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
+    copies: Float64[np.ndarray, "r groups"] = drawn.astype(np.float64)
+    copies.flags.writeable = False
+    return copies
 
 
 def _values(matches: Matches) -> dict[str, float]:

@@ -65,16 +65,17 @@ def analyse_errors(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Ite
     missed = free & ~nearly_found
     map50 = mean_average_precision(matches)
     counts = {cause: int((errors.cause == cause).sum()) for cause in CAUSES} | {"missed": int(missed.sum())}
-    gains = {cause: _repaired_map50(errors, truth["label"], free, missed, cause) - map50 for cause in CAUSES}
+    true_labels = _label_numbers(truth, truth)
+    gains = {cause: _repaired_map50(errors, true_labels, free, missed, cause) - map50 for cause in CAUSES}
     causes = {cause: ErrorCause(counts[cause], gains[cause]) for cause in CAUSES}
     return ErrorAnalysis(map50, len(truth), int((~free).sum()), causes)
 
 
 @dataclass(frozen=True)
 class _Errors:
-    """Detections by falling score: label, cause ("" for a hit), and the row of the true box that it refers to."""
+    """Detections by falling score: place among the true labels (-1: none), cause ("" for a hit), row of its box."""
 
-    labels: np.ndarray
+    labels: Int64[np.ndarray, " n"]
     cause: np.ndarray
     true_box: Int64[np.ndarray, " n"]
 
@@ -96,18 +97,24 @@ def _errors(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> 
     }
     cause = np.select(list(tests.values()), list(tests), "background")
     true_box = np.select([cause == "", cause == "wrong class"], [taken, other.truth[rows]], own.truth[rows])
-    return _Errors(detections["label"].to_numpy(object)[rows], cause, true_box)
+    return _Errors(_label_numbers(detections, truth)[rows], cause, true_box)
+
+
+def _label_numbers(table: pd.DataFrame, truth: pd.DataFrame) -> Int64[np.ndarray, " n"]:
+    """Each row's label as its place among the sorted true labels; -1 if the truth does not have it."""
+    labels = pd.Index(sorted(truth["label"].unique()))
+    return labels.get_indexer(pd.Index(table["label"])).astype(np.int64)
 
 
 def _repaired_map50(
     errors: _Errors,
-    true_labels: pd.Series,
+    true_labels: Int64[np.ndarray, " t"],
     free: Bool[np.ndarray, " t"],
     missed: Bool[np.ndarray, " t"],
     cause: str,
 ) -> float:
     """The mAP with this cause alone repaired."""
-    truth = true_labels.to_numpy(object)[~missed if cause == "missed" else slice(None)]
+    truth = true_labels[~missed] if cause == "missed" else true_labels
     hit = errors.cause == ""
     of_cause = np.flatnonzero(errors.cause == cause)
     labels, kept = errors.labels.copy(), np.ones(len(hit), dtype=bool)
@@ -117,7 +124,7 @@ def _repaired_map50(
         repaired = of_cause[highest]
         repaired = repaired[free[errors.true_box[repaired]]]
         kept[repaired] = hit[repaired] = True
-        labels[repaired] = true_labels.to_numpy(object)[errors.true_box[repaired]]
+        labels[repaired] = true_labels[errors.true_box[repaired]]
     values = [
         average_precision(hit[kept & (labels == label)], int((truth == label).sum())) for label in np.unique(truth)
     ]

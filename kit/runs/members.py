@@ -81,7 +81,8 @@ def read_adopted(run: Run) -> Adopted:
 def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) -> pd.DataFrame:
     """Candidates from one fold of each member; every view of every member counts, also if it found nothing."""
     sources = [(member.run, view) for member in of for view in member.views]
-    strangers = set(zip(detections["run"], detections["view"], strict=True)) - set(sources)
+    pairs = detections[["run", "view"]].drop_duplicates()
+    strangers = set(pairs.itertuples(index=False, name=None)) - set(sources)
     if strangers:
         raise KitError(
             f"detections of {', '.join(' '.join(source) for source in sources)}",

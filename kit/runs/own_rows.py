@@ -46,15 +46,15 @@ def require_own_rows(
         image_ids: The held-out or the test images.
     """
     of, path = members(run), run.detections(part)
-    pairs = set(zip(table["run"], table["view"], strict=True))
+    pairs = set(table[["run", "view"]].drop_duplicates().itertuples(index=False, name=None))
     strangers = sorted(pairs - {(member.run, view) for member in of for view in member.views})
-    others = sorted(set(table["image_id"]) - set(image_ids))
-    labels = sorted(set(table["label"]) - set(split.labels))
+    others = sorted(set(table["image_id"].unique()) - set(image_ids))
+    labels = sorted(set(table["label"].unique()) - set(split.labels))
     faults = [f"rows of {first_few(' '.join(pair) for pair in strangers)}"] if strangers else []
     faults += [f"{len(others)} other image(s), such as {others[0]}"] if others else []
     faults += [f"rows of another label ({first_few(labels)})"] if labels else []
     if part == TestData.detections_name:
-        folds = {(name, fold) for name, fold in zip(table["run"], table["fold"], strict=True)}
+        folds = set(table[["run", "fold"]].drop_duplicates().itertuples(index=False, name=None))
         wrong = sorted(folds - {(member.run, fold) for member in of for fold in range(member.folds)})
         faults += [f"rows of fold {first_few(fold for _, fold in wrong)}"] if wrong and not strangers else []
     elif not others and not run.ensemble.exists() and not run.adopted.exists():

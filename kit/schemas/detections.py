@@ -13,6 +13,7 @@ from kit.core.errors import KitError
 from kit.schemas.row_checks import has_area
 
 DETECTION_COLUMNS = ("run", "fold", "view", "image_id", *CORNERS, "score", "label")
+TEXT_COLUMNS = ("run", "view", "image_id", "label")
 
 
 def check_detections(table: pd.DataFrame, source: str, do: str = "make it anew") -> pd.DataFrame:
@@ -50,14 +51,16 @@ def check_detections(table: pd.DataFrame, source: str, do: str = "make it anew")
     return checked
 
 
-_TEXT = pa.Column(
-    object,
-    pa.Check(lambda texts: texts.map(lambda text: isinstance(text, str) and text != ""), error="a text, not empty"),
-)
+def _are_texts(values: pd.Series) -> pd.Series:
+    """Whether each value is a text that is not empty; a column repeats few of them."""
+    return values.isin([value for value in values.unique() if isinstance(value, str) and value])
+
+
+_TEXT = pa.Column(object, pa.Check(_are_texts, error="a text, not empty"))
 _NUMBER = pa.Column(float, pa.Check(np.isfinite), coerce=True)
 _DETECTIONS = pa.DataFrameSchema(
     {
-        **dict.fromkeys(("run", "view", "image_id", "label"), _TEXT),
+        **dict.fromkeys(TEXT_COLUMNS, _TEXT),
         "fold": pa.Column(int, pa.Check.ge(0)),
         **dict.fromkeys(CORNERS, _NUMBER),
         "score": pa.Column(float, pa.Check.in_range(0, 1), coerce=True),
@@ -65,9 +68,14 @@ _DETECTIONS = pa.DataFrameSchema(
 )
 
 
+def with_categories(table: pd.DataFrame) -> pd.DataFrame:
+    """The same rows, each text column as codes of its sorted texts: looked up by text, not row by row."""
+    return table.astype(dict.fromkeys(TEXT_COLUMNS, "category"))
+
+
 def detection_table(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
     """Tables of raw detections as one, in the column types of a stored one; without tables it has no rows."""
     filled = [table for table in tables if len(table)]
     table = pd.concat(filled, ignore_index=True) if filled else pd.DataFrame(columns=list(DETECTION_COLUMNS))
-    kinds = dict.fromkeys(("run", "view", "image_id", "label"), "object") | {"fold": "int64"}
+    kinds = dict.fromkeys(TEXT_COLUMNS, "object") | {"fold": "int64"}
     return table.astype(kinds | dict.fromkeys((*CORNERS, "score"), "float32"))

@@ -152,6 +152,30 @@ def test_of_equal_scores_the_first_candidate_answers():
     assert decide(candidates(*rows[::-1]), mapping("1.png"), PRIOR, SIZES).table["label"].tolist() == ["Nodule"]
 
 
+@settings(max_examples=15)
+@given(st.integers(0, 10**6))
+def test_a_single_id_gets_the_box_that_the_first_of_several_gets(seed):
+    table, _, sizes = random_case(seed)
+    once = mapping(*sorted(sizes))
+    with_repeats = mapping(*sorted(sizes), *sorted(sizes)[:2])
+    several = decide(table, with_repeats, PRIOR, sizes)
+    assert_frame_equal(decide(table, once, PRIOR, sizes).table, several.table[: len(once)])
+
+
+@settings(max_examples=15)
+@given(st.integers(0, 10**6))
+def test_texts_as_categories_are_decided_alike(seed):
+    table, _, sizes = random_case(seed)
+    once, coded = mapping(*sorted(sizes)), table.astype({"image_id": "category", "label": "category"})
+    assert_frame_equal(decide(coded, once, PRIOR, sizes).table, decide(table, once, PRIOR, sizes).table)
+
+
+def test_every_image_may_have_a_prior_of_its_own():
+    priors = {"1.png": Prior((HEART,)), "2.png": Prior((LUNG,))}
+    table = decide(candidates(), mapping("1.png", "2.png"), priors, SIZES).table
+    assert table["label"].tolist() == ["Cardiomegaly", "Effusion"]
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.integers(0, 10**6))
 def test_every_answer_lies_inside_its_image_and_no_image_gets_a_box_twice(seed):
