@@ -14,6 +14,14 @@ from kit.core.files import make_folder, remove_partials
 from kit.core.locks import exclusive, locked
 from kit.runs.folder import Run
 
+_BY_A_LAUNCHER = ("RANK", "LOCAL_RANK")
+_BY_A_SCHEDULER = {  # the numbers of a job's tasks; only kit's own launchers are used, so no other may be above 0
+    "SLURM_PROCID": "srun",
+    "JSM_NAMESPACE_RANK": "jsrun",
+    "OMPI_COMM_WORLD_RANK": "mpirun",
+    "PMI_RANK": "mpiexec",
+}
+
 
 def training_lock(run: Run) -> contextlib.AbstractContextManager[None]:
     """Lock the training of a run, or of one fold of it. Raises KitError if another process is training it."""
@@ -49,11 +57,18 @@ def rank() -> int:
 def require_launcher(processes: int) -> None:
     """Raise KitError if the environment numbers this process, but no launcher did: the first one would never come.
 
-    To be called before a training of ``processes`` processes: Lightning clears WORLD_SIZE when one has ended.
+    To be called before a training of ``processes`` processes and before Lightning is imported: it reads these
+    numbers then, and clears WORLD_SIZE when a training has ended. A variable without a value counts as absent.
     """
-    name = "RANK" if os.environ.get("RANK") else "LOCAL_RANK"
-    number, size = (os.environ.get(variable, "") for variable in (name, "WORLD_SIZE"))
-    if not number or (number == "0" and processes == 1):
+    for variable in (*_BY_A_LAUNCHER, *_BY_A_SCHEDULER):
+        if os.environ.get(variable) == "":
+            del os.environ[variable]  # Lightning would read a number
+    name = next((name for name in _BY_A_LAUNCHER if name in os.environ), None)
+    if name is None:
+        _require_first_task()
+        return
+    number, size = (os.environ.get(each, "") for each in (name, "WORLD_SIZE"))
+    if number == "0" and processes == 1:
         return
     launched = number.isdecimal() and size.isdecimal() and int(number) < int(size) and os.environ.get("MASTER_ADDR")
     if not launched:
@@ -63,3 +78,16 @@ def require_launcher(processes: int) -> None:
             "`env -u RANK -u LOCAL_RANK invoke train ...` trains in one process; "
             "`torchrun --nproc-per-node 2 -m -- invoke train ... --set trainer.devices=2` starts two",
         )
+
+
+def _require_first_task() -> None:
+    """Raise KitError in the second and further tasks of a scheduler's job: each would train the run by itself."""
+    for name, launcher in _BY_A_SCHEDULER.items():
+        number = os.environ.get(name, "0")
+        if not (number.isascii() and number.isdecimal() and int(number) == 0):
+            raise KitError(
+                "one `invoke train` for a run: it starts further processes itself, or torchrun does on every node",
+                f"{name}={number!r}, a further task of {launcher}",
+                f"`env -u {name} invoke train ...` trains in one process; in a job with `--ntasks-per-node 1` "
+                "torchrun starts the processes of each machine: docs/training.md",
+            )  # fmt: skip

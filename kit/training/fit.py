@@ -14,7 +14,8 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch
-from lightning_fabric.plugins import TorchCheckpointIO
+from lightning_fabric.plugins import ClusterEnvironment, TorchCheckpointIO
+from lightning_fabric.plugins.environments import LightningEnvironment, TorchElasticEnvironment
 from pytorch_lightning.callbacks import TQDMProgressBar
 from pytorch_lightning.callbacks.weight_averaging import WeightAveraging
 from pytorch_lightning.loggers import TensorBoardLogger
@@ -81,7 +82,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             gradient_clip_val=settings.clip_norm or None,
             logger=TensorBoardLogger(run.home, name="tensorboard", version="", purge_step=module.first_step),
             callbacks=[*ema, *bar, progress],
-            plugins=[_AtomicCheckpoints()],
+            plugins=[_AtomicCheckpoints(), _launcher()],
             enable_checkpointing=True,
             enable_progress_bar=bool(bar),
             enable_model_summary=False,
@@ -99,6 +100,15 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
                 trainer.fit(module, ckpt_path=run.last if state else None)
         except SystemExit as error:  # Lightning turns Ctrl-C into an exit; the task says how to go on
             raise KeyboardInterrupt from error
+
+
+def _launcher() -> ClusterEnvironment:
+    """Who starts the processes: torchrun, or Lightning itself.
+
+    Lightning alone would take any process in which a scheduler's variables are set for one of its tasks: SLURM sets
+    them in batch scripts and in shells on its nodes too, where nobody starts the others.
+    """
+    return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
 
 
 class _Ema(WeightAveraging):
@@ -133,6 +143,7 @@ class _AtomicCheckpoints(TorchCheckpointIO):
 # Lightning's advice that does not hold here, each with the reason.
 _EXPECTED_WARNINGS = (
     r".*does not have many workers.*",  # on the CPU the workers would take the cores from the training
+    r".*`srun` command is available.*",  # torchrun starts further processes, or Lightning does
     r".*GPU available but not used.*",  # trainer.accelerator=cpu was asked for
     r".*Checkpoint directory .* exists and is not empty.*",  # a run's folder is resumed on purpose
     r".*number of training batches .* is smaller than the logging interval.*",  # values are logged per epoch

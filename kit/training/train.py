@@ -86,8 +86,6 @@ def train(
     Raises:
         KitError: The knobs differ from those of the run, or the data have faults that are not allowed.
     """
-    from kit.training import fit  # imports Lightning: seconds that no other verb needs
-
     recipe = preset_name or (DEFAULT_PRESET if torch.cuda.is_available() else DEFAULT_PRESET_WITHOUT_GPU)
     run = Run(workspace, name or recipe)
     require_trainable(run)
@@ -98,6 +96,8 @@ def train(
     config = _config(run, recipe, preset_name is not None, assignments)
     processes = process_count(config) * config.trainer.nodes
     require_launcher(processes)
+    from kit.training import fit  # imports Lightning: seconds that no other verb needs
+
     accumulation(config.training, processes)  # refuses what does not divide
     folds = _requested_folds(run, config, fold)
     if rank() > 0:

@@ -1,4 +1,4 @@
-"""Several machines under torchrun, here two agents on this one: started at once, they train one run."""
+"""Several machines under torchrun, here two agents on this one; and one machine in a job of a scheduler."""
 
 import os
 import socket
@@ -35,3 +35,22 @@ def test_two_machines_train_one_run_as_the_readme_starts_it(toy):
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert "MEMBER: 2/2" in said[1]
     assert read_finished(Run(toy, "big")).epochs == (1,)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("devices", [1, 2])
+def test_a_job_of_slurm_trains_as_a_shell_does(devices, toy):
+    """With the variables of a batch script for four tasks, none of which srun has started."""
+    job = {
+        "SLURM_JOB_ID": "1234", "SLURM_JOB_NAME": "train", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "4",
+        "SLURM_NNODES": "2", "SLURM_PROCID": "0", "SLURM_LOCALID": "0", "SLURM_NODEID": "0",
+    }  # fmt: skip
+    knobs = (*TOY, "training.max_epochs=1", f"trainer.devices={devices}", "trainer.accelerator=cpu")
+    words = ["train", "--preset", "demo", *(w for knob in knobs for w in ("--set", knob)), "--workspace", str(toy)]
+    done = subprocess.run(
+        [sys.executable, "-m", "invoke", *words], cwd=ROOT, env=os.environ | job | {"OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False, timeout=300,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "srun" not in done.stderr
+    assert read_finished(Run(toy, "demo")).epochs == (1,)

@@ -1,11 +1,14 @@
 """The number of a process in a training: set by a launcher, or refused."""
 
+import os
+
 import pytest
 
 from kit.core.errors import KitError
 from kit.runs.locks import rank, require_launcher
 
-NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR")
+TASKS = ("SLURM_PROCID", "JSM_NAMESPACE_RANK", "OMPI_COMM_WORLD_RANK", "PMI_RANK")
+NAMES = ("RANK", "LOCAL_RANK", "WORLD_SIZE", "MASTER_ADDR", *TASKS)
 
 
 @pytest.fixture
@@ -63,3 +66,35 @@ def test_a_number_without_a_launcher_waits_for_nobody(values, environment):
     environment()  # as advised
     require_launcher(1)
     assert rank() == 0
+
+
+@pytest.mark.parametrize("name", TASKS)
+def test_a_shell_or_a_first_task_of_a_scheduler_trains_as_anywhere(name, environment):
+    """A login shell on a node has these variables too, and batch scripts have task 0."""
+    for values in ({name: "0"}, {name: ""}, {name: "0", "SLURM_NTASKS": "4", "SLURM_JOB_NAME": "x"}):
+        environment(**values)
+        require_launcher(1)
+        require_launcher(2)  # Lightning starts the other
+        assert rank() == 0
+    environment(**{name: "3", "RANK": "1", "LOCAL_RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "host"})
+    require_launcher(2)  # torchrun in a task on each node
+    assert rank() == 1
+
+
+@pytest.mark.parametrize("number", ["1", "12", "x", "-1", "\u0660"])
+@pytest.mark.parametrize("name", TASKS)
+def test_a_further_task_of_a_scheduler_is_refused_before_anything_begins(name, number, environment):
+    environment(**{name: number})
+    for processes in (1, 2):
+        with pytest.raises(KitError, match=f"env -u {name} invoke train") as caught:
+            require_launcher(processes)
+        assert f"{name}={number!r}" in caught.value.found
+    environment()  # as advised
+    require_launcher(1)
+
+
+@pytest.mark.parametrize("name", ["RANK", "LOCAL_RANK", *TASKS])
+def test_a_variable_without_a_value_is_gone_before_lightning_reads_a_number(name, environment):
+    environment(**{name: ""})
+    require_launcher(1)
+    assert name not in os.environ
