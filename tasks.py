@@ -2,7 +2,7 @@
 
 from invoke import Collection
 
-from kit.tasks import data, kernel, project, runs, start, submissions
+from kit.tasks import data, kernel, project, runs, start, submissions, view
 
 namespace = Collection(
     data.download,
@@ -13,6 +13,7 @@ namespace = Collection(
     runs.adopt,
     runs.evaluate,
     runs.compare,
+    view.view,
     submissions.predict,
     submissions.validate,
     submissions.submit,

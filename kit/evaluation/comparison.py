@@ -6,7 +6,7 @@ Each run answers through its own rule, and both are scored on the same resamples
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
 from kit.choosing.one_box import answers_to_detections
@@ -33,28 +33,41 @@ def compare(a: Run, b: Run, track: Track = silent) -> Comparison:
     Only images that both runs held out are compared; their number is part of the result. Raises KitError if
     there are none, and if both are the same run.
     """
+    with using_both(a, b):
+        return _compared_runs(a, b, track)
+
+
+@contextlib.contextmanager
+def using_both(a: Run, b: Run) -> Iterator[None]:
+    """Lock the results of two finished runs. Raises KitError if both are the same run, or one has not finished."""
     if a.name == b.name:
         raise KitError("two different runs", f"{a.name!r} twice", "name another run with the second --run")
     with contextlib.ExitStack() as stack:
         # An ensemble comes before its members, as in `predict`: nobody waits for a lock that waits for this one.
         for run in sorted((a, b), key=lambda run: (not run.ensemble.exists(), run.name)):
             stack.enter_context(using_results(run))
-        return _compared_runs(a, b, track)
+        for run in (a, b):
+            refresh(run)
+            require_finished(run)
+        yield
+
+
+def common_images(a: Run, b: Run) -> set[str]:
+    """The images that both runs held out. Raises KitError if there are none."""
+    images = [set(read_split(run).validation) for run in (a, b)]
+    common = images[0] & images[1]
+    if not common:
+        raise KitError(
+            "two runs that held out some of the same images",
+            f"none in common among {len(images[0])} of {a.name!r} and {len(images[1])} of {b.name!r}",
+            "train both on the same split: the same training.seed and data.validation_share, or --folds",
+        )
+    return common
 
 
 def _compared_runs(a: Run, b: Run, track: Track) -> Comparison:
     """Compare two runs whose locks the caller holds."""
-    for run in (a, b):
-        refresh(run)
-        require_finished(run)
-    images = {run.name: read_split(run).validation for run in (a, b)}
-    common = set(images[a.name]) & set(images[b.name])
-    if not common:
-        raise KitError(
-            "two runs that held out some of the same images",
-            f"none in common among {len(images[a.name])} of {a.name!r} and {len(images[b.name])} of {b.name!r}",
-            "train both on the same split: the same training.seed and data.validation_share, or --folds",
-        )
+    common = common_images(a, b)
     require_same_truth(a, b)
     data = load_training(a.workspace, load(a.config), track)
     reports = {run.name: current_report(run, track, data) for run in (a, b)}
@@ -67,7 +80,7 @@ def _compared_runs(a: Run, b: Run, track: Track) -> Comparison:
             many_box=len(common),
             one_box=len(one_box_images),
             patients=len({held[0].patients[image_id] for image_id in common}),
-            held_out={name: len(validation) for name, validation in images.items()},
+            held_out={run.name: len(read_split(run).validation) for run in (a, b)},
         ),
         many_box=_compared(held, [_many_box(run, common) for run in held]),
         one_box=_compared(held, [_one_box(run, one_box_images, reports[run.run.name]) for run in held]),

@@ -1,8 +1,4 @@
-"""The last steps of the scored path for test images: judged within each fold, joined over the folds.
-
-A held-out image has the detections of one fold, so nothing is joined there; the joining cannot be scored on images
-that the folds were trained on.
-"""
+"""The last steps of the scored path for test images: from detections to one box per ID, and a submission."""
 
 from __future__ import annotations
 
@@ -10,23 +6,19 @@ import logging
 import math
 from collections.abc import Sequence
 
-import pandas as pd
-
-from kit.boxes.fusion import weighted_boxes_fusion
-from kit.boxes.geometry import Sizes
 from kit.choosing import one_box
-from kit.choosing.selection import SelectionRule
-from kit.config import FusionConfig, load
+from kit.config import load
 from kit.core.progress import Track, silent
 from kit.core.source_tree import git_state
 from kit.data.competition import load_test, load_training
+from kit.evaluation.joined_folds import candidates_for_test
 from kit.evaluation.report import current_report
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split, require_finished
 from kit.runs.guards import require_same_data
 from kit.runs.knobs import adjust
 from kit.runs.locks import using_results
-from kit.runs.members import Member, by_fold, fused, members
+from kit.runs.members import members
 from kit.runs.out_of_fold import detections
 from kit.schemas.detections import with_categories
 from kit.schemas.image_headers import image_sizes
@@ -34,53 +26,6 @@ from kit.schemas.tables import read_submission
 from kit.submission.folders import Origin, Submission, write_submission
 
 log = logging.getLogger("kit")
-
-
-def candidates_for_test(
-    detections: pd.DataFrame,
-    members: Sequence[Member],
-    config: FusionConfig,
-    rule: SelectionRule,
-    sizes: Sizes,
-    threshold: float = 0.0,
-) -> pd.DataFrame:
-    """The judged candidates of test images: fused and calibrated within each fold, then joined.
-
-    Args:
-        detections: The stored raw detections of all folds and members.
-        members: The run itself, or the members of an ensemble.
-        config: How views and members are fused.
-        rule: Judges the candidates of each fold.
-        sizes: Width and height in pixels, by image_id.
-        threshold: Fused candidates with a lower score are left out, as on the held-out images.
-
-    Returns:
-        Candidates with the columns that `decide` needs.
-    """
-    tables = [fused(rows, members, config) for rows in by_fold(detections, members)]
-    # Judged before any is left out, as on the held-out images: a candidate's rivals count in its probability.
-    judged = [rule.judge(table, sizes) for table in tables]
-    return joined([table[table["score"] >= threshold] for table in judged], rule, config.iou)
-
-
-def joined(judged: Sequence[pd.DataFrame], rule: SelectionRule, iou: float) -> pd.DataFrame:
-    """The folds' judged candidates as one list: overlapping boxes of a class averaged, the rule's value anew.
-
-    All folds have the same weight: a box gets the sum of its confidences over the number of folds, and a fold
-    without that box counts 0. A single fold is left as it is.
-    """
-    if len(judged) == 1:
-        return judged[0]
-    folds = [
-        table.assign(run=str(number), view="", score=table["confidence"]) for number, table in enumerate(judged)
-    ]
-    sources = [(str(number), "") for number in range(len(judged))]
-    averaged = weighted_boxes_fusion(_stacked(folds), sources, iou)
-    return rule.valued(averaged.assign(confidence=averaged["score"]))
-
-
-def _stacked(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat([table for table in tables if len(table)] or tables[:1], ignore_index=True)
 
 
 def predict(

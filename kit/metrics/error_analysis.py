@@ -20,6 +20,7 @@ from kit.metrics.average_precision import MATCH_IOU, Matches, average_precision,
 # A box with less overlap is no misplaced box (TIDE's background threshold).
 NEAR_IOU = 0.1
 CAUSES = ("wrong class", "wrong place", "duplicate", "background", "missed")
+RIGHT = "right"  # in place of a cause, for a hit
 
 
 @dataclass(frozen=True)
@@ -72,9 +73,33 @@ def analyse_errors(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Ite
 
 
 @dataclass(frozen=True)
-class _Errors:
-    """Detections by falling score: place among the true labels (-1: none), cause ("" for a hit), row of its box."""
+class DetectionCauses:
+    """By row of the detections: ``RIGHT``, a cause, or "" for a row beyond those that are matched; its true box.
 
+    The true box (row of the truth) is the one that a hit takes, or that the cause refers to; -1 for background.
+    """
+
+    cause: np.ndarray
+    true_box: Int64[np.ndarray, " n"]
+
+
+def detection_causes(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: Iterable[str]) -> DetectionCauses:
+    """Why each of ``detections`` is wrong, if it is; the causes are those of ``analyse_errors``.
+
+    They do not depend on a threshold: a detection never takes a true box from one with a higher score.
+    """
+    errors = _errors(match(truth, detections, image_ids), truth, detections)
+    cause, true_box = np.full(len(detections), "", dtype=object), np.full(len(detections), -1)
+    cause[errors.rows] = np.where(errors.cause == "", RIGHT, errors.cause)
+    true_box[errors.rows] = np.where(errors.cause == "background", -1, errors.true_box)
+    return DetectionCauses(cause, true_box)
+
+
+@dataclass(frozen=True)
+class _Errors:
+    """Detections by falling score: row, place among the true labels (-1: none), cause ("": a hit), row of its box."""
+
+    rows: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
     cause: np.ndarray
     true_box: Int64[np.ndarray, " n"]
@@ -97,7 +122,7 @@ def _errors(matches: Matches, truth: pd.DataFrame, detections: pd.DataFrame) -> 
     }
     cause = np.select(list(tests.values()), list(tests), "background")
     true_box = np.select([cause == "", cause == "wrong class"], [taken, other.truth[rows]], own.truth[rows])
-    return _Errors(_label_numbers(detections, truth)[rows], cause, true_box)
+    return _Errors(rows, _label_numbers(detections, truth)[rows], cause, true_box)
 
 
 def _label_numbers(table: pd.DataFrame, truth: pd.DataFrame) -> Int64[np.ndarray, " n"]:

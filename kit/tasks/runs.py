@@ -138,6 +138,7 @@ def evaluate(
     from kit.evaluation.report import evaluate
 
     _show_report(evaluate(chosen, progress_bar, tuple(set_ or ())))
+    print(f"images: `invoke view --run {chosen.name}`")
     print(f"report: {chosen.folder / 'report.html'}")
 
 

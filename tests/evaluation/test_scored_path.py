@@ -13,7 +13,7 @@ from kit.boxes.geometry import CORNERS
 from kit.choosing.selection import SCORE, SelectionRule, fit_rules
 from kit.config import FusionConfig
 from kit.core.errors import KitError
-from kit.evaluation.predict import candidates_for_test, joined
+from kit.evaluation.joined_folds import candidates_for_test, joined
 from kit.runs.members import Member, by_fold, fused
 
 WBF, SUPPRESS = FusionConfig(method="wbf", iou=0.5), FusionConfig(method="suppress", iou=0.5)

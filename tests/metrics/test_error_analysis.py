@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from kit.boxes.nearest_truth import hits_alone, nearest_true_boxes
 from kit.metrics.average_precision import score_detections
-from kit.metrics.error_analysis import CAUSES, analyse_errors
+from kit.metrics.error_analysis import CAUSES, RIGHT, analyse_errors, detection_causes
 
 BOX, FAR = (0, 0, 10, 10), (50, 50, 60, 60)
 SHIFTED = (0, 0, 10, 4)  # overlaps BOX by 40 / 100
@@ -117,3 +117,20 @@ def test_the_nearest_boxes_by_hand():
 def test_alone_a_second_box_on_a_truth_is_right_too():
     table = detected(("1.png", BOX, 0.9, "Mass"), ("1.png", BOX, 0.8, "Mass"))
     assert hits_alone(TWO, table, 0.5).tolist() == [True, True]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_cause_of_each_detection_is_counted_by_the_analysis_above_any_threshold(seed):
+    truth, found, names = random_case(seed)
+    found = found.reset_index(drop=True)
+    each = detection_causes(truth.reset_index(drop=True), found, names)
+    for threshold in (0, 0.3, 0.7):
+        above = (found["score"] >= threshold).to_numpy()
+        analysed = analyse_errors(truth.reset_index(drop=True), found[above].reset_index(drop=True), names)
+        assert (each.cause[above] == RIGHT).sum() == analysed.found
+        for cause in CAUSES[:-1]:
+            assert (each.cause[above] == cause).sum() == analysed.causes[cause].count
+    assert ((each.true_box >= 0) == (each.cause != "background")).all()
+    labels = truth["label"].to_numpy(object)
+    hit = each.cause == RIGHT
+    assert (labels[each.true_box[hit]] == found["label"].to_numpy(object)[hit]).all()
