@@ -56,7 +56,7 @@ ONLY_IN = {
     ("detectors", "timm"): "kit.detectors.timm_backbones",
     ("reports", "matplotlib"): "kit.reports.figures",
     ("reports", "jinja2"): "kit.reports.html",
-    ("runs", "torch"): "kit.runs.out_of_fold",
+    ("runs", "torch"): "kit.runs.detecting",
     ("kaggle", "kaggle"): "kit.kaggle.client",
     ("choosing", "sklearn"): "kit.choosing.calibration",
 }
@@ -69,7 +69,8 @@ LIGHT = (
     "config", "schemas.tables", "submission.folders", "runs.folder", "core.files", "core.errors", "core.progress",
     "kaggle.competition_api", "kaggle.download", "kaggle.kernels.push", "kaggle.kernels.session",
     "submission.preview", "submission.upload", "submission.scoreboard",
-    "reports.report_file", "evaluation.report", "evaluation.comparison", "runs.ensemble", "runs.adoption",
+    "reports.report_file", "evaluation.report", "evaluation.comparison", "evaluation.predict",
+    "runs.ensemble", "runs.adoption",
 )  # fmt: skip
 
 

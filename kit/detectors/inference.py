@@ -5,7 +5,6 @@ label.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -15,25 +14,13 @@ from jaxtyping import Float32, Int64
 from torch import nn
 
 from kit.boxes.geometry import CORNERS, Boxes, clip
-from kit.config import InferenceConfig
 from kit.data.images import Grey
 from kit.data.pixel_cache import PixelCache
 from kit.detectors.memory import keeping_freed_memory
 from kit.detectors.networks import network_input
+from kit.detectors.source import Source
 from kit.detectors.tta import View, views
 from kit.schemas.detections import DETECTION_COLUMNS, detection_table
-
-
-@dataclass(frozen=True)
-class Source:
-    """The origin of detections: the run, the fold that its weights did not see, and how the detections are made."""
-
-    run: str
-    fold: int
-    weights_sha256: str
-    labels: tuple[str, ...]
-    image_size_px: int
-    inference: InferenceConfig
 
 
 @torch.inference_mode()

@@ -1,4 +1,7 @@
-"""One scored path: held-out images for the report, test images for the answer. Only ``predict`` needs torch."""
+"""One scored path: held-out images for the report, test images for the answer.
+
+Where detections are stored no torch is loaded.
+"""
 
 from kit.core.front_door import front_door
 

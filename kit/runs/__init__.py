@@ -1,4 +1,4 @@
-"""A run: its folder, its locks, its out-of-fold detections, its members. Only ``out_of_fold`` needs torch."""
+"""A run: its folder, its locks, its out-of-fold detections, its members. Only ``detecting`` needs torch."""
 
 from kit.core.front_door import front_door
 

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
 
+from kit.config import InferenceConfig
 from kit.core.errors import KitError, reason
 from kit.core.files import replacing
 from kit.core.json_files import fingerprint
+from kit.data.pixel_cache import PixelCache
+from kit.detectors.source import Source
 from kit.schemas.detections import check_detections, detection_table
 
 KEY = "kit_source"
@@ -45,3 +49,18 @@ def read_detections(path: Path, do: str = _REMAKE) -> pd.DataFrame:
     except Exception as error:
         raise KitError(f"{path} to be a table of detections", reason(error), do) from error
     return check_detections(table, str(path), do)
+
+
+def read_made_from(path: Path, key: str) -> pd.DataFrame | None:
+    """The stored table if its key is this one; None if it has another, or if there is no file."""
+    if not path.exists():
+        return None
+    stored = read_detections(path)
+    return stored if stored.attrs.get(KEY) == key else None
+
+
+def detections_key(source: Source, pixels: PixelCache, image_ids: Sequence[str]) -> str:
+    """The key of the detections that a source makes of these images: of weights, knobs and pixels."""
+    # The batch size is the machine's: a smaller one, after a full memory, goes on with the same chunks.
+    usual = replace(source, inference=replace(source.inference, batch_size=InferenceConfig().batch_size))
+    return fingerprint([asdict(usual), [(image_id, pixels.digests[image_id]) for image_id in image_ids]])

@@ -84,6 +84,10 @@ class Run:
         """Checkpoint of the last epoch that ended: training continues from it."""
         return self.home / "last.ckpt"
 
+    def checkpoint(self, keep: str) -> Path:
+        """The file of the weights that detect, by ``training.keep``."""
+        return self.best if keep == "best" else self.last
+
     @property
     def history(self) -> Path:
         """One row per epoch, over all attempts."""

@@ -1,47 +1,30 @@
 """The out-of-fold store: a run's raw detections, made fold by fold if they are missing, and merged to one table.
 
 A training image is detected by the one fold that held it out, a test image by every fold. Stored detections are
-reused as long as weights, knobs and pixels are the same, in a copied workspace too.
+reused as long as weights, knobs and pixels are the same, in a copied workspace too; then no torch is loaded.
 """
 
 from __future__ import annotations
 
-import logging
-import shutil
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
 from pathlib import Path
 
 import pandas as pd
-import torch
-from torch import Tensor, nn
 
-from kit.config import Config, InferenceConfig, load
+from kit.config import Config, load
 from kit.core.errors import KitError, reason
-from kit.core.files import remove_partials, sha256
-from kit.core.json_files import fingerprint
+from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.data.competition import TestData, TrainingData, load_test
-from kit.data.pixel_cache import PixelCache
-from kit.detectors import networks
-from kit.detectors.checkpoints import is_state_dict, load_checkpoint
-from kit.detectors.hardware import explain_failures, uses_gpu
-from kit.detectors.inference import Source, detect
-from kit.detectors.memory import channels_last
-from kit.detectors.weights import resolve_norms
-from kit.runs.detections import KEY, merge_detections, read_detections, write_detections
+from kit.detectors.source import Source
+from kit.runs.detections import detections_key, merge_detections, read_detections, read_made_from
 from kit.runs.ensemble import member_run, refresh
 from kit.runs.folder import Run, Split, read_finished, read_split
 from kit.runs.locks import using_results
 from kit.runs.members import members
 from kit.runs.own_rows import require_own_rows
-from kit.schemas.detections import detection_table
 
 _RESTORE = "restore the file from a copy, or train under another --run name"
 _DIGITS = 12
-CHUNK_IMAGES = 32
-_CHUNK_FOLDER_DIGITS = 16
-log = logging.getLogger("kit")
 
 
 def stored(
@@ -68,31 +51,17 @@ def stored_fold(
     run: Run, config: Config, split: Split, data: TrainingData | TestData, track: Track = silent
 ) -> pd.DataFrame:
     """The detections of one fold (``run`` names it), made if they are missing; arguments as in ``stored``."""
-    fold, keep = run.fold or 0, config.training.keep
-    weights_sha256 = _weights_sha256(run, _kept_checkpoint(run, keep))
+    fold = run.fold or 0
+    weights_sha256 = _weights_sha256(run, run.checkpoint(config.training.keep))
     source = Source(run.name, fold, weights_sha256, split.labels, config.model.image_size_px, config.inference)
     image_ids = split.folds[fold] if isinstance(data, TrainingData) else data.image_ids
+    path = run.detections(data.detections_name)
+    found = read_made_from(path, detections_key(source, data.pixels, image_ids))
+    if found is None:
+        from kit.runs.detecting import detect_fold  # it loads torch
 
-    def detector() -> nn.Module:
-        path, _, weights = kept_weights(run, keep)
-        network = bare_detector(config, split)
-        try:
-            network.load_state_dict(weights)
-        except RuntimeError as error:
-            found = str(error).splitlines()[-1].strip()
-            raise KitError(f"{path} to fit the detector of {run.config}", found, _RESTORE) from error
-        device = "cuda" if uses_gpu(config) else "cpu"
-        return channels_last(network).to(device)
-
-    with explain_failures(config.inference.batch_size, config.model.image_size_px, "inference.batch_size"):
-        path = run.detections(data.detections_name)
-        return store_detections(path, source, detector, data.pixels, image_ids, track)
-
-
-def bare_detector(config: Config, split: Split) -> nn.Module:
-    """The run's network before any weights are put into it: the same random ones every time."""
-    torch.manual_seed(config.training.seed)
-    return networks.build(resolve_norms(config.model), len(split.labels))
+        found = detect_fold(run, config, split, source, path, data.pixels, image_ids, track)
+    return found
 
 
 def _weights_sha256(run: Run, path: Path) -> str:
@@ -122,80 +91,10 @@ def _recorded_sha256(run: Run) -> str:
     return hashes[fold] if fold < len(hashes) else "no hash"
 
 
-def store_detections(
-    path: Path,
-    source: Source,
-    detector: Callable[[], nn.Module],
-    pixels: PixelCache,
-    image_ids: Sequence[str],
-    track: Track = silent,
-) -> pd.DataFrame:
-    """The raw detections of all views of the images, written to ``path`` (parquet) if they are not there yet.
-
-    Chunks that an interrupted call left behind are reused if they come from the same source and images.
-
-    Args:
-        path: The parquet file; it also stores a key made from the source, the image_ids and their pixels.
-        source: The run, fold, weights and knobs that make the detections.
-        detector: Makes the network with its weights on its device; called only if something is missing.
-        pixels: The images.
-        image_ids: Those to detect on; may be empty.
-        track: Shows the progress.
-    """
-    key = _key(source, pixels, image_ids)
-    if path.exists():
-        stored = read_detections(path)
-        if stored.attrs.get(KEY) == key:
-            return stored
-        log.info("%s: not made from these weights, knobs and images; detecting again", path)
-    chunk_folder = path.with_suffix(".parts") / key[:_CHUNK_FOLDER_DIGITS]
-    chunks = [tuple(image_ids[i : i + CHUNK_IMAGES]) for i in range(0, len(image_ids), CHUNK_IMAGES)]
-    remove_partials(chunk_folder)
-    network = None
-    tables = []
-    for number, chunk in enumerate(track(chunks, f"detecting: {path.stem}", len(chunks))):
-        chunk_path = chunk_folder / f"{number:05d}.parquet"
-        if not chunk_path.exists():
-            network = network or detector()
-            write_detections(detect(source, network, pixels, chunk), chunk_path, key)
-        tables.append(read_detections(chunk_path))
-    table = pd.concat(tables, ignore_index=True) if tables else detection_table([])
-    write_detections(table, path, key)
-    shutil.rmtree(chunk_folder.parent, ignore_errors=True)
-    return table
-
-
-def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
-    """The checkpoint that detects, its epoch (from 1) and its weights for a bare detector.
-
-    ``best`` and ``ema`` are averaged weights if the run averages; ``last`` never is.
-    Raises KitError if the file is missing or no checkpoint.
-    """
-    path = _kept_checkpoint(run, keep)
-    do = f"restore it from a copy, or train anew under another name than {run.name}"
-    state = load_checkpoint(path, do)
-    key = "current_model_state" if keep == "last" and "current_model_state" in state else "state_dict"
-    weights, made = state.get(key), state.get("kit")
-    epoch = made.get("epoch") if isinstance(made, dict) else None
-    if not is_state_dict(weights) or type(epoch) is not int or epoch < 1:
-        raise KitError(f"{path} to be a checkpoint of `invoke train`", f"keys {', '.join(map(str, state))}", do)
-    return path, epoch, weights
-
-
-def _kept_checkpoint(run: Run, keep: str) -> Path:
-    return run.best if keep == "best" else run.last
-
-
 def _read_by(member: Run, ours: Config, data: TestData) -> TestData:
     """The test images as a member of an ensemble reads them: it may have another data.invert."""
     theirs = load(member.config)
     return data if theirs.data.invert == ours.data.invert else load_test(member.workspace, theirs)
-
-
-def _key(source: Source, pixels: PixelCache, image_ids: Sequence[str]) -> str:
-    # The batch size is the machine's: a smaller one, after a full memory, goes on with the same chunks.
-    usual = replace(source, inference=replace(source.inference, batch_size=InferenceConfig().batch_size))
-    return fingerprint([asdict(usual), [(image_id, pixels.digests[image_id]) for image_id in image_ids]])
 
 
 def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -> pd.DataFrame:

@@ -30,6 +30,7 @@ from kit.detectors.hardware import process_count
 from kit.detectors.norms import takes_one_image
 from kit.presets import DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU
 from kit.reports.audit_report import audit_workspace, require_sound
+from kit.runs.detecting import bare_detector, kept_weights
 from kit.runs.folder import (
     Finished,
     Run,
@@ -42,7 +43,7 @@ from kit.runs.folder import (
 from kit.runs.guards import require_same_data, require_trainable
 from kit.runs.knobs import require_same_knobs, save_knobs
 from kit.runs.locks import rank, require_launcher, starting_or_finishing, training_lock
-from kit.runs.out_of_fold import bare_detector, kept_weights, stored, stored_fold
+from kit.runs.out_of_fold import stored, stored_fold
 from kit.training.box_losses import require_large_boxes
 from kit.training.schedule import accumulation, fitting_batch_size, smallest_batch
 

@@ -20,10 +20,10 @@ from kit.detectors import networks, weights
 from kit.detectors.inference import Source, detect
 from kit.detectors.tta import View, views
 from kit.evaluation.predict import predict
-from kit.runs import out_of_fold
+from kit.runs import detecting
+from kit.runs.detecting import store_detections
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run
-from kit.runs.out_of_fold import store_detections
 from kit.schemas.detections import DETECTION_COLUMNS
 
 
@@ -153,10 +153,10 @@ class TestStore:
         assert network.calls > calls
 
     def test_an_interrupted_store_goes_on_with_the_next_chunk(self, tmp_path):
-        ids = [f"{i:03d}.png" for i in range(2 * out_of_fold.CHUNK_IMAGES + 1)]
+        ids = [f"{i:03d}.png" for i in range(2 * detecting.CHUNK_IMAGES + 1)]
         pixels = squares(tmp_path, [(64, 64)] * len(ids))
         path, network = tmp_path / "test.parquet", Finder()
-        origin = source(views=("plain",), batch_size=out_of_fold.CHUNK_IMAGES)
+        origin = source(views=("plain",), batch_size=detecting.CHUNK_IMAGES)
 
         def stopping(items, description, total):
             for number, item in enumerate(items):
@@ -173,10 +173,10 @@ class TestStore:
         assert resumed.equals(straight)
 
     def test_a_smaller_batch_goes_on_where_a_full_memory_ended_and_makes_nothing_anew(self, tmp_path):
-        ids = [f"{i:03d}.png" for i in range(out_of_fold.CHUNK_IMAGES + 2)]
+        ids = [f"{i:03d}.png" for i in range(detecting.CHUNK_IMAGES + 2)]
         pixels = squares(tmp_path, [(64, 64)] * len(ids))
         path, whole, single = tmp_path / "test.parquet", Finder(), Finder()
-        large = source(views=("plain",), batch_size=out_of_fold.CHUNK_IMAGES)
+        large = source(views=("plain",), batch_size=detecting.CHUNK_IMAGES)
 
         def full(items, description, total):
             yield next(iter(items))

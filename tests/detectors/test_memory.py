@@ -12,8 +12,8 @@ from kit.config import load, preset
 from kit.detectors import networks, weights
 from kit.detectors.hardware import lightning_precision
 from kit.detectors.memory import channels_last, keeping_freed_memory
+from kit.runs.detecting import bare_detector, kept_weights
 from kit.runs.folder import Run, read_split
-from kit.runs.out_of_fold import bare_detector, kept_weights
 from kit.training.finite_loss import BadLoss, LossCheck
 
 

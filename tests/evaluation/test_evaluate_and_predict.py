@@ -4,7 +4,9 @@ import itertools
 import json
 import re
 import shutil
+import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -516,3 +518,23 @@ def test_the_dataset_report_is_written_with_its_figures(toy):
     counts = report.tables["counts"].astype(str).to_numpy().ravel().tolist()
     assert "32" in counts
     assert "8" in counts
+
+
+@pytest.mark.slow
+def test_stored_detections_are_scored_and_answered_without_torch(scored):
+    first = predict(scored)
+    code = f"""
+import sys
+from pathlib import Path
+from kit.evaluation.predict import predict
+from kit.evaluation.report import evaluate
+from kit.runs.folder import Run
+
+run = Run(Path({str(scored.workspace)!r}), "demo")
+evaluate(run)
+print(predict(run).csv)
+sys.exit("torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], check=False, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).read_bytes() == first.csv.read_bytes()

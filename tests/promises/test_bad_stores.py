@@ -18,9 +18,9 @@ from mutations import json_mutants, snapshot, table_mutants
 from kit.core.errors import KitError
 from kit.data.pixel_cache import open_cache
 from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.detecting import kept_weights
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run
-from kit.runs.out_of_fold import kept_weights
 from kit.schemas.detections import DETECTION_COLUMNS
 from kit.submission.folders import INDEX_COLUMNS, Origin, write_index, write_submission
 

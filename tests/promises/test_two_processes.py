@@ -19,8 +19,8 @@ from toy import TOY, copied
 
 from kit.config import load
 from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.detecting import bare_detector
 from kit.runs.folder import Run, read_split
-from kit.runs.out_of_fold import bare_detector
 from kit.training.train import train
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2")

@@ -5,8 +5,8 @@ import torch
 
 from kit.config import load
 from kit.core.errors import KitError
+from kit.runs.detecting import bare_detector
 from kit.runs.folder import Run, read_split
-from kit.runs.out_of_fold import bare_detector
 from kit.training.resume import PROGRESS, resume_state
 from kit.training.train import train
 

@@ -17,8 +17,8 @@ from toy import TOY, copied, toy_config
 from kit.config import Config, TrainingConfig, override
 from kit.core.errors import KitError
 from kit.detectors.checkpoints import load_checkpoint
+from kit.runs.detecting import kept_weights
 from kit.runs.folder import Run, read_finished, read_split
-from kit.runs.out_of_fold import kept_weights
 from kit.training import fit, schedule
 from kit.training.train import train
 
