@@ -97,7 +97,7 @@ def detection_causes(truth: pd.DataFrame, detections: pd.DataFrame, image_ids: I
 
 @dataclass(frozen=True)
 class _Errors:
-    """Detections by falling score: row, place among the true labels (-1: none), cause ("": a hit), row of its box."""
+    """Detections by falling score: row, place among true labels (-1: none), cause ("": a hit), row of its box."""
 
     rows: Int64[np.ndarray, " n"]
     labels: Int64[np.ndarray, " n"]
