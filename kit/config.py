@@ -35,8 +35,12 @@ DETECTOR_NAMES = (
     "fasterrcnn_timm",
     "retinanet_timm",
     "fcos_timm",
+    "dfine",
+    "rfdetr",
 )
 TIMM_DETECTORS = tuple(name for name in DETECTOR_NAMES if name.endswith("_timm"))
+SET_DETECTORS = ("dfine", "rfdetr")  # they predict a set of boxes; from transformers, an optional extra
+SIZES = ("tiny", "n", "s", "m", "l")
 _FPN_STEP = 32  # the heads normalise channels in 32 groups
 _MOST = 1_000_000  # of whatever has no smaller bound: far below what torch, numpy and the clock can count
 
@@ -95,6 +99,11 @@ class ModelConfig:
     """The detector, and which of its raw detections are kept."""
 
     detector: str = knob("fasterrcnn_resnet50_fpn_v2", "name of the detector", choices=DETECTOR_NAMES)
+    size: str = knob(
+        "s",
+        "size of dfine and rfdetr; tiny is for tests and starts at random; other detectors have one size",
+        choices=SIZES,
+    )
     backbone: str = knob("", "timm network of a detector named ..._timm, such as efficientnet_lite0")
     fpn_channels: int = knob(
         256, "channels of the feature pyramid on a timm network: a multiple of 32", low=64, high=4096
@@ -110,6 +119,12 @@ class ModelConfig:
     score_floor: float = knob(0.001, "lowest score of a stored detection", low=0, high=1)
     nms_iou: float = knob(0.3, "IoU above which the detector suppresses a box of the same class", low=0, high=1)
     detections_per_image: int = knob(100, "most detections stored per image and view", low=1)
+
+    @property
+    def start(self) -> str:
+        """The weights that it starts from: in place of coco none for a tiny D-FINE or RF-DETR."""
+        unpublished = self.detector in SET_DETECTORS and self.size == "tiny" and self.weights == "coco"
+        return "none" if unpublished else self.weights
 
 
 @dataclass(frozen=True)

@@ -35,4 +35,40 @@ PRESETS: dict[str, dict[str, Any]] = {
         "fusion.method": "wbf",
         "fusion.iou": 0.4,
     },
+    # https://github.com/Peterande/D-FINE: configs/dfine/custom/dfine_hgnetv2_s_custom.yml has the learning rate,
+    # half of it for the backbone (sizes m and l: .1 and .05), the weight decay, and none on norms and biases;
+    # configs/dfine/include/optimizer.yml the clipping, the decay of the mean, and 500 steps of warm-up. There it
+    # trains 120 epochs at 640 px in steps of 32 images; here 60 in steps of 16, for small data.
+    "dfine": {
+        "model.detector": "dfine",
+        "model.size": "s",
+        "model.image_size_px": 640,
+        "training.optimizer": "adamw",
+        "training.learning_rate": 2.5e-4,
+        "training.backbone_rate": 0.5,
+        "training.weight_decay": 1.25e-4,
+        "training.decay_norms": False,
+        "training.warmup_start_rate": 0.0,
+        "training.clip_norm": 0.1,
+        "training.ema_decay": 0.9999,
+        "training.keep": "ema",
+    },
+    # https://github.com/roboflow/rf-detr: rfdetr/config.py and rfdetr/main.py have the learning rate, the weight
+    # decay, the clipping, the decay of the mean, steps of 16 images, no warm-up, and 512 px for size s. There the
+    # backbone's rate is 1.5e-4 x .7^2 x .8^(layers above, from 1): .59 to .05 of the learning rate, in the mean of
+    # the 12 layers .23. There it trains 100 epochs; here 60, for small data.
+    "rfdetr": {
+        "model.detector": "rfdetr",
+        "model.size": "s",
+        "model.image_size_px": 512,
+        "training.optimizer": "adamw",
+        "training.learning_rate": 1e-4,
+        "training.backbone_rate": 0.23,
+        "training.weight_decay": 1e-4,
+        "training.decay_norms": False,
+        "training.warmup_epochs": 0.0,
+        "training.clip_norm": 0.1,
+        "training.ema_decay": 0.993,
+        "training.keep": "ema",
+    },
 }

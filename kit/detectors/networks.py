@@ -23,6 +23,7 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from kit.config import ModelConfig
 from kit.detectors import timm_backbones
+from kit.detectors.set_detectors import SetDetector, build_set_detector
 from kit.detectors.tiny import tiny_fcos
 
 TORCH_EPS = 1e-5
@@ -70,9 +71,10 @@ def build(config: ModelConfig, classes: int) -> nn.Module:
     Labels are 1..classes; 0 is background. ``config`` has explicit norms, see ``weights.resolve_norms``.
     """
     model: Any = DETECTORS[config.detector].build(config, classes + 1)
-    old = model.transform
-    model.transform = NoResize(1, 1, old.image_mean, old.image_std, size_divisible=old.size_divisible)
-    body = model.backbone.body
+    if not isinstance(model, SetDetector):
+        old = model.transform
+        model.transform = NoResize(1, 1, old.image_mean, old.image_std, size_divisible=old.size_divisible)
+    body = backbone_of(model)
     for module in body.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = config.norm_eps
@@ -84,7 +86,7 @@ def build(config: ModelConfig, classes: int) -> nn.Module:
 
 def backbone_of(detector: nn.Module) -> nn.Module:
     """The part of a detector whose weights are pretrained: all before the feature pyramid."""
-    return detector.get_submodule("backbone.body")
+    return detector.body if isinstance(detector, SetDetector) else detector.get_submodule("backbone.body")
 
 
 def network_input(images: Sequence[UInt8[Tensor, "1 _h _w"]]) -> list[Float[Tensor, "3 _h2 _w2"]]:
@@ -146,6 +148,8 @@ DETECTORS: dict[str, Family] = {
     ),
     "fcos_tiny": Family(tiny_fcos, coco=None, imagenet=None, pretrained_norm="batch"),
     **{f"{kind}_timm": _timm(kind) for kind in timm_backbones.KINDS},
+    "dfine": Family(build_set_detector, coco=None, imagenet=None, pretrained_norm="frozen"),
+    "rfdetr": Family(build_set_detector, coco=None, imagenet=None, pretrained_norm="batch"),
 }
 
 

@@ -17,7 +17,9 @@ from kit.core.errors import KitError, reason
 from kit.core.files import sha256
 from kit.detectors import timm_backbones
 from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.hub_weights import starting_file
 from kit.detectors.networks import DETECTORS, TORCH_EPS
+from kit.detectors.set_detectors import SetDetector, converted_weights, read_family
 
 _CHECK_WEIGHTS = "check model.weights: coco, imagenet, none or the path of a weights file"
 
@@ -27,6 +29,7 @@ def resolve_norms(config: ModelConfig) -> ModelConfig:
 
     Raises KitError if the weights are a file that cannot be read.
     """
+    config = dataclasses.replace(config, weights=config.start)
     if config.norm != "auto" and config.norm_eps >= 0:
         return config
     family = DETECTORS[config.detector]
@@ -44,19 +47,20 @@ def resolve_norms(config: ModelConfig) -> ModelConfig:
     )
 
 
-def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
+def load_initial_weights(model: nn.Module, config: ModelConfig, record: Path | None = None) -> list[str]:
     """Load the configured starting weights into a new detector; returns the names of tensors that stay random.
 
     ``coco`` and a file fill every tensor that fits (a head for other classes does not), ``imagenet`` fills the
-    backbone. Raises KitError if a download fails, or if a file is not of this detector.
+    backbone. ``record`` is the run's file that keeps which weights D-FINE and RF-DETR started from.
+    Raises KitError if a download fails, or if a file is not of this detector.
     """
-    if config.weights == "none":
+    if config.start == "none":
         return []
+    if isinstance(model, SetDetector) and config.weights != "imagenet":
+        return _load_set_detector(model, config, record)
     family = DETECTORS[config.detector]
-    if config.weights == "imagenet" and config.backbone:
-        return _load_body(model, timm_backbones.pretrained_weights(config.backbone), "the ImageNet weights")
     if config.weights == "imagenet":
-        return _load_backbone(model, _downloaded(family.imagenet, config))
+        return _load_imagenet(model, config)
     if config.weights == "coco":
         return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
     weights = _state_dict(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
@@ -64,6 +68,21 @@ def load_initial_weights(model: nn.Module, config: ModelConfig) -> list[str]:
         body_weights = timm_backbones.convert_classifier_weights(config.backbone, weights, config.weights)
         return _load_body(model, body_weights, config.weights)
     return _load_fitting(model, weights, config.weights)
+
+
+def _load_imagenet(model: nn.Module, config: ModelConfig) -> list[str]:
+    if config.backbone:
+        return _load_body(model, timm_backbones.pretrained_weights(config.backbone), "the ImageNet weights")
+    return _load_backbone(model, _downloaded(DETECTORS[config.detector].imagenet, config))
+
+
+def _load_set_detector(model: SetDetector, config: ModelConfig, record: Path | None) -> list[str]:
+    repository = read_family(config.detector).sizes[config.size].repository
+    path = starting_file(config, repository, record)
+    weights = _state_dict(load_checkpoint(path, _CHECK_WEIGHTS))
+    if not any(name.startswith("network.") for name in weights):  # not a checkpoint of kit, but as published
+        weights = converted_weights(model, weights)
+    return _load_fitting(model, weights, str(path))
 
 
 def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str, Tensor]:

@@ -75,6 +75,11 @@ class Run:
         return self.folder / "split.json"
 
     @property
+    def weights(self) -> Path:
+        """The file of weights that a D-FINE or RF-DETR started from: repository, revision, SHA-256."""
+        return self.folder / "weights.json"
+
+    @property
     def best(self) -> Path:
         """Checkpoint of the epoch with the best in-loop score."""
         return self.home / "best.ckpt"

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
+from collections.abc import Mapping
 from time import monotonic
 from typing import Any
 
@@ -14,6 +15,7 @@ from pytorch_lightning.callbacks import Checkpoint
 
 from kit.config import TrainingConfig
 from kit.core.files import write_text
+from kit.detectors.set_detectors import LOSS_KINDS
 from kit.runs.folder import HISTORY_COLUMNS, Run
 from kit.training.box_losses import BoxLosses
 from kit.training.resume import PROGRESS
@@ -97,8 +99,14 @@ class Progress(Checkpoint):
             losses = getattr(pl_module, "box_losses", None)
             lost = losses.words if isinstance(losses, BoxLosses) else ""
             log.info(
-                "%sepoch %d/%d: loss %.3f, mAP@0.5 %.3f%s, %.0f s%s", self._fold, row["epoch"],
-                self._settings.max_epochs, row["train_loss"], row["map50"], " (best)" if better else "",
-                row["seconds"], lost,
+                "%sepoch %d/%d: loss %.3f%s, mAP@0.5 %.3f%s, %.0f s%s", self._fold, row["epoch"],
+                self._settings.max_epochs, row["train_loss"], _parts(seen), row["map50"],
+                " (best)" if better else "", row["seconds"], lost,
             )  # fmt: skip
         trainer.should_stop = trainer.should_stop or self.ended
+
+
+def _parts(seen: Mapping[str, Any]) -> str:
+    """The parts of a loss that its detector tells apart, for the epoch's line; empty if it does not."""
+    parts = [f"{kind} {float(seen[f'loss_{kind}']):.3f}" for kind in LOSS_KINDS if f"loss_{kind}" in seen]
+    return f" ({', '.join(parts)})" if parts else ""

@@ -27,6 +27,7 @@ from kit.data.competition import TrainingData
 from kit.detectors.checkpoints import load_checkpoint
 from kit.detectors.hardware import explain_failures, lightning_precision, process_count, uses_gpu
 from kit.detectors.memory import keeping_freed_memory
+from kit.detectors.set_detectors import SetDetector
 from kit.runs.folder import Run, Split
 from kit.training.epochs import Progress
 from kit.training.module import DetectionModule
@@ -75,7 +76,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             accelerator=config.trainer.accelerator,
             devices=process_count(config),
             num_nodes=config.trainer.nodes,
-            strategy="ddp" if processes > 1 else "auto",
+            strategy=_strategy(processes, detector),
             precision=lightning_precision(config),
             max_epochs=settings.max_epochs,
             accumulate_grad_batches=window,
@@ -109,6 +110,13 @@ def _launcher() -> ClusterEnvironment:
     them in batch scripts and in shells on its nodes too, where nobody starts the others.
     """
     return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+
+
+def _strategy(processes: int, detector: nn.Module) -> str:
+    if processes == 1:
+        return "auto"
+    # A batch without boxes does not reach D-FINE's denoising queries.
+    return "ddp_find_unused_parameters_true" if isinstance(detector, SetDetector) else "ddp"
 
 
 class _Ema(WeightAveraging):
@@ -147,5 +155,6 @@ _EXPECTED_WARNINGS = (
     r".*GPU available but not used.*",  # trainer.accelerator=cpu was asked for
     r".*Checkpoint directory .* exists and is not empty.*",  # a run's folder is resumed on purpose
     r".*number of training batches .* is smaller than the logging interval.*",  # values are logged per epoch
+    r".*find_unused_parameters=True was specified.*",  # a batch without boxes needs it, others do not
     r".*isinstance\(treespec, LeafSpec\).*",  # torch's own deprecation inside Lightning's batch transfer
 )

@@ -21,6 +21,7 @@ from kit.data.dataset import Batch, DetectionDataset, EpochSampler, loader
 from kit.detectors.hardware import process_count
 from kit.detectors.memory import channels_last
 from kit.detectors.networks import network_input
+from kit.detectors.set_detectors import SetDetector
 from kit.runs.folder import Split
 from kit.training.box_losses import BoxLosses
 from kit.training.finite_loss import BadLoss, LossCheck
@@ -83,11 +84,15 @@ class DetectionModule(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Float[Tensor, ""]:
         """The loss of one batch, scaled for its place in the accumulation window."""
-        loss = torch.stack(list(self.detector(network_input(batch.images), _targets(batch)).values())).sum()
+        losses = self.detector(network_input(batch.images), _targets(batch))
+        loss = torch.stack(list(losses.values())).sum()
         self._loss_check.add(loss, batch.indices)
         self._lost_here += batch.boxes_lost  # logged after the epoch: logging here would wait for the GPU
         self.log("train_loss", loss.detach(), on_step=False, on_epoch=True, prog_bar=True,
                  batch_size=len(batch.images), sync_dist=True)  # fmt: skip
+        if isinstance(self.detector, SetDetector):
+            self.log_dict({f"loss_{kind}": part.detach() for kind, part in losses.items()}, on_step=False,
+                          on_epoch=True, batch_size=len(batch.images), sync_dist=True)  # fmt: skip
         share = math.ceil(len(self._train) / self.trainer.world_size)
         return loss * loss_factor(batch_idx, share, self._config.training.batch_size, self._window)
 

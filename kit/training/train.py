@@ -258,7 +258,7 @@ def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:
     """The network as training takes it: with its starting weights, unless a checkpoint will replace them."""
     detector = bare_detector(config, split)
     if not run.last.exists():
-        random = weights.load_initial_weights(detector, config.model)
+        random = weights.load_initial_weights(detector, config.model, run.weights)
         if rank() == 0:
             log.info("run %s: starting from weights %r", run.title, config.model.weights)
             if random:

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from kit.config import DETECTOR_NAMES, TIMM_DETECTORS, ModelConfig
+from kit.config import DETECTOR_NAMES, SET_DETECTORS, TIMM_DETECTORS, ModelConfig
 from kit.core.errors import KitError
 from kit.detectors import networks
 from kit.detectors.checkpoints import load_checkpoint
@@ -14,6 +14,9 @@ from kit.detectors.weights import load_initial_weights, resolve_norms
 
 
 def built(name="fcos_tiny", classes=8, **options):
+    if name in SET_DETECTORS:
+        pytest.importorskip("transformers", reason="the extra detr is not installed")
+        options = {"size": "tiny"} | options
     if name in TIMM_DETECTORS:
         options = {"backbone": "test_efficientnet", "fpn_channels": 64} | options
     config = resolve_norms(ModelConfig(detector=name, **{"weights": "none"} | options))

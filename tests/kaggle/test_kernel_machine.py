@@ -1,15 +1,19 @@
 """What is sent is meant for Kaggle's machine; what cannot work there is refused before anything is sent."""
 
+import base64
+import io
 import json
 import re
+import zipfile
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.config import PRESETS, Config, load, override, preset, save
+from kit.config import PRESETS, SET_DETECTORS, Config, load, override, preset, save
 from kit.core.errors import KitError
 from kit.detectors.networks import DETECTORS
+from kit.detectors.set_detectors import read_family
 from kit.kaggle.kernels.machine import MACHINES, available_weights, machine_knobs, require_machine, usable_gpus
 from kit.kaggle.kernels.push import PushPlan, plan_push, script
 from kit.kaggle.kernels.push_log import Push, record_arrived
@@ -157,6 +161,8 @@ def test_the_weights_that_need_no_file_are_those_of_the_detectors_table(detector
     family = DETECTORS[detector]
     there = {name for name in ("coco", "imagenet") if getattr(family, name) is not None}
     there |= {"imagenet"} if detector.endswith("_timm") else set()
+    if detector in SET_DETECTORS:
+        there |= {"coco"} if read_family(detector).sizes["s"].repository else set()
     assert set(available_weights(detector)) == there | {"none"}
 
 
@@ -183,6 +189,31 @@ def test_weights_are_not_downloaded_without_the_internet_and_both_ways_out_work(
     on, none = advice(tmp_path, *off, says="the internet", preset_name="laptop")
     for better in (on, none):
         planned(tmp_path, *off, better, preset_name="laptop")
+
+
+@pytest.mark.parametrize("detector", SET_DETECTORS)
+def test_d_fine_and_rf_detr_are_sent_with_transformers_and_their_sizes(detector, tmp_path):
+    plan = planned(tmp_path, preset_name=detector)
+    text = script(plan, "abcd")
+    assert '"transformers>=5.18"' in text
+    assert '"transformers' not in script(planned(tmp_path), "abcd")
+    packed = text.split('PACKAGE = """')[1].split('"""')[0]
+    with zipfile.ZipFile(io.BytesIO(base64.b64decode(packed))) as archive:
+        assert f"kit/detectors/{detector}.json" in archive.namelist()
+
+
+@pytest.mark.parametrize("detector", SET_DETECTORS)
+def test_without_internet_the_extra_cannot_be_installed_and_the_advice_works(detector, tmp_path):
+    wrong = ("kernel.internet=off", "model.weights=none")
+    (better,) = advice(tmp_path, *wrong, says="transformers", preset_name=detector)
+    planned(tmp_path, *wrong, better, preset_name=detector)
+
+
+@pytest.mark.parametrize("detector", SET_DETECTORS)
+def test_a_tiny_one_needs_no_weights_and_others_have_none_of_imagenet(detector, tmp_path):
+    assert planned(tmp_path, "model.size=tiny", preset_name=detector).config.model.start == "none"
+    (better,) = advice(tmp_path, "model.weights=imagenet", says="coco, none", preset_name=detector)
+    planned(tmp_path, better, preset_name=detector)
 
 
 def test_a_network_of_timm_is_sent_with_its_requirement(tmp_path):

@@ -5,7 +5,7 @@ Knobs that describe this machine are not sent: those given with the push itself 
 
 from __future__ import annotations
 
-from kit.config import TIMM_DETECTORS, Config, knobs
+from kit.config import SET_DETECTORS, TIMM_DETECTORS, Config, knobs
 from kit.core.errors import KitError
 from kit.training.schedule import accumulation
 
@@ -56,7 +56,7 @@ def require_machine(config: Config, needs_weights: bool) -> None:
 
     ``needs_weights``: whether a training begins with ``model.weights``, because no checkpoint replaces them.
     """
-    machine, trainer, source = config.kernel.machine, config.trainer, config.model.weights
+    machine, trainer, source = config.kernel.machine, config.trainer, config.model.start
     if machine not in MACHINES:
         raise KitError(
             f"kernel.machine among {', '.join(MACHINES)}",
@@ -80,6 +80,11 @@ def require_machine(config: Config, needs_weights: bool) -> None:
             f"push with --set model.weights={available[0]}, under another --run NAME if the run exists; or "
             "`invoke train` here",
         )
+    if config.model.detector in SET_DETECTORS and config.kernel.internet == "off":
+        raise KitError(
+            f"the internet, to install transformers for model.detector={config.model.detector}",
+            "kernel.internet=off", "--set kernel.internet=on",
+        )  # fmt: skip
     if needs_weights and source in _DOWNLOADED and config.kernel.internet == "off":
         raise KitError(
             f"the internet, to download model.weights={source}", "kernel.internet=off",
@@ -87,8 +92,15 @@ def require_machine(config: Config, needs_weights: bool) -> None:
         )  # fmt: skip
 
 
+def extras(detector: str) -> tuple[str, ...]:
+    """The optional extras of kit that a detector needs: their packages are installed on Kaggle's machine."""
+    return ("timm",) * (detector in TIMM_DETECTORS) + ("detr",) * (detector in SET_DETECTORS)
+
+
 def available_weights(detector: str) -> tuple[str, ...]:
     """The values of ``model.weights`` that need no file: those that are published for a detector, and none."""
     if detector in TIMM_DETECTORS:
         return ("imagenet", "none")
+    if detector in SET_DETECTORS:
+        return ("coco", "none")
     return ("none",) if detector in _FROM_SCRATCH else (*_DOWNLOADED, "none")

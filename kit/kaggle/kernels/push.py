@@ -24,7 +24,14 @@ from kit.data.provenance import downloaded_slug
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels import dataset, push_log
 from kit.kaggle.kernels.api import Kernels, not_mounted
-from kit.kaggle.kernels.machine import MACHINES, machine_knobs, require_machine, usable_gpus, without_machine
+from kit.kaggle.kernels.machine import (
+    MACHINES,
+    extras,
+    machine_knobs,
+    require_machine,
+    usable_gpus,
+    without_machine,
+)
 from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, current_session, is_pulled
 from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
 from kit.kaggle.kernels.script import kernel_script
@@ -140,7 +147,7 @@ def script(plan: PushPlan, push_id: str) -> str:
         "preset": plan.preset or DEFAULT_PRESET,
         "continues": _continued_state(plan),
     }
-    needed = requirements("timm") if plan.config.model.backbone else requirements()
+    needed = requirements(*extras(plan.config.model.detector))
     return kernel_script(plan.config, facts, needed, pack_source(), git_state())
 
 
