@@ -20,7 +20,8 @@ from kit.data.groups import read_groups, warn_of_missing
 from kit.data.inversion import listed_images
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.repeated_boxes import fuse_repeated
-from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN, misplaced_files
+from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
+from kit.schemas.misplaced import misplaced_files
 from kit.schemas.tables import mapped_images, read_annotations, read_mapping
 
 AUDIT = "audit"  # the folder of the audit in a workspace

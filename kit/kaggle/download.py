@@ -9,11 +9,11 @@ from __future__ import annotations
 import logging
 import re
 import shutil
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kit.config import Config
-from kit.core.errors import KitError, first_few
+from kit.core.errors import KitError, closest_names, first_few
 from kit.core.files import explaining_write_errors, make_folder, remove_partials, require_free_space, sha256
 from kit.core.locks import exclusive
 from kit.core.progress import Track, silent
@@ -54,10 +54,13 @@ from kit.kaggle.unpacked import (
     write_unpacked,
 )
 from kit.kaggle.zip_archive import Corrupt, unpack
-from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN, is_companion, misplaced_files
+from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN, entry_like, is_companion
 from kit.schemas.image_headers import image_headers
+from kit.schemas.misplaced import misplaced, misplaced_files
 from kit.schemas.tables import read_annotations, read_mapping
 
+FILE_LIST = "file-list"  # for --allow: Kaggle's list of files, which may be wrong
+_ALLOWED = (FILE_LIST,)
 _LOCK = ".download.lock"
 _README = "README.md"
 _GIB = 2**30
@@ -66,7 +69,12 @@ _SLUG = re.compile(r"(?:(?:(?:https?://)?(?:www\.)?kaggle\.com/)?(?:competitions
 
 
 def download(
-    workspace: Path, config: Config, competition: str | None = None, force: bool = False, track: Track = silent
+    workspace: Path,
+    config: Config,
+    competition: str | None = None,
+    force: bool = False,
+    track: Track = silent,
+    allow: Sequence[str] = (),
 ) -> tuple[DownloadRecord, bool]:
     """Download a competition into ``WORKSPACE/data``, and continue a download that was interrupted.
 
@@ -76,6 +84,7 @@ def download(
         competition: A slug or its address; by default the competition in data/, else ``competition.slug``.
         force: Fetch anew what came from Kaggle before.
         track: Shows the progress.
+        allow: "file-list" takes files that differ from Kaggle's list of them, if tables and images fit each other.
 
     Returns:
         The record of the download, and whether everything was there already.
@@ -84,12 +93,18 @@ def download(
         KitError: The download fails, or data/ holds files that it would overwrite.
         TableError: The tables are not valid; the error lists every fault.
     """
+    unknown = [name for name in allow if name not in _ALLOWED]
+    if unknown:
+        nearest = f"nearest: {closest_names(unknown[0], _ALLOWED)}"
+        raise KitError("the name of a check of the download after --allow", repr(unknown[0]), nearest)
     data = make_folder(workspace / "data")
     with explaining_write_errors(data), exclusive(data / _LOCK, f"one download at a time into {data}"):
-        return _download(data, config, _slug(competition, workspace, config), force, track)
+        return _download(data, config, _slug(competition, workspace, config), force, track, allow)
 
 
-def _download(data: Path, config: Config, slug: str, force: bool, track: Track) -> tuple[DownloadRecord, bool]:
+def _download(
+    data: Path, config: Config, slug: str, force: bool, track: Track, allow: Sequence[str]
+) -> tuple[DownloadRecord, bool]:
     remove_partials(data)
     record = read_download(data)
     staging = data / STAGING
@@ -111,12 +126,12 @@ def _download(data: Path, config: Config, slug: str, force: bool, track: Track) 
     if unpacked is None:
         listed = {file.name.replace("\\", "/"): file.size_bytes for file in kaggle.files(slug)}
         by_hand = present_entries(data) if record is None or record.origin != KAGGLE else []
-        if record is None and not by_hand and (hint := misplaced_files(data)):
-            log.warning("downloading; if the files in %s are yours, stop here (Ctrl-C), and %s", data, hint)
+        if record is None and not by_hand and not force:
+            _require_no_other_form(data)
         if by_hand:
-            return _accept(data, listed, config, slug, by_hand, force), False
+            return _accept(data, listed, config, slug, by_hand, force, allow), False
         replaces = () if record is None else tuple(top_entries(record.files))
-        files = _fetch(kaggle, staging, listed, config, slug, track)
+        files = _fetch(kaggle, staging, listed, config, slug, track, allow)
         table = staging / FILES / TABLE
         unpacked = Unpacked(slug, files, replaces, sha256(table) if table.is_file() else "")
         write_unpacked(staging, unpacked)
@@ -129,11 +144,18 @@ def _download(data: Path, config: Config, slug: str, force: bool, track: Track) 
 
 
 def _fetch(
-    kaggle: Kaggle, staging: Path, listed: Mapping[str, int], config: Config, slug: str, track: Track
+    kaggle: Kaggle,
+    staging: Path,
+    listed: Mapping[str, int],
+    config: Config,
+    slug: str,
+    track: Track,
+    allow: Sequence[str],
 ) -> Mapping[str, int]:
     """Download, verify and unpack to ``staging/files``; sizes by path. A corrupt archive is fetched once more."""
     make_folder(staging)
-    _require_room(staging, listed)
+    if FILE_LIST not in allow:
+        _require_room(staging, listed)
     most_bytes = int(config.kaggle.unpacked_max_gib * _GIB)
     shutil.rmtree(staging / REPLACED, ignore_errors=True)
     for is_last in (False, True):
@@ -148,10 +170,12 @@ def _fetch(
             if is_last:
                 raise
     if faults := lacking(listed, sizes) and lacking(unwrapped(listed), unwrapped(sizes)):
-        raise KitError(
-            f"the archive of {slug} to hold the files that Kaggle lists", first_few(faults, separator="; "),
-            f"the same command compares again, without fetching {archive} again if it is still the same; or unpack "
-            f"it by hand, put {', '.join(COMPETITION_FILES)} into data/, and add what is missing there",
+        _refuse_or_warn(
+            f"the archive of {slug} to hold the files that Kaggle lists", faults,
+            f"the same command compares again, without fetching {archive} again if it is still the same; with "
+            f"--allow {FILE_LIST} it takes the archive, which is whole, as it is; or unpack it by hand, put "
+            f"{', '.join(COMPETITION_FILES)} into data/, and add what is missing there",
+            allow,
         )  # fmt: skip
     if more := min(unlisted(listed, sizes), unlisted(unwrapped(listed), unwrapped(sizes)), key=len):
         _warn_of_unlisted(more, len(sizes), "the archive is whole, and all of it is used")
@@ -161,7 +185,13 @@ def _fetch(
 
 
 def _accept(
-    data: Path, listed: Mapping[str, int], config: Config, slug: str, by_hand: Iterable[str], force: bool
+    data: Path,
+    listed: Mapping[str, int],
+    config: Config,
+    slug: str,
+    by_hand: Iterable[str],
+    force: bool,
+    allow: Sequence[str],
 ) -> DownloadRecord:
     """Validate and record files that the user put there by hand. Raises KitError with ``force``."""
     if force:
@@ -171,9 +201,11 @@ def _accept(
     sizes = file_sizes(data, COMPETITION_FILES)
     if faults := lacking(expected, with_line_ends_of(expected, sizes, data)):
         do = misplaced_files(data) or "complete or correct them by hand"
-        raise KitError(
-            f"the files in {data} to be those of {slug}", first_few(faults, separator="; "),
-            f"{do}; or move them away and let `invoke download` fetch them",
+        _refuse_or_warn(
+            f"the files in {data} to be those of {slug}", faults,
+            f"{do}; or move them away and let `invoke download` fetch them; or, if Kaggle's list is wrong, add "
+            f"--allow {FILE_LIST}: then they are taken as they are",
+            allow,
         )  # fmt: skip
     if more := unlisted(expected, sizes):
         _warn_of_unlisted(more, len(sizes), "they are taken as they are")
@@ -182,19 +214,23 @@ def _accept(
 
 def _link(data: Path, mounted: Path, config: Config, slug: str) -> DownloadRecord:
     """Link data/ to the files that Kaggle mounts on its own machines, then validate and record them."""
-    ours = [
-        name
-        for name in COMPETITION_FILES
-        if (data / name).is_symlink() and (data / name).readlink() == mounted / name
-    ]
+    there = _mounted_entries(mounted)
+    ours = [name for name, path in there.items() if (data / name).is_symlink() and (data / name).readlink() == path]
     by_hand = [name for name in present_entries(data) if name not in ours]
     if by_hand:
         raise would_overwrite(data, by_hand)
     with explaining_write_errors(data):
-        for name in COMPETITION_FILES:
-            if name not in ours and (mounted / name).exists():
-                (data / name).symlink_to(mounted / name)
-    return _record(data, config, slug, MOUNTED, file_sizes(mounted, COMPETITION_FILES))
+        for name, path in there.items():
+            if name not in ours:
+                (data / name).symlink_to(path)
+    return _record(data, config, slug, MOUNTED, file_sizes(data, COMPETITION_FILES))
+
+
+def _mounted_entries(mounted: Path) -> dict[str, Path]:
+    """The competition's files and folders that are mounted, by their names in data/: ``Train`` is train."""
+    found = {entry_like(path.name): path for path in sorted(mounted.iterdir())}
+    found |= {name: mounted / name for name in COMPETITION_FILES if (mounted / name).exists()}
+    return {name: found[name] for name in COMPETITION_FILES if name in found}
 
 
 def _record_unpacked(data: Path, config: Config, unpacked: Unpacked) -> DownloadRecord:
@@ -211,6 +247,28 @@ def _record(data: Path, config: Config, slug: str, origin: str, files: Mapping[s
     read_annotations(data / TABLE, image_headers(data / TRAIN, orientation), every_image=True, repeats=repeats)
     read_mapping(data / MAPPING, image_headers(data / TEST, orientation), config.competition.expected_ids)
     return record_download(data, slug, origin, files)
+
+
+def _require_no_other_form(data: Path) -> None:
+    """Raise KitError if a user has put the competition's files into data/ in another form; warn if they may be."""
+    found = misplaced(data)
+    names = first_few(one.name for one in found)
+    do = "; ".join(one.do for one in found)
+    if any(one.is_certain for one in found):
+        raise KitError(
+            f"{data} without the competition's files in another form, before they are downloaded", names,
+            f"{do}; then call again: they are checked. Or `invoke download --force` fetches all from Kaggle",
+        )  # fmt: skip
+    if found:
+        log.warning("downloading; if %s in %s is the competition's, stop here (Ctrl-C), and %s", names, data, do)
+
+
+def _refuse_or_warn(expected: str, faults: list[str], do: str, allow: Sequence[str]) -> None:
+    """Raise KitError for files that differ from Kaggle's list; if that is allowed, warn."""
+    found = first_few(faults, separator="; ")
+    if FILE_LIST not in allow:
+        raise KitError(expected, found, do)
+    log.warning("Kaggle's list differs, which is allowed: %s", found)
 
 
 def _warn_of_unlisted(names: list[str], count: int, do: str) -> None:
@@ -250,7 +308,7 @@ def _mounted_folder(root: Path, slug: str) -> Path | None:
     """The folder in which Kaggle mounts the competition; it has used both paths."""
     folders = (root / slug, root / "competitions" / slug)
     mounted = next((folder for folder in folders if folder.is_dir()), None)
-    if mounted is None or (mounted / TABLE).exists():
+    if mounted is None or TABLE in _mounted_entries(mounted):
         return mounted
-    deeper = [path.parent for path in mounted.glob(f"*/{TABLE}")]
-    return deeper[0] if len(deeper) == 1 else mounted
+    deeper = [path for path in mounted.iterdir() if path.is_dir() and TABLE in _mounted_entries(path)]
+    return deeper[0] if len(deeper) == 1 and not entry_like(deeper[0].name) else mounted

@@ -157,13 +157,14 @@ def _with_halves(path: Path, table: pd.DataFrame, halves: Halves) -> pd.DataFram
 
     A name may have a folder, which names the half if it is train or test, and lack its ending if one image alone
     has it. Without such a folder or ``part`` the half is the only one that has the image; empty if both or none do.
+    A ``part`` that has no such image stays, and the image is named as in the other half.
     """
     of_stem = {half: _by_stem(images) for half, images in halves.items()}
 
     def identified(text: str, part: str) -> tuple[str, str]:
         folder, name = folder_and_name(text)
         preferred = [half for half in halves if half == (part or folder)]
-        for among in (preferred, [] if part else list(halves)):
+        for among in (preferred, list(halves)):
             names = {name} if any(name in halves[half] for half in among) else set()
             names = names or set().union(*(of_stem[half].get(name, set()) for half in among))
             if len(names) == 1:

@@ -26,6 +26,7 @@ _ROW_WORDS = {".json": "entry", ".parquet": "row"}  # a position in these is no 
 # Not \d, which matches the digits of every script.
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"-?[0-9]{1,15}")  # what float64 holds exactly
+_PAGE = ("<!doctype html", "<html")
 _UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 
@@ -140,6 +141,8 @@ def _text(path: Path, do: str, marks: bool) -> str:
         content = bytes(error.object)
         line = content.count(b"\n", 0, error.start) + 1
         raise refuse(f"byte {content[error.start]:#04x}", _UTF8, line) from error
+    if text.lstrip().lower().startswith(_PAGE):
+        raise refuse("an HTML page", "a CSV file; a page is what a site sends without a log-in", 1)
     if not text.strip():
         raise refuse("an empty file", "a header and rows")
     if "\0" in text:

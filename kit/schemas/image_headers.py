@@ -14,10 +14,9 @@ from pathlib import Path
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kit.core.errors import KitError, reason
-from kit.schemas.file_names import is_companion
+from kit.schemas.file_names import IMAGE_SUFFIXES, is_companion
+from kit.schemas.misplaced import misplaced_files
 
-_FIX = "put the images there, or fetch them anew with `invoke download --force`"
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg")
 UPRIGHT = 1  # of the EXIF orientations 1..8; from 5 on width and height change places
 _FIRST_ON_ITS_SIDE, _LAST = 5, 8
 
@@ -77,7 +76,12 @@ def image_names(folder: Path) -> list[str]:
             if entry.name.lower().endswith(IMAGE_SUFFIXES) and not is_companion(entry.name) and not entry.is_dir()
         )
     except OSError as error:
-        raise KitError(f"the folder {folder} with images", reason(error), _FIX) from error
+        data = folder.parent
+        do = misplaced_files(data) or (
+            f"put the images there; or move what {data} holds away, hidden files too, and `invoke download` brings "
+            "all files"
+        )
+        raise KitError(f"the folder {folder} with images", reason(error), do) from error
 
 
 def image_headers(folder: Path, orientation: str = "ignore") -> dict[str, ImageFacts]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import unicodedata
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -10,8 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from kit.schemas.csv_text import LINE, Fault
-from kit.schemas.file_names import is_companion
-from kit.schemas.image_headers import IMAGE_SUFFIXES
+from kit.schemas.file_names import IMAGE_SUFFIXES, is_companion
 
 _OTHER_FORMATS = (".dcm", ".dicom", ".bmp", ".gif", ".jp2", ".tif", ".tiff", ".webp")
 
@@ -32,7 +32,7 @@ def named_otherwise(
     """A fault for each cause for which image_ids of the table are missing, with the first line and the count.
 
     Causes: a path before the name, no extension or another one, upper and lower case, another Unicode form (NFC and
-    NFD), lost zeros, DICOM files and other formats, images one folder deeper.
+    NFD), lost zeros, DICOM files and other formats, images in a deeper folder.
 
     Args:
         path: the table's file.
@@ -60,7 +60,7 @@ def named_otherwise(
 
 
 def unread_images(folder: Path) -> list[str]:
-    """Files of a folder of images that are not read: images one folder deeper, and pictures in other formats.
+    """Files of a folder of images that are not read: images in deeper folders, and pictures in other formats.
 
     Their paths below the folder's parent, sorted; none if there is no such folder.
     """
@@ -90,20 +90,23 @@ def _causes(names: list[str], folder: Path) -> list[_Cause]:
 
 
 def _deeper(folder: Path) -> list[str]:
-    """The images in folders of the folder."""
-    return [
-        f"{folder.name}/{path.parent.name}/{path.name}"
-        for path in folder.glob("*/*")
-        if path.name.lower().endswith(IMAGE_SUFFIXES) and not is_companion(f"{path.parent.name}/{path.name}")
-    ]
+    """The images in folders of the folder, however deep."""
+    return [path for path in _files(folder, IMAGE_SUFFIXES) if path.count("/") > 1]
 
 
 def _other_formats(folder: Path) -> list[str]:
-    """The pictures of the folder that are neither PNG nor JPEG."""
+    """The pictures of the folder and of those in it that are neither PNG nor JPEG."""
+    return _files(folder, _OTHER_FORMATS)
+
+
+def _files(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
+    """The files of a folder and of those in it with one of the suffixes, by their paths below its parent."""
     return [
-        f"{folder.name}/{path.name}"
-        for path in folder.glob("*")
-        if path.name.lower().endswith(_OTHER_FORMATS) and not is_companion(path.name)
+        (Path(parent) / name).relative_to(folder.parent).as_posix()
+        for parent, _, names in os.walk(folder)
+        for name in names
+        if name.lower().endswith(suffixes)
+        and not is_companion((Path(parent) / name).relative_to(folder).as_posix())
     ]
 
 

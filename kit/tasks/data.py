@@ -18,12 +18,13 @@ _ORIGINS = {"kaggle": "from Kaggle", "hand": "put there by hand", "mounted": "li
 
 
 @command(
-    iterable=["set_"],
+    iterable=["set_", "allow"],
     help=WORKSPACE
     | SET
     | {
         "competition": "its slug or its address (default: the competition in data/, else competition.slug)",
         "force": "download again what came from Kaggle before",
+        "allow": "file-list: take files that differ from Kaggle's list of them, if tables and images fit",
     },
 )
 def download(
@@ -31,6 +32,7 @@ def download(
     competition: str | None = None,
     force: bool = False,
     set_: Sequence[str] | None = None,
+    allow: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
     """Download the competition's files into data/ and verify them; continues after an interruption."""
@@ -38,7 +40,7 @@ def download(
 
     folder = Path(workspace)
     config = workspace_knobs(folder, set_ or ())
-    record, already = download_competition(folder, config, competition, force, progress_bar)
+    record, already = download_competition(folder, config, competition, force, progress_bar, tuple(allow or ()))
     print(
         f"competition {record.slug}: {'all is there' if already else 'checked'}, {len(record.files)} files "
         f"({sum(record.files.values()) / 2**20:.1f} MiB) in {folder / 'data'}, {_ORIGINS[record.origin]}"

@@ -23,9 +23,12 @@ from toy import TOY_TEST_IMAGES, copied, toy_config
 from kit.config import Config
 from kit.core.errors import KitError
 from kit.core.files import sha256
+from kit.core.progress import silent
 from kit.data.provenance import NAME, downloaded_slug, has_own_table
-from kit.kaggle.download import download
+from kit.kaggle.competition_api import Kaggle
+from kit.kaggle.download import FILE_LIST, _accept, _fetch, _require_no_other_form, download
 from kit.schemas.file_names import COMPETITION_FILES
+from kit.schemas.image_headers import image_headers
 
 SLUG = "toy-competition"
 KNOBS = ("--set", f"competition.expected_ids={TOY_TEST_IMAGES}", *QUICK)
@@ -183,6 +186,88 @@ def test_another_competition_is_not_mixed_in_and_both_ways_out_work(mounted, tmp
     assert download(tmp_path / "other", mounted, "another-one")[0].slug == "another-one"
     (tmp_path / "work" / "data").rename(tmp_path / "away")
     assert download(tmp_path / "work", mounted, "another-one")[0].slug == "another-one"
+
+
+def test_images_that_were_deleted_come_back_as_the_refusal_says(mounted, tmp_path):
+    data = tmp_path / "work" / "data"
+    download(tmp_path / "work", mounted, SLUG)
+    (data / "train").unlink()
+    with pytest.raises(KitError, match="hidden files too, and `invoke download` brings all files"):
+        image_headers(data / "train")
+    data.rename(tmp_path / "away")
+    download(tmp_path / "work", mounted, SLUG)
+    assert len(image_headers(data / "train")) == 32
+
+
+def test_a_set_that_is_mounted_in_another_case_is_linked(mounted, tmp_path):
+    root = tmp_path / "input" / SLUG
+    for name, other in (("train", "Train"), ("train.csv", "Train.csv"), ("test", "TEST")):
+        (root / name).rename(root / other)
+    found, _ = download(tmp_path / "work", mounted, SLUG)
+    assert len(found.files) == 42
+    assert (tmp_path / "work" / "data" / "train").readlink() == root / "Train"
+    assert download(tmp_path / "work", mounted) == (found, True)
+
+
+class Sends(Kaggle):
+    """A connection that sends one archive."""
+
+    def __init__(self, archive):
+        self.archive = archive
+
+    def download(self, slug, folder, track):
+        (folder / f"{slug}.zip").write_bytes(self.archive)
+        return folder / f"{slug}.zip"
+
+
+LISTS = {  # how Kaggle's list may differ from a whole archive
+    "another size": lambda sizes: sizes | {"train.csv": 1},
+    "one more": lambda sizes: sizes | {"sample_submission.csv": 7},
+    "other sizes in a folder more": lambda sizes: {f"x/{name}": size + 1 for name, size in sizes.items()},
+    "far too large": lambda sizes: sizes | {"train.csv": 10**15},
+}
+
+
+@pytest.mark.parametrize("differs", LISTS)
+def test_a_list_that_is_wrong_stops_neither_an_archive_nor_files_of_the_user_if_it_is_allowed(
+    differs, toy_source, tmp_path, caplog
+):
+    files, data = contents(toy_source / "data"), copied(toy_source / "data", tmp_path / "data")
+    listed = LISTS[differs]({name: len(content) for name, content in files.items()})
+    words = (listed, toy_config(), SLUG)
+
+    def fetched(allow):
+        return _fetch(Sends(zipped(files)), tmp_path / "staging", *words, silent, allow)
+
+    def accepted(allow):
+        return _accept(data, *words, COMPETITION_FILES, False, allow).files
+
+    for way in (fetched, accepted):
+        if way is fetched or differs != "one more":  # beside the competition's files
+            with pytest.raises(KitError) as refused:
+                way(())
+            assert "--allow file-list" in refused.value.do or "room" in refused.value.expected
+        assert way((FILE_LIST,)) == {name: len(content) for name, content in files.items()}
+    assert "Kaggle's list differs, which is allowed: " in caplog.text
+
+
+def test_another_name_after_allow_is_refused_with_the_right_one(mounted, tmp_path):
+    with pytest.raises(KitError, match="nearest: file-list") as refused:
+        download(tmp_path / "work", mounted, SLUG, allow=("filelist",))
+    assert download(tmp_path / "work", mounted, SLUG, allow=(refused.value.do.split()[-1],))[0].slug == SLUG
+
+
+def test_an_archive_of_the_user_is_seen_before_anything_is_downloaded(toy_source, tmp_path, caplog):
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "toy.zip").write_bytes(zipped(contents(toy_source / "data")))
+    (data / "scans.tar.gz").write_bytes(b"x")
+    with pytest.raises(KitError, match=r"found:    scans\.tar\.gz, toy\.zip") as refused:
+        _require_no_other_form(data)
+    assert f"unpack toy.zip in {data}; then call again" in refused.value.do
+    (data / "toy.zip").unlink()
+    _require_no_other_form(data)
+    assert "if scans.tar.gz" in caplog.text
 
 
 @pytest.mark.parametrize("text", ["", "two words", "https://example.com/competitions/x", "../x"])
@@ -485,6 +570,35 @@ def test_other_layouts_arrive_whole_or_are_compared_and_recorded_by_hand(layout,
     assert "put there by hand" in done.stdout
     next((data / "test").glob("*.png")).unlink()
     user.refused("download", says=["test/", "missing"])
+
+
+@pytest.mark.slow
+def test_the_archive_in_data_is_unpacked_or_fetched_all_the_same_as_the_refusal_says(user, server, toy_source):
+    data, files = user.workspace / "data", contents(toy_source / "data")
+    (data / "toy.zip").write_bytes(server.competitions[SLUG].archive)
+    user.refused(*WORDS, says=["toy.zip", f"unpack toy.zip in {data}", "--force` fetches all from Kaggle"])
+    assert "storage" not in server.names()
+    with zipfile.ZipFile(data / "toy.zip") as archive:
+        archive.extractall(data)
+    assert "checked, 42 files" in user.invoke(*WORDS).stdout
+    assert "storage" not in server.names()
+    (data / NAME).unlink()
+    for name in COMPETITION_FILES:
+        shutil.move(data / name, user.home / name)
+    assert "from Kaggle" in user.invoke(*WORDS, "--force").stdout
+    assert contents(data) == files
+
+
+@pytest.mark.slow
+def test_a_list_with_other_sizes_is_allowed_as_the_refusal_says(user, server, toy_source):
+    files = contents(toy_source / "data")
+    offered(server, files, [(name, len(content) + (name == "train.csv")) for name, content in files.items()])
+    user.refused(*WORDS, says=["train.csv: ", "--allow file-list"])
+    done = user.invoke(*WORDS, "--allow", "file-list")
+    assert done.returncode == 0, done.stderr
+    assert "Kaggle's list differs, which is allowed: train.csv" in done.stderr
+    assert_whole(user, toy_source)
+    assert "all is there" in user.invoke("download").stdout
 
 
 @pytest.mark.slow

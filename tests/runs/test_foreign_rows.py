@@ -300,6 +300,23 @@ class TestIds:
             assert "number them anew" in error.do
         assert place.agrees(place.read(dump(tmp / "a.json", content)))
 
+    def test_stems_name_the_images_of_a_data_set(self, place, tmp_path):
+        content = data_set(place.table)
+        named = {each["id"]: each["file_name"] for each in content["images"]}
+        entries = [
+            each | {"image_id": named[each["image_id"]].removesuffix(".png")} for each in with_ids(place.table)
+        ]
+        images_file = dump(tmp_path / "set.json", content)
+        assert place.agrees(place.read(dump(tmp_path / "a.json", entries), images_file=images_file))
+
+    def test_a_stem_that_is_another_images_id_is_no_name(self, place, tmp_path):
+        content = {**data_set(place.table), "annotations": with_ids(place.table)}
+        first, second = content["images"][:2]
+        second["file_name"] = f"{first['id']}.png"
+        entries = [each | {"image_id": str(first["id"])} for each in content["annotations"][:1]]
+        path, images_file = dump(tmp_path / "a.json", entries), dump(tmp_path / "set.json", content)
+        assert "(a text)" in place.refused(path, images_file=images_file).found
+
     @pytest.mark.parametrize("as_written", [float, str, int])
     def test_a_stated_size_counts_however_it_is_written(self, place, tmp_path, as_written):
         for side, fits in ((SIDE_PX, True), (SIDE_PX // 2, False)):
@@ -483,6 +500,15 @@ class TestHalves:
         assert second.startswith("a.csv:3: found ")
         assert "an image of the folder that the column part names" in second
         place.table.assign(part=parts).to_csv(tmp_path / "a.csv", index=False)
+        assert place.agrees(place.read(tmp_path / "a.csv"))
+
+    def test_a_stem_under_the_wrong_part_is_told_the_part(self, place, tmp_path):
+        parts = ["train"] * (len(place.table) - 2) + ["test"] * 2
+        stems = place.table.assign(image_id=place.table["image_id"].str.removesuffix(".png"))
+        stems.assign(part=["test", *parts[1:-1], "train"]).to_csv(tmp_path / "a.csv", index=False)
+        faults = place.refused(tmp_path / "a.csv").faults
+        assert [fault.expected for fault in faults] == ["an image of the folder that the column part names"] * 2
+        stems.assign(part=parts).to_csv(tmp_path / "a.csv", index=False)
         assert place.agrees(place.read(tmp_path / "a.csv"))
 
     def test_adopted_rows_of_both_halves_are_stored_apart(self, twins, tmp_path):

@@ -99,15 +99,18 @@ class TestImageNames:
         path = written(tmp_path / "train.csv", boxes(converted))
         assert len(read_annotations(path, facts(converted))) == COUNT
 
-    def test_images_one_folder_deeper_are_named_and_moved_up_they_are_read(self, tmp_path):
-        inner = tmp_path / "train" / "train"
+    @pytest.mark.parametrize("deeper", ["train", "train/train", "a/ü b/c"])
+    def test_images_in_deeper_folders_are_named_and_moved_up_they_are_read(self, deeper, tmp_path):
+        inner = tmp_path / "train" / deeper
         inner.mkdir(parents=True)
         for name in NAMES:
             (inner / name).touch()
         path = written(tmp_path / "train.csv", boxes(NAMES))
         fault, do = the_fault(read_annotations, path, {})
-        assert fault.expected == f"an image directly in train/, not train/train/{NAMES[0]}"
+        assert fault.expected == f"an image directly in train/, not train/{deeper}/{NAMES[0]}"
         assert do == "move the images up into train/"
+        for name in NAMES:
+            (inner / name).rename(tmp_path / "train" / name)
         assert len(read_annotations(path, facts(NAMES))) == COUNT
 
     @settings(max_examples=30)

@@ -14,6 +14,7 @@ from typing import Any
 from kit.core.errors import first_few
 from kit.core.json_files import read_json
 from kit.schemas.csv_text import Fault, TableError
+from kit.schemas.file_names import IMAGE_SUFFIXES
 from kit.schemas.foreign.content import (
     KEPT,
     Foreign,
@@ -25,7 +26,6 @@ from kit.schemas.foreign.content import (
     map_text,
     row,
 )
-from kit.schemas.image_headers import IMAGE_SUFFIXES
 
 _ENTRY = "an object with image_id, category_id, bbox [x, y, width, height] and score"
 _LARGEST_PX = 1e9
@@ -168,7 +168,9 @@ def _image(entry: Mapping[str, Any], ids: Ids) -> str | None:
     if isinstance(entry.get("file_name"), str):
         return str(entry["file_name"])
     image = entry["image_id"]
-    is_name = isinstance(image, str) and (not ids.images or image.lower().endswith(IMAGE_SUFFIXES))
+    is_name = isinstance(image, str) and (
+        not ids.images or image.lower().endswith(IMAGE_SUFFIXES) or image in ids.stems
+    )
     return ids.images.get(image, image if is_name else None)
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pandas as pd
@@ -30,6 +31,12 @@ class Ids:
     labels: Mapping[Id, str]
     # Width and height of the pictures if they are stated, by file name without folders.
     sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+
+    @functools.cached_property
+    def stems(self) -> frozenset[str]:
+        """The images' file names without folder and ending, but those that are an id as well."""
+        stems = {PurePosixPath(folder_and_name(name)[1]).stem for name in self.images.values()}
+        return frozenset(stems - set(map(str, self.images)))
 
 
 @dataclass(frozen=True)
