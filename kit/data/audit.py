@@ -15,7 +15,16 @@ import pandas as pd
 
 from kit.config import DataConfig
 from kit.core.errors import first_few
-from kit.data.box_checks import BOXES, REPEATED, UNITS, box_units, improbable_boxes, repeated_boxes
+from kit.data.box_checks import (
+    BOXES,
+    NO_FINDING,
+    REPEATED,
+    UNITS,
+    box_units,
+    improbable_boxes,
+    no_finding_boxes,
+    repeated_boxes,
+)
 from kit.data.duplicates import Prints, duplicate_groups, likeness
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding, counted
 from kit.data.images import Levels
@@ -35,8 +44,8 @@ ANNOTATED, DUPLICATES, PATTERN = "annotated-test-images", "duplicate-images", "p
 LABELS, PATIENTS, CLASSES = "labels-alike", "patients-in-both", "class-counts"
 UNREAD = "unread-images"
 CHECKS = (
-    ANNOTATED, UNITS, UNREAD, DUPLICATES, REPEATED, BOXES, LABELS, ORIENTATION, INVERTED, OUTLYING, PATTERN,
-    PATIENTS, CLASSES,
+    ANNOTATED, UNITS, NO_FINDING, UNREAD, DUPLICATES, REPEATED, BOXES, LABELS, ORIENTATION, INVERTED, OUTLYING,
+    PATTERN, PATIENTS, CLASSES,
 )  # fmt: skip
 _ALIKE = 0.8  # of difflib: Infiltrate and Infiltration .82, Pneumonia and Pneumothorax .67
 _NAMES_SHOWN = 3
@@ -49,8 +58,8 @@ class AuditInput:
     ``own_table``: train.csv is the organisers' own file, as it was downloaded. ``prints`` are those of all
     readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image by
     groups.csv, whose images are ``groups``, or by ``config.patient_pattern``. ``unread`` are the paths of pictures
-    that are not read.
-    ``inverted`` and ``levels`` (of 16-bit images) are named as the prints are.
+    that are not read. ``inverted`` and ``levels`` (of 16-bit images) are named as the prints are. ``no_finding``
+    are the rows with a box and a label such as ``No finding``: line, image_id, box, label.
     """
 
     annotations: pd.DataFrame
@@ -65,6 +74,7 @@ class AuditInput:
     inverted: Sequence[str] = ()
     levels: Mapping[str, Levels] = field(default_factory=dict)
     groups: Container[str] = ()
+    no_finding: pd.DataFrame = field(default_factory=pd.DataFrame)
 
 
 def findings(data: AuditInput) -> list[Finding]:
@@ -77,6 +87,7 @@ def findings(data: AuditInput) -> list[Finding]:
             data.annotations, test_pictures(data.train, data.test_names, data.prints), data.own_table
         ),
         box_units(data.annotations, images),
+        no_finding_boxes(data.no_finding),
         unread_images(data.unread),
         duplicate_images(data.prints, data.annotations["image_id"]),
         repeated_boxes(data.annotations, data.config.repeated_boxes == "fuse"),

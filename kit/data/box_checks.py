@@ -1,4 +1,4 @@
-"""The audit's checks of boxes: their unit, boxes that repeat each other, and boxes improbable for their class."""
+"""The audit's checks of boxes: their unit, those of no finding, those that repeat others or are improbable."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from statistics import NormalDist
 import numpy as np
 import pandas as pd
 
+from kit.core.errors import first_few
 from kit.data.finding import FAULT, NOTE, WARNING, Finding, counted
 from kit.data.repeated_boxes import SAME_FINDING_IOU, finding_numbers
 from kit.data.statistics import box_fractions
 from kit.schemas.image_headers import ImageFacts
 
-UNITS, REPEATED, BOXES = "box-units", "repeated-boxes", "improbable-boxes"
+UNITS, REPEATED, BOXES, NO_FINDING = "box-units", "repeated-boxes", "improbable-boxes", "no-finding-boxes"
 _FRACTION_SHARE = 0.1  # of the boxes: fewer inside the first pixel are single mistakes
 _REACH = 0.6  # of the image: boxes on radiographs reach over .8 of it in one direction at least
 _LEAST_BOXES = 20  # fewer boxes have no distribution to speak of
@@ -62,6 +63,20 @@ def box_units(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]) -> Fi
         "their images: drawn on smaller pictures?",
         "if the boxes are of resized pictures, multiply their corners by the ratio of the sizes, or put those "
         "pictures into train/", rows,
+    )  # fmt: skip
+
+
+def no_finding_boxes(rows: pd.DataFrame) -> Finding | None:
+    """Rows of train.csv with a box and a label such as ``No finding``: the label is then a class; a row each."""
+    if rows.empty:
+        return None
+    labels = first_few(repr(label) for label in rows["label"].unique())
+    return Finding(
+        WARNING, NO_FINDING,
+        f"{counted(len(rows), 'row')} of train.csv with a box and the label {labels} (lines "
+        f"{first_few(rows['line'])})",
+        "this label is a class, in training and in the scores: if it says that there is no finding, leave out the "
+        "rows, or their corners; an image without a finding needs no row", rows,
     )  # fmt: skip
 
 

@@ -6,7 +6,7 @@ The list is made from the pixels as they lie in the files, so that no knob chang
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -28,10 +28,19 @@ _LIMIT, _DEVIATIONS = -0.4, 5.0
 
 @dataclass(frozen=True)
 class InvertedImages:
-    """The inverted images by folder (train, test), and a fingerprint of all images of each folder."""
+    """The inverted images by folder (train, test), and a fingerprint of all images of each folder.
+
+    ``sha256`` is that of both: an edited list is none of the audit. Lists of earlier versions have none.
+    """
 
     images: Mapping[str, tuple[str, ...]]
     compared: Mapping[str, str]
+    sha256: str = ""
+
+    @property
+    def fingerprint(self) -> str:
+        """What ``sha256`` is if nobody edited the list."""
+        return fingerprint([sorted(self.images.items()), sorted(self.compared.items())])
 
 
 def inverted_images(
@@ -89,14 +98,15 @@ def _positions(
 
 
 def write_list(folder: Path, found: InvertedImages) -> None:
-    """Write the list into the audit's folder."""
-    write_record(folder / LIST_NAME, found)
+    """Write the list, with its fingerprint, into the audit's folder."""
+    write_record(folder / LIST_NAME, replace(found, sha256=found.fingerprint))
 
 
 def listed_images(folder: Path, part: str, digests: Mapping[str, str]) -> tuple[str, ...]:
     """The inverted images of a part (train or test) by the audit's list in ``folder``.
 
-    Raises KitError if there is no list, or it was made from other images than those of ``digests``.
+    Raises KitError if there is no list, if it was edited, if it was made from other images than those of
+    ``digests``, or if it names another image.
     """
     path = folder / LIST_NAME
     if not path.is_file():
@@ -107,7 +117,14 @@ def listed_images(folder: Path, part: str, digests: Mapping[str, str]) -> tuple[
             f"{path}, for data.invert=listed, to be made from the images of {part}/ as they are now",
             "other images or other pixels", _DO,
         )  # fmt: skip
-    return found.images.get(part, ())
+    listed = found.images.get(part, ())
+    unknown = sorted(set(listed) - set(digests))
+    if unknown or found.sha256 not in ("", found.fingerprint):
+        strangers = f"{len(unknown)} that are none, such as {unknown[0]}" if unknown else "a list that was edited"
+        raise KitError(
+            f"{path}, for data.invert=listed, as the audit wrote it, with images of {part}/", strangers, _DO
+        )
+    return listed
 
 
 def compared_images(digests: Mapping[str, str]) -> str:

@@ -35,9 +35,9 @@ from kit.data.pixel_cache import PixelCache
 from kit.data.provenance import has_own_table
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.missing_images import unread_images
-from kit.schemas.tables import mapped_images, read_annotations
+from kit.schemas.tables import mapped_images, no_finding_boxes, read_annotations
 
-_FORMAT = 3
+_FORMAT = 4
 T = TypeVar("T")
 log = logging.getLogger("kit")
 
@@ -106,7 +106,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     own, groups = has_own_table(data), read_groups(data)
     unread = [path for part in files for path in unread_images(data / part)]
     key = _key(data, files, own, config, unread, groups)
-    stored = _stored(folder, key)
+    stored = _stored(folder, key, files)
     if stored is not None:
         return Audit(stored, folder / "audit.html", OpenedData(_as_configured(files, config, folder)))
     prints = _prints(files, track)
@@ -116,9 +116,9 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
     caches = _as_configured(files, config, folder)
     train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
     # Training finds the same faults, whatever the test half holds.
-    readable_test = {name: facts for name, facts in test.items() if not facts.fault}
+    readable = {**{name: facts for name, facts in test.items() if not facts.fault}, **train}
     annotations = read_annotations(
-        data / TABLE, {**readable_test, **train}, every_image=True, repeats=config.data.repeated_boxes == "fuse"
+        data / TABLE, readable, every_image=True, repeats=config.data.repeated_boxes == "fuse"
     )
     checked = AuditInput(
         annotations,
@@ -133,6 +133,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         inverted,
         _by_path(files, lambda pixels: pixels.levels),
         groups,
+        no_finding_boxes(data / TABLE, readable),
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
@@ -220,13 +221,14 @@ def _prints(caches: Mapping[str, PixelCache], track: Track) -> Prints:
     return Prints(tuple(digests), tuple(digests.values()), copies)
 
 
-def _stored(folder: Path, key: str) -> tuple[Finding, ...] | None:
-    """The findings in audit.json; None if they are of other data, or damaged: then they are made anew."""
+def _stored(folder: Path, key: str, files: Mapping[str, PixelCache]) -> tuple[Finding, ...] | None:
+    """The findings in audit.json; None if they are of other data, damaged or edited: then they are made anew."""
     path, others = folder / "audit.json", (folder / "audit.html", folder / LIST_NAME)
     if not path.is_file() or not all(other.is_file() for other in others):
         return None
     try:
-        read_record(folder / LIST_NAME, InvertedImages, "")
+        for part, pixels in files.items():
+            listed_images(folder, part, pixels.digests)
         stored = read_record(path, _StoredAudit, "")
     except KitError:
         return None

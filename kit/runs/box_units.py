@@ -14,6 +14,7 @@ from kit.boxes.geometry import CORNERS, iou_pairs
 from kit.core.errors import first_few
 from kit.schemas.csv_text import Fault
 from kit.schemas.file_names import TRAIN
+from kit.schemas.fractions import MULTIPLY, fraction_boxes
 
 _FIRST_PIXEL = 1.5  # fractions of the sides end here, also of boxes that are over the border
 _LEAST_BOXES = 20  # fewer say nothing of how far the boxes of a file reach
@@ -77,16 +78,21 @@ def unit_faults(
 
 
 def _fractions(path: Path, rows: pd.DataFrame) -> list[Fault]:
-    """One fault if most boxes lie within the first pixel of their image."""
-    rows = rows[rows[["width_px", "height_px"]].min(axis=1) > _FIRST_PIXEL]
-    inside = (rows[CORNERS].abs() <= _FIRST_PIXEL).all(axis=1)
-    if not len(rows) or inside.mean() <= 1 / 2:
+    """One fault if the boxes of a half are fractions: the halves may come from two tools."""
+    found = {str(part): (of_part, *fraction_boxes(of_part, _FIRST_PIXEL)) for part, of_part in rows.groupby("part")}
+    halves = {
+        part: (inside, len(of_part)) for part, (of_part, inside, are_fractions) in found.items() if are_fractions
+    }
+    if not halves:
         return []
-    largest = rows.loc[inside, CORNERS].to_numpy().max()
-    found = f"{int(inside.sum())} of {len(rows)} boxes within the first pixel (largest corner {largest:g})"
+    counts = [
+        f"{len(inside)} of {count} boxes within the first pixel{f' of images of {part}/' if part else ''}"
+        for part, (inside, count) in halves.items()
+    ]
+    largest = max(inside[CORNERS].to_numpy().max() for inside, _ in halves.values())
     return [
-        Fault(path, None, found, f"{_PIXELS}, not fractions 0..1 of their sides",
-              "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels")
+        Fault(path, None, f"{', '.join(counts)} (largest corner {largest:g})",
+              f"{_PIXELS}, not fractions 0..1 of their sides", MULTIPLY)
     ]  # fmt: skip
 
 

@@ -81,7 +81,12 @@ def refresh(run: Run) -> None:
 
 
 def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
-    """Write split, detections and ``finished.json`` of an ensemble of (run, weight), unless they are up to date."""
+    """Write split, detections and ``finished.json`` of an ensemble of (run, weight), unless they are up to date.
+
+    Raises KitError if the folder is a copy of another ensemble's.
+    """
+    if run.ensemble.exists() and run.finished.exists():
+        read_finished(run)
     runs = [member_run(run, name) for name, _ in wanted]
     splits = [read_split(other) for other in runs]
     split = _common_split(runs, splits)

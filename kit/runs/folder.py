@@ -168,6 +168,7 @@ class Finished:
     epochs: tuple[int, ...]  # how many were trained
     weights: Mapping[str, str]  # SHA-256 of what made the detections, by title
     at: str
+    run: str = ""  # its name; earlier versions did not write it
 
     def __post_init__(self) -> None:
         require_moment(self.at)
@@ -203,8 +204,10 @@ def read_history(run: Run) -> pd.DataFrame:
 def read_finished(run: Run) -> Finished:
     """The end of a finished run. Raises KitError if its folder was renamed, or is a copy of another run's."""
     finished = read_record(run.finished, Finished, _restore(run.finished))
-    owners = {title.partition("/")[0] for title in finished.weights} - {run.name}
-    if owners and not run.ensemble.exists():  # an ensemble has the weights of its members
+    # An ensemble has the weights of its members.
+    names = () if run.ensemble.exists() else (title.partition("/")[0] for title in finished.weights)
+    owners = {*filter(None, [finished.run]), *names} - {run.name}
+    if owners:
         raise KitError(
             f"run {run.name!r} to have its own weights and detections, under the name it was made with",
             f"those of run {min(owners)!r}, in {run.finished}", _way_back(run, min(owners)),
@@ -235,7 +238,7 @@ def mark_finished(
         weights: By fold's title, the SHA-256 of its checkpoint.
     """
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    finished = Finished(kept, tuple(epoch), tuple(epochs), dict(weights), at)
+    finished = Finished(kept, tuple(epoch), tuple(epochs), dict(weights), at, run.name)
     write_json(run.finished, asdict(finished))
     return finished
 

@@ -21,8 +21,17 @@ from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, folder_and_
 from kit.schemas.foreign.forms import read_foreign
 from kit.schemas.image_headers import ImageFacts
 from kit.schemas.missing_images import named_otherwise
-from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, PLAIN_VIEW, RowCheck, clip_to_image, failed_checks
-from kit.schemas.tables import parse_numbers, raise_faults, with_image_facts
+from kit.schemas.row_checks import (
+    AREA,
+    IMAGE_CHECKS,
+    INSIDE,
+    PLAIN_VIEW,
+    RowCheck,
+    clip_to_image,
+    failed_checks,
+    with_image_facts,
+)
+from kit.schemas.tables import parse_numbers, raise_faults
 from kit.schemas.turned_boxes import turned_boxes, turned_sizes
 
 _DO = "correct these lines and adopt the file again"

@@ -1,6 +1,7 @@
 """Rows of train.csv that stand for an image without a finding: no corners, or a stand-in box, and no class.
 
-VinBigData and others write them as ``No finding`` with empty corners, their resized copies with 0,0,1,1.
+VinBigData and others write them as ``No finding`` with empty corners, their resized copies with 0,0,1,1; others
+have zeros, -1s, or the whole image.
 """
 
 from __future__ import annotations
@@ -14,30 +15,47 @@ _LABELS = {
     "",
     "nofinding",
     "nofindings",
+    "noabnormality",
     "normal",
     "none",
     "negative",
     "healthy",
     "nan",
+    "na",
+    "null",
 }  # letters and digits alone
-_STAND_INS = ([0.0, 0.0, 0.0, 0.0], [0.0, 0.0, 1.0, 1.0])
-_EMPTY = ("", "nan", "NaN")
+_STAND_INS = tuple([low, low, high, high] for low in (-1.0, 0.0, 1.0) for high in (low, low + 1))
+_EMPTY = {"", "nan", "na", "n/a", "<na>", "null", "none"}  # as pandas, NumPy, R and databases write no value
+_OVER = 1.0  # px that a box of the whole image may lack at each border
 
 
 def has_no_corners(cells: pd.DataFrame) -> pd.Series:
-    """Whether all cells of a row are empty or nan; ``cells`` are the texts of its four columns of the box."""
-    return cells.isin(_EMPTY).all(axis=1)
+    """Whether all cells of a row are empty, nan or alike; ``cells`` are the texts of the box's four columns."""
+    return cells.apply(lambda column: column.str.strip().str.casefold()).isin(_EMPTY).all(axis=1)
 
 
-def stands_for_no_finding(labels: pd.Series, cells: pd.DataFrame) -> pd.Series:
+def says_no_finding(labels: pd.Series) -> pd.Series:
+    """Whether a label is such as ``No finding``, whatever its case, blanks and signs."""
+    words = {label for label in labels.unique() if "".join(filter(str.isalnum, label.casefold())) in _LABELS}
+    return labels.isin(words)
+
+
+def stands_for_no_finding(labels: pd.Series, cells: pd.DataFrame, sides: pd.DataFrame) -> pd.Series:
     """Whether a row has a label such as ``No finding``, and no corners or those of a stand-in box.
 
-    ``labels`` and ``cells`` are texts, a row each; zero rows give zero answers.
+    Stand-ins are k,k,k,k and k,k,k+1,k+1 for k of -1, 0 and 1, and the whole image.
+
+    Args:
+        labels: Texts, one per row; zero rows give zero answers.
+        cells: Texts of x_min and y_min, and of x_max and y_max or width and height.
+        sides: width_px and height_px of each row's image; 0 if it is unknown.
     """
-    words = {label for label in labels.unique() if "".join(filter(str.isalnum, label.casefold())) in _LABELS}
-    answers = labels.isin(words)
+    answers = says_no_finding(labels)
     chosen = cells[answers]
-    numbers = pd.DataFrame({name: to_numbers(chosen[name]) for name in chosen}).to_numpy().tolist()
-    stand_in = np.array([row in _STAND_INS for row in numbers], dtype=bool)
-    answers[answers] = has_no_corners(chosen).to_numpy() | stand_in
+    numbers = pd.DataFrame({name: to_numbers(chosen[name]) for name in chosen}).to_numpy()
+    stand_in = np.array([row in _STAND_INS for row in numbers.tolist()], dtype=bool)
+    low, high = numbers[:, :2], numbers[:, 2:] + (numbers[:, :2] if "width" in cells else 0)
+    size = sides.loc[answers, ["width_px", "height_px"]].to_numpy(np.float64)
+    whole = ((low <= _OVER) & (high >= size - _OVER) & (size > 0)).all(axis=1)
+    answers[answers] = has_no_corners(chosen).to_numpy() | stand_in | whole
     return answers

@@ -5,7 +5,7 @@ A check that needs a missing image or a valid box passes without it, so that one
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +15,7 @@ import pandera.pandas as pa
 
 from kit.boxes.geometry import CORNERS
 from kit.schemas.csv_text import LINE, Fault
+from kit.schemas.image_headers import ImageFacts
 
 _OVERHANG_PX = 1.0
 _PLAIN = "that is not empty, without blanks around it or invisible characters"
@@ -65,6 +66,16 @@ def clip_to_image(table: pd.DataFrame) -> pd.DataFrame:
         y_min=table["y_min"].clip(lower=0),
         x_max=np.minimum(table["x_max"], table["width_px"]),
         y_max=np.minimum(table["y_max"], table["height_px"]),
+    )
+
+
+def with_image_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+    """The rows with their image's width_px, height_px and image_fault; ``missing`` if there is no such image."""
+    facts = table["image_id"].map(images.get)
+    return table.assign(
+        width_px=[fact.width_px if fact else 0 for fact in facts],
+        height_px=[fact.height_px if fact else 0 for fact in facts],
+        image_fault=[("missing" if fact is None else fact.fault) for fact in facts],
     )
 
 

@@ -17,9 +17,10 @@ from kit.boxes.geometry import CORNERS
 from kit.core.errors import first_few
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells, to_numbers
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
+from kit.schemas.fractions import boxes_in_fractions
 from kit.schemas.image_headers import ImageFacts, image_headers
 from kit.schemas.missing_images import named_otherwise
-from kit.schemas.no_finding import has_no_corners, stands_for_no_finding
+from kit.schemas.no_finding import has_no_corners, says_no_finding, stands_for_no_finding
 from kit.schemas.row_checks import (
     AREA,
     EXACTLY_INSIDE,
@@ -31,6 +32,7 @@ from kit.schemas.row_checks import (
     clip_to_image,
     failed_checks,
     repeated_rows,
+    with_image_facts,
 )
 from kit.schemas.turned_boxes import turned_boxes
 
@@ -53,16 +55,16 @@ def read_annotations(
     """True boxes: image_id, corners (float64 pixels), label, in the file's order.
 
     The header is the competition's, in any order, or NIH's (x, y, width, height); other columns are ignored. A row
-    labelled ``No finding`` (or alike) with empty corners, 0,0,0,0 or 0,0,1,1 is an image without a box: it is left
-    out, and the log has the count. Boxes that end less than a pixel outside their image are clipped, and the log
-    says how many. Raises TableError with all faults; with ``every_image`` an unreadable image that no row names is
-    a fault too. With ``repeats`` a row may repeat an earlier one.
+    labelled ``No finding`` (or alike) with empty corners or a stand-in box (0,0,1,1, -1s, the whole image) is an
+    image without a box: it is left out, and the log has the count. Boxes that end less than a pixel outside their
+    image are clipped, and the log says how many. Raises TableError with all faults; with ``every_image`` an
+    unreadable image that no row names is a fault too. With ``repeats`` a row may repeat an earlier one.
     """
     cells = read_cells(path, _FIX)
     raw = _annotation_cells(cells)
-    sides = ("x_min", "y_min", "width", "height") if "width" in raw else tuple(CORNERS)
-    empty = stands_for_no_finding(raw["label"], raw[list(sides)])
-    bare = raw[~empty & has_no_corners(raw[list(sides)])]
+    sides = _sides(raw)
+    empty = stands_for_no_finding(raw["label"], raw[sides], with_image_facts(raw, images))
+    bare = raw[~empty & has_no_corners(raw[sides])]
     table, faults = parse_numbers(
         cells, raw.drop(index=[*raw.index[empty], *bare.index]), ("image_id", "label"), sides
     )
@@ -158,7 +160,7 @@ def read_submission(
     )
     faults += failed_checks(path, table, checks)
     faults += repeated_rows(path, table, ("ID",), "an ID that no earlier line has")
-    faults += _fractions(path, table)
+    faults += boxes_in_fractions(path, table)
     present = to_numbers(
         cells.table["ID"], whole=True
     )  # of all rows: an ID is present even if another cell of its row is bad
@@ -187,10 +189,21 @@ def annotation_labels(path: Path) -> set[str]:
     """
     cells = read_cells(path, _FIX)
     table = _annotation_cells(cells)
-    sides = ["x_min", "y_min", "width", "height"] if "width" in table else CORNERS
-    table = table[~stands_for_no_finding(table["label"], table[sides])]
+    folder = path.parent / TRAIN
+    is_needed = says_no_finding(table["label"]).any() and folder.is_dir()  # some of these boxes are whole images
+    images = image_headers(folder) if is_needed else {}
+    table = table[~stands_for_no_finding(table["label"], table[_sides(table)], with_image_facts(table, images))]
     raise_faults(path, table, [*cells.faults, *failed_checks(path, table, (LABEL,))], _FIX)
     return set(table["label"])
+
+
+def no_finding_boxes(path: Path, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
+    """The rows of train.csv with a box and a label such as ``No finding``: line, image_id, box (texts), label."""
+    raw = _annotation_cells(read_cells(path, _FIX))
+    sides = _sides(raw)
+    without = stands_for_no_finding(raw["label"], raw[sides], with_image_facts(raw, images))
+    rows = raw[says_no_finding(raw["label"]) & ~without]
+    return rows[[LINE, "image_id", *sides, "label"]].reset_index(drop=True)
 
 
 def mapped_images(path: Path) -> pd.Series:
@@ -242,18 +255,6 @@ def _box_faults(path: Path, table: pd.DataFrame, area: RowCheck) -> list[Fault]:
     return without + outside
 
 
-def _fractions(path: Path, table: pd.DataFrame) -> list[Fault]:
-    """A fault if all boxes of a submission lie within the first pixel of their images."""
-    rows = table[(table["width_px"] > 1) & (table["height_px"] > 1)]
-    if rows.empty or rows[CORNERS].to_numpy().max() > 1:
-        return []
-    return [
-        Fault(path, int(rows[LINE].iloc[0]), f"all {len(rows)} boxes within the first pixel of their images",
-              "corners in pixels, not fractions 0..1 of the sides",
-              "multiply x_min and x_max by the width and y_min and y_max by the height of each image, in pixels")
-    ]  # fmt: skip
-
-
 def _unnamed(named: Collection[str], images: Mapping[str, ImageFacts]) -> list[Fault]:
     """Faults of unreadable images that no row names: training would use them as images without a finding."""
     return [
@@ -270,6 +271,11 @@ def _annotation_cells(cells: Cells) -> pd.DataFrame:
     else:
         kit_names = dict(zip(ANNOTATION_COLUMNS, ANNOTATION_COLUMNS, strict=True))
     return _renamed_columns(cells, kit_names, f"{','.join(ANNOTATION_COLUMNS)} or {','.join(NIH_COLUMNS)}")
+
+
+def _sides(raw: pd.DataFrame) -> list[str]:
+    """The columns of the box: corners, or NIH's width and height."""
+    return ["x_min", "y_min", "width", "height"] if "width" in raw else CORNERS
 
 
 def _mapping_cells(cells: Cells) -> pd.DataFrame:
@@ -317,16 +323,6 @@ def parse_numbers(
         ]
     rows = raw[[LINE, *texts]].assign(**values).dropna(subset=list(values))
     return rows.astype(dict.fromkeys(integers, np.int64)), faults
-
-
-def with_image_facts(table: pd.DataFrame, images: Mapping[str, ImageFacts]) -> pd.DataFrame:
-    """The rows with their image's width_px, height_px and image_fault; ``missing`` if there is no such image."""
-    facts = table["image_id"].map(images.get)
-    return table.assign(
-        width_px=[fact.width_px if fact else 0 for fact in facts],
-        height_px=[fact.height_px if fact else 0 for fact in facts],
-        image_fault=[("missing" if fact is None else fact.fault) for fact in facts],
-    )
 
 
 def raise_faults(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:

@@ -189,7 +189,7 @@ class TestWorkspace:
         assert set(found.nothing_found) == {
             "annotated-test-images", "box-units", "unread-images", "duplicate-images", "repeated-boxes",
             "improbable-boxes", "labels-alike", "patient-pattern",
-            "orientation-tags", "inverted-images", "outlying-levels",
+            "orientation-tags", "inverted-images", "outlying-levels", "no-finding-boxes",
         }  # fmt: skip
         assert "duplicate-images" in found.page.read_text()
         require_sound(found, ())
@@ -246,6 +246,20 @@ class TestWorkspace:
             require_sound(found, ())
         path.write_text(pixels.to_csv(index=False))
         require_sound(audit_workspace(toy, toy_config()), ())
+
+    def test_a_box_of_no_finding_is_a_warning_with_its_line_until_its_corners_are_left_out(self, toy):
+        path = toy / "data" / "train.csv"
+        table, name = path.read_text(), image_names(toy, "train")[0]
+        add_row(toy, f"{name},10,10,50,50,No finding")
+        found = audit_workspace(toy, toy_config())
+        (warning,) = [one for one in found.findings if one.check == "no-finding-boxes"]
+        line = len(table.splitlines()) + 1
+        assert warning.level == "warning"
+        assert f"1 row of train.csv with a box and the label 'No finding' (lines {line})" in warning.text
+        assert warning.rows["line"].tolist() == [line]
+        path.write_text(table)
+        add_row(toy, f"{name},,,,,No finding")
+        assert audit_workspace(toy, toy_config()).counts["warning"] == 0
 
     def test_several_readers_boxes_are_a_warning_until_they_are_fused(self, toy):
         path = toy / "data" / "train.csv"

@@ -222,6 +222,33 @@ class TestInversion:
         audit_workspace(workspace, config())
         assert sum(fact.inverted for fact in load_training(workspace, config(*LISTED)).pixels.facts.values()) == 3
 
+    @pytest.mark.parametrize(
+        ("change", "found"), [("unknown", "1 that are none, such as x.png"), ("more", "edited"), ("less", "edited")]
+    )
+    def test_a_list_that_was_edited_is_refused_and_the_advice_works(self, change, found, inverted):
+        workspace, _ = inverted
+        audit_workspace(workspace, config())
+        path = workspace / "audit" / "inverted.json"
+        content = json.loads(path.read_text())
+        listed = content["images"]["train"]
+        more = {"unknown": "x.png", "more": sorted(p.name for p in (workspace / "data/train").iterdir())[-1]}
+        content["images"]["train"] = listed[1:] if change == "less" else [*listed, more[change]]
+        path.write_text(json.dumps(content))
+        with pytest.raises(KitError, match=found) as caught:
+            load_training(workspace, config(*LISTED))
+        assert "invoke audit" in caught.value.do
+        audit_workspace(workspace, config(*LISTED))
+        assert sum(fact.inverted for fact in load_training(workspace, config(*LISTED)).pixels.facts.values()) == 3
+
+    def test_a_list_of_an_earlier_version_has_no_fingerprint_and_is_read(self, inverted):
+        workspace, _ = inverted
+        audit_workspace(workspace, config())
+        path = workspace / "audit" / "inverted.json"
+        content = json.loads(path.read_text())
+        del content["sha256"]
+        path.write_text(json.dumps(content))
+        assert sum(fact.inverted for fact in load_training(workspace, config(*LISTED)).pixels.facts.values()) == 3
+
     @pytest.mark.parametrize("change", ["pixels", "list"])
     def test_a_list_of_other_images_or_a_damaged_one_is_refused_and_the_advice_works(self, change, inverted):
         workspace, names = inverted

@@ -133,8 +133,20 @@ class TestUnits:
 
     def test_a_few_tiny_boxes_are_no_other_unit(self):
         truth = true_boxes(3)
-        tiny = truth[:20].assign(x_min=0.0, y_min=0.0, x_max=0.9, y_max=0.8)
+        tiny = truth[:6].assign(x_min=0.0, y_min=0.0, x_max=0.9, y_max=0.8)
         assert faults(rows_of(pd.concat([truth, tiny], ignore_index=True)), truth) == []
+
+    @settings(max_examples=10)
+    @given(st.sampled_from(["train", "test"]), st.integers(6, 60))
+    def test_fractions_in_a_tenth_of_one_half_are_refused_and_multiplying_these_helps(self, half, count):
+        truth = true_boxes(4)
+        fractions = scaled(truth[:count], 1 / WIDTH, 1 / HEIGHT)
+        mixed = pd.concat([fractions, truth[count:]], ignore_index=True)
+        other = rows_of(pd.concat([truth] * 9)).assign(part="test" if half == "train" else "train")
+        (fault,) = faults(pd.concat([rows_of(mixed).assign(part=half), other]), truth)
+        assert f"{count} of 60 boxes within the first pixel of images of {half}/" in fault.value
+        assert "multiply x_min and x_max by the width" in fault.do
+        assert faults(pd.concat([rows_of(truth).assign(part=half), other]), truth) == []
 
     def test_a_single_box_is_judged_by_the_first_pixel_alone(self):
         one = true_boxes(0)[:1]

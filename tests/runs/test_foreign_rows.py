@@ -491,6 +491,27 @@ class TestHalves:
         (tmp_path / "both" / "train" / "classes.txt").rename(tmp_path / "both" / "classes.txt")
         assert twins.read(tmp_path / "both").table["part"].value_counts().tolist() == [len(twins.table) - 2, 2]
 
+    @pytest.mark.parametrize("inner", [("Train", "Test"), ("TRAIN", "test")])
+    def test_the_subfolders_may_be_written_in_capitals_and_the_files_endings_too(self, inner, twins, tmp_path):
+        for half, rows in zip(inner, (twins.table[:-2], twins.table[-2:]), strict=True):
+            (tmp_path / "both").mkdir(exist_ok=True)
+            folder = yolo(rows, tmp_path / "both" / half, twins.labels)
+            (folder / "classes.txt").replace(tmp_path / "both" / "Classes.TXT")
+            for path in folder.glob("*.txt"):
+                path.rename(path.with_suffix(".TXT"))
+        assert twins.read(tmp_path / "both").table["part"].value_counts().tolist() == [len(twins.table) - 2, 2]
+
+    @pytest.mark.parametrize("name", ["val", "valid", "labels", "fold-0"])
+    def test_files_in_another_subfolder_are_refused_and_moved_they_are_read(self, name, place, tmp_path):
+        folder = yolo(place.table[:-2], tmp_path / "both", place.labels)
+        other = yolo(place.table[-2:], folder / name, place.labels)
+        error = place.refused(folder)
+        assert f"{name}/ with 2 files" in error.found
+        assert f"move the files of {name}/ to train/ or test/" in error.do
+        (folder / "empty").mkdir()
+        other.rename(folder / "test")
+        assert place.agrees(place.read(folder))
+
     def test_a_part_that_is_none_or_has_no_such_image(self, place, tmp_path):
         parts = ["train"] * (len(place.table) - 2) + ["test"] * 2
         table = place.table.assign(part=["training", "test", *parts[2:]])
@@ -640,6 +661,19 @@ class TestRefused:
         assert "name the folder" in place.refused(tmp_path / "empty").do
         dump(folder / "more.json", {})
         assert "both" in place.refused(folder).found
+
+    @pytest.mark.parametrize("where", [0, 3])
+    def test_a_blank_line_among_the_classes_is_refused_and_taken_out_they_are_read(self, where, place, tmp_path):
+        folder = yolo(place.table, tmp_path / "labels", place.labels)
+        text = (folder / "classes.txt").read_text()
+        lines = text.splitlines()
+        (folder / "classes.txt").write_text("\n".join([*lines[:where], " ", *lines[where:]]))
+        error = place.refused(folder)
+        (fault,) = error.faults
+        assert fault.line == where + 1
+        assert "take out the blank lines" in error.do
+        (folder / "classes.txt").write_text(f"{text}\n \n")  # at the end they change no number
+        assert place.agrees(place.read(folder))
 
     def test_text_files_without_confidences_are_one_line(self, place, tmp_path):
         (fault,) = place.refused(yolo(place.table, tmp_path / "labels", place.labels, columns=5)).faults

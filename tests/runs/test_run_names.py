@@ -8,10 +8,11 @@ from toy import TOY_TEST_IMAGES, second_run, toy_config
 
 from kit.config import Config, load, save
 from kit.core.errors import KitError
+from kit.core.json_files import write_json
 from kit.evaluation.comparison import compare
 from kit.evaluation.predict import predict
 from kit.evaluation.report import current_report, evaluate
-from kit.runs.ensemble import ensemble
+from kit.runs.ensemble import ensemble, refresh
 from kit.runs.folder import (
     Run,
     existing,
@@ -106,6 +107,34 @@ def test_a_copy_is_passed_over_and_every_verb_that_names_it_says_what_to_do(run,
     assert newest_finished(run.workspace) == existing(run.workspace, "demo") == run
 
 
+def test_a_copied_ensemble_is_refused_by_every_verb_too(run, caplog):
+    members = [{"run": name, "views": ["plain"]} for name in ("one", "other")]
+    write_json(run.ensemble, {"members": members, "weights": {}, "detections": {}})
+    mark_finished(run, "ensemble", (), (), {"one": "a" * 64, "other": "b" * 64})
+    assert read_finished(run).run == "demo"
+    copy = Run(run.workspace, "a-copy")
+    shutil.copytree(run.folder, copy.folder)
+    assert newest_finished(run.workspace) == run
+    assert caplog.text.count("run a-copy is passed over") == 1
+    uses = (evaluate, predict, refresh, lambda it: compare(it, run))
+    for use in uses:
+        with pytest.raises(KitError, match="those of run 'demo'") as caught:
+            use(copy)
+        assert f"--run demo; a copy cannot be used: move {copy.folder} out of" in caught.value.do
+    copy.folder.rename(run.workspace / "elsewhere")
+    assert newest_finished(run.workspace) == run
+
+
+def test_an_ensemble_that_was_recorded_without_a_name_goes_on_working(run):
+    write_json(run.ensemble, {"members": [], "weights": {}, "detections": {}})
+    mark_finished(run, "ensemble", (), (), {"one": "a" * 64, "other": "b" * 64})
+    end = json.loads(run.finished.read_text())
+    del end["run"]
+    run.finished.write_text(json.dumps(end))
+    assert read_finished(run).run == ""
+    assert newest_finished(run.workspace) == run
+
+
 def test_a_renamed_folder_says_its_old_name_and_works_again_under_it(run):
     other = run.folder.rename(run.folder.with_name("other"))
     with pytest.raises(KitError, match=f"rename the folder back: mv {other} {run.folder}"):
@@ -115,13 +144,15 @@ def test_a_renamed_folder_says_its_old_name_and_works_again_under_it(run):
 
 
 @pytest.mark.slow
-def test_a_copied_ensemble_is_an_ensemble_with_a_report_of_its_own(evaluated):
+def test_a_copied_ensemble_without_a_name_is_an_ensemble_with_a_report_of_its_own(evaluated):
     demo = Run(evaluated, "demo")
     second_run(demo, "half")
     both, copy = Run(evaluated, "both"), Run(evaluated, "again")
     ensemble(both, ("demo", "half"), (), (f"competition.expected_ids={TOY_TEST_IMAGES}",))
     evaluate(both)
     shutil.copytree(both.folder, copy.folder)
+    end = json.loads(both.finished.read_text())
+    copy.finished.write_text(json.dumps({key: value for key, value in end.items() if key != "run"}))
     report = current_report(copy)
     assert report.run == "again"
     assert report.many_box == current_report(both).many_box

@@ -86,6 +86,36 @@ def test_fractions_are_a_fault_and_multiplied_by_the_sides_they_are_well(judge):
     assert len(judge(text(*pixels))) == 3
 
 
+@given(st.lists(st.sampled_from(["fraction", "pixels", "one pixel"]), min_size=8, max_size=40))
+def test_a_tenth_in_fractions_is_a_fault_and_boxes_of_one_pixel_are_none(tmp_path_factory, kinds):
+    boxes = {"fraction": "0.1,0.25,0.5,1", "pixels": "10,20,50,80", "one pixel": "0,0,1,1"}
+    mapping = pd.DataFrame({"ID": range(len(kinds)), "image_id": "a.png"})
+    path = tmp_path_factory.getbasetemp() / "units.csv"
+
+    def read(kinds):
+        rows = [f"{number},a.png,{boxes[kind]},0.5,Mass" for number, kind in enumerate(kinds)]
+        path.write_text(text(*rows))
+        return read_submission(path, mapping, LABELS, IMAGES)
+
+    fractions = kinds.count("fraction")
+    if (fractions >= 2 and fractions >= len(kinds) / 10) or "pixels" not in kinds:
+        with pytest.raises(TableError, match="within the first pixel") as caught:
+            read(kinds)
+        assert "multiply x_min and x_max by the width" in caught.value.do
+        kinds = ["pixels" if kind == "fraction" else kind for kind in kinds]
+        kinds[0] = "pixels"
+    assert len(read(kinds)) == len(kinds)
+
+
+def test_a_single_fraction_among_other_boxes_is_named(judge, caplog):
+    assert len(judge(text(*GOOD[:2], "2,a.png,0.1,0.2,0.5,0.9,0.5,Mass"))) == 3
+    (line,) = caplog.messages
+    assert line == "submission.csv: boxes of less than a pixel, as fractions of the sides are, in lines 4"
+    caplog.clear()
+    assert len(judge(text(*GOOD[:2], "2,a.png,0,0,1,1,0.5,Mass"))) == 3
+    assert not caplog.messages
+
+
 def test_line_ends_of_windows_are_fine(judge):
     assert len(judge(text(*GOOD).replace("\n", "\r\n"))) == 3
 

@@ -10,10 +10,17 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 
 from kit.schemas.csv_text import TableError
 from kit.schemas.image_headers import ImageFacts
-from kit.schemas.tables import NIH_COLUMNS, annotation_labels, read_annotations, read_mapping
+from kit.schemas.tables import (
+    NIH_COLUMNS,
+    annotation_labels,
+    no_finding_boxes,
+    read_annotations,
+    read_mapping,
+)
 
 HEADER = "image_id,x_min,y_min,x_max,y_max,label"
 NIH = ",".join(NIH_COLUMNS)
@@ -136,7 +143,20 @@ EMPTY = {
     "a stand-in": (0, 0, 1, 1),
     "zeros": (0, 0, 0, 0),
     "a stand-in in decimals": ("0.0", "0", "1.00", "1.0"),
+    "-1s": (-1, -1, -1, -1),
+    "a stand-in one pixel further": (1, 1, 2, 2),
+    "the whole image": (0, 0, 100, 100),
+    "the whole image, counted from 1": (1, 1, 100, 100),
+    "the whole image to its last pixel": (0, 0, 99, 99),
+    "N/A": ("N/A", "NA", "null", " "),
 }
+
+
+def pictures(folder):
+    """The images of NAMES in train/."""
+    (folder / "train").mkdir()
+    for name in NAMES:
+        Image.new("L", (100, 100)).save(folder / "train" / name)
 
 
 class TestRowsWithoutABox:
@@ -145,6 +165,7 @@ class TestRowsWithoutABox:
     def test_they_are_left_out_and_counted(self, label, corners, tmp_path, caplog):
         rows = [(name, *EMPTY[corners], label) for name in NAMES[:3] * 2] + boxes(NAMES[2:])
         path = written(tmp_path / "train.csv", rows)
+        pictures(tmp_path)
         with caplog.at_level(logging.INFO, "kit"):
             table = read_annotations(path, facts(NAMES))
         assert table["image_id"].tolist() == NAMES[2:]
@@ -156,9 +177,10 @@ class TestRowsWithoutABox:
 
     def test_in_nihs_columns_too(self, tmp_path):
         rows = [(NAMES[0], "No Finding", "", "", "", ""), (NAMES[1], "No Finding", 0, 0, 1, 1),
-                (NAMES[2], "Mass", 1, 2, 3, 4)]  # fmt: skip
+                (NAMES[3], "No Finding", 1, 1, 99, 99), (NAMES[2], "Mass", 1, 2, 3, 4)]  # fmt: skip
         path = written(tmp_path / "train.csv", rows, NIH)
         assert read_annotations(path, facts(NAMES))["image_id"].tolist() == [NAMES[2]]
+        pictures(tmp_path)
         assert annotation_labels(path) == {"Mass"}
 
     def test_their_images_must_be_there(self, tmp_path):
@@ -187,6 +209,17 @@ class TestRowsWithoutABox:
     def test_a_real_box_is_kept_whatever_its_label(self, tmp_path):
         rows = [(NAMES[0], 0, 0, 1, 1, "Mass"), (NAMES[1], 5, 5, 20, 20, "normal")]
         assert len(read_annotations(written(tmp_path / "train.csv", rows), facts(NAMES))) == 2
+
+    @pytest.mark.parametrize("label", ["No finding", "normal", "NaN"])
+    def test_a_real_box_of_no_finding_is_named_with_its_line_and_without_corners_it_is_none(self, label, tmp_path):
+        rows = [(NAMES[0], 0, 0, 1, 1, label), *boxes(NAMES[2:]), (NAMES[1], 5, 5, 20, 20, label)]
+        path = written(tmp_path / "train.csv", rows)
+        found = no_finding_boxes(path, facts(NAMES))
+        assert found.to_numpy().tolist() == [[COUNT + 1, NAMES[1], "5", "5", "20", "20", label]]
+        assert len(read_annotations(path, facts(NAMES))) == COUNT - 1
+        rows[-1] = (NAMES[1], "", "", "", "", label)
+        assert no_finding_boxes(written(path, rows), facts(NAMES)).empty
+        assert len(read_annotations(path, facts(NAMES))) == COUNT - 2
 
 
 class TestUnits:

@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
-from kit.core.errors import KitError
+from kit.core.errors import KitError, first_few
 from kit.core.json_files import read_json
 from kit.core.text_files import read_text
 from kit.schemas.csv_text import Fault, TableError, to_numbers
@@ -27,23 +27,17 @@ _MOST = 1.5  # a share of the image's side that is no share any more
 
 
 def read_folder(folder: Path, do: str) -> Foreign:
-    """The detections in a folder with a file per image, or in its subfolders ``train`` and ``test``.
+    """The detections in a folder with a file per image, or in its subfolders ``train`` and ``test`` (in any case).
 
     Text files are YOLO's (shares of the image's sides, a line a box), JSON files MMDetection's (bboxes, scores,
     labels). An image has the name of its file. Raises TableError with all faults of the files, and KitError
-    without files or without ``classes.txt`` in the folder or beside it.
+    without files, with files in other subfolders, or without ``classes.txt`` in the folder or beside it.
     """
-    places = [("", folder), *((part, folder / part) for part in (TRAIN, TEST))]
-    files = [
-        (part, path)
-        for part, place in places
-        for path in sorted(place.glob("*"))
-        if path.suffix in (".txt", ".json")
-        and path.name != CLASSES
-        and path.is_file()
-        and not is_companion(path.name)
-    ]
-    suffixes = {path.suffix for _, path in files}
+    inner = sorted(path for path in folder.glob("*") if path.is_dir())
+    places = [("", folder), *((path.name.lower(), path) for path in inner if path.name.lower() in (TRAIN, TEST))]
+    _require_no_other_folder(folder, [path for path in inner if path.name.lower() not in (TRAIN, TEST)])
+    files = [(part, path) for part, place in places for path in _files(place)]
+    suffixes = {path.suffix.lower() for _, path in files}
     if len(suffixes) != 1:
         problem = "both" if suffixes else "none"
         expected = f"{folder} to hold a file per image: YOLO's .txt or MMDetection's .json"
@@ -97,14 +91,51 @@ def outputs_by_image(path: Path, content: Mapping[str, Any], labels: Sequence[st
 
 
 def _classes(folder: Path) -> dict[int | str, str]:
-    """The label of each class's number, from 0: the lines of ``classes.txt``."""
-    paths = [place / CLASSES for place in (folder, folder.parent)]
-    path = next((path for path in paths if path.is_file()), None)
-    do = f"write {paths[0]} with a label a line, in the order in which the detector was trained on them"
+    """The label of each class's number, from 0: the lines of ``classes.txt``, in any upper and lower case."""
+    places = (folder, folder.parent)
+    path = next((path for place in places for path in sorted(place.glob("*")) if _is_classes(path)), None)
+    goal = path or folder / CLASSES
+    do = f"write {goal} with a label a line, in the order in which the detector was trained on them"
     if path is None:
         raise KitError(f"{CLASSES} in {folder} or beside it: the order of the classes", "no such file", do)
-    lines = read_text(path, f"{path}, a text file with a label a line", do).splitlines()
-    return {number: line.strip() for number, line in enumerate(line for line in lines if line.strip())}
+    text = read_text(path, f"{path}, a text file with a label a line", do).rstrip()
+    lines = [line.strip() for line in text.splitlines()]
+    blank = [
+        Fault(path, number, "", "a label: a class's number is that of its line, counted from 0")
+        for number, line in enumerate(lines, start=1)
+        if not line
+    ]
+    if blank:
+        raise TableError(path, by_cause(blank), "take out the blank lines, or write the labels that belong there")
+    return dict(enumerate(lines))
+
+
+def _files(place: Path) -> list[Path]:
+    """The files of a folder that have an image's detections, sorted."""
+    return sorted(
+        path
+        for path in place.glob("*")
+        if path.suffix.lower() in (".txt", ".json")
+        and path.name.lower() != CLASSES
+        and path.is_file()
+        and not is_companion(path.name)
+    )
+
+
+def _is_classes(path: Path) -> bool:
+    return path.name.lower() == CLASSES and path.is_file()
+
+
+def _require_no_other_folder(folder: Path, inner: Sequence[Path]) -> None:
+    """Raise KitError for subfolders with files of detections that would be passed over."""
+    others = {path.name: len(files) for path in inner if (files := _files(path))}
+    if others:
+        named = first_few(f"{name}/ with {count} files" for name, count in others.items())
+        raise KitError(
+            f"{folder} to hold a file per image, or the subfolders {TRAIN}/ and {TEST}/", named,
+            f"move the files of {next(iter(others))}/ to {TRAIN}/ or {TEST}/, whichever has these images in data/, "
+            "or out of the folder",
+        )  # fmt: skip
 
 
 def _yolo(path: Path, labels: Mapping[int | str, str]) -> Iterator[tuple[int, dict[str, str] | Fault]]:
