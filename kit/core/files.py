@@ -8,17 +8,21 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import re
+import shlex
 import shutil
+import string
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kit.core.errors import KitError, reason
+from kit.core.errors import KitError, first_few, reason
 
 PARTIAL_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
 _LETTERS_SHOWN = 30
 _MIB, _GIB = 2**20, 2**30
+_PLAIN_LETTERS = f"{string.ascii_letters}{string.digits}._-"
 
 
 @contextlib.contextmanager
@@ -78,6 +82,42 @@ def write_text(path: Path, text: str) -> None:
         ) from error  # fmt: skip
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def require_utf8_names(paths: Iterable[Path]) -> None:
+    """Raise KitError for files whose names are bytes that are no UTF-8: tables and JSON cannot hold them.
+
+    Python has a lone surrogate for each such byte. The error has the first few names with these bytes escaped.
+    """
+    strange = [path for path in paths if not is_utf8(path.name)]
+    if strange:
+        first = strange[0]
+        plain = re.sub(r"[^\w.-]", "_", os.fsencode(first.name).decode("utf-8", "replace"))
+        raise KitError(
+            f"file names in UTF-8 in {first.parent}", first_few(with_escapes(path.name) for path in strange),
+            f"rename each, and where a table names it, for example: cd {shlex.quote(str(first.parent))} && "
+            f"mv -n -- {_for_a_shell(first.name)} {shlex.quote(plain)}",
+        )  # fmt: skip
+
+
+def is_utf8(text: str) -> bool:
+    """Whether a text is letters alone: without the lone surrogates that Python has for bytes of other encodings."""
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def with_escapes(name: str) -> str:
+    """A file name or an argument with its bytes that are no UTF-8 as ``\\xE9``."""
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
+
+
+def _for_a_shell(name: str) -> str:
+    """A file name as bash and zsh read it, in ASCII alone."""
+    escaped = (chr(byte) if chr(byte) in _PLAIN_LETTERS else f"\\x{byte:02x}" for byte in os.fsencode(name))
+    return f"$'{''.join(escaped)}'"
 
 
 def sha256(path: Path) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -37,14 +38,22 @@ def merge_detections(
 def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:
     """Store a table together with a key that says what it was made from."""
     table.attrs = {KEY: key}
-    with replacing(path) as partial:
-        table.to_parquet(partial, index=False)
+    with replacing(path) as partial, partial.open("wb") as file:  # pyarrow takes no path that is not UTF-8
+        table.to_parquet(file, index=False)
 
 
 def read_detections(path: Path, do: str = _REMAKE) -> pd.DataFrame:
     """Read and check a stored table. Raises KitError with the advice ``do`` if it is broken."""
     try:
-        table = pd.read_parquet(path)
+        content = io.BytesIO(path.read_bytes())
+    except OSError as error:  # the file may be whole
+        raise KitError(
+            f"to read {path}", reason(error), "let this user read the file, then repeat the command"
+        ) from error
+    try:
+        table = pd.read_parquet(content)
+    except (MemoryError, ImportError):
+        raise
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
     except Exception as error:
         raise KitError(f"{path} to be a table of detections", reason(error), do) from error

@@ -14,6 +14,7 @@ from pathlib import Path
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kit.core.errors import KitError, reason
+from kit.core.files import require_utf8_names
 from kit.schemas.file_names import IMAGE_SUFFIXES, is_companion
 from kit.schemas.misplaced import misplaced_files
 
@@ -67,10 +68,10 @@ def exif_orientation(image: Image.Image, every_chunk: bool = True) -> int:
 def image_names(folder: Path) -> list[str]:
     """The sorted names of the images directly in a folder, without macOS's companions of them (``._NAME``).
 
-    Raises KitError if there is no such folder.
+    Raises KitError if there is no such folder, or if a name is not UTF-8.
     """
     try:
-        return sorted(
+        names = sorted(
             entry.name
             for entry in os.scandir(folder)
             if entry.name.lower().endswith(IMAGE_SUFFIXES) and not is_companion(entry.name) and not entry.is_dir()
@@ -82,6 +83,8 @@ def image_names(folder: Path) -> list[str]:
             "all files"
         )
         raise KitError(f"the folder {folder} with images", reason(error), do) from error
+    require_utf8_names(folder / name for name in names)
+    return names
 
 
 def image_headers(folder: Path, orientation: str = "ignore") -> dict[str, ImageFacts]:

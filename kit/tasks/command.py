@@ -6,13 +6,14 @@ import functools
 import re
 import secrets
 import signal
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from invoke import Exit, task
 
 from kit.core.errors import KitError
+from kit.core.files import is_utf8, with_escapes
 from kit.tasks.console import show_log
 from kit.tasks.streams import guard_streams, require_written
 
@@ -44,6 +45,7 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
             guard_streams()
             show_log()
             try:
+                _require_utf8(kwargs)
                 body(*args, **kwargs)
                 require_written()
             except KitError as error:
@@ -54,6 +56,19 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
         return task(**options)(guarded)
 
     return decorate
+
+
+def _require_utf8(values: Mapping[str, Any]) -> None:
+    """Raise KitError for a flag with bytes that are no UTF-8: no table, record or page could hold it."""
+    for name, value in values.items():
+        texts = value if isinstance(value, list) else [value]
+        strange = next((text for text in texts if isinstance(text, str) and not is_utf8(text)), None)
+        if strange is not None:
+            raise KitError(
+                f"--{name.strip('_').replace('_', '-')} in UTF-8", with_escapes(strange),
+                "rename the file or folder, or name a link to it that you make with `ln -s`; write anything else "
+                "in letters",
+            )  # fmt: skip
 
 
 def workspace_knobs(workspace: Path, assignments: Sequence[str]) -> Config:

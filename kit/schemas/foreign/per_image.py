@@ -13,6 +13,7 @@ import pandas as pd
 
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import KitError, first_few
+from kit.core.files import require_utf8_names
 from kit.core.json_files import read_json
 from kit.core.text_files import read_text
 from kit.schemas.csv_text import Fault, TableError, to_numbers
@@ -37,6 +38,7 @@ def read_folder(folder: Path, do: str) -> Foreign:
     places = [("", folder), *((path.name.lower(), path) for path in inner if path.name.lower() in (TRAIN, TEST))]
     _require_no_other_folder(folder, [path for path in inner if path.name.lower() not in (TRAIN, TEST)])
     files = [(part, path) for part, place in places for path in _files(place)]
+    require_utf8_names(path for _, path in files)
     suffixes = {path.suffix.lower() for _, path in files}
     if len(suffixes) != 1:
         problem = "both" if suffixes else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,7 +64,13 @@ def read_table(path: Path, labels: Sequence[str], ids: Ids, do: str) -> Foreign:
 
 def _parquet_cells(path: Path, do: str) -> Cells:
     try:
-        table = pd.read_parquet(path)
+        content = io.BytesIO(path.read_bytes())
+    except OSError as error:
+        raise TableError(path, [Fault(path, None, reason(error), "a parquet file that can be read")], do) from error
+    try:
+        table = pd.read_parquet(content)
+    except (MemoryError, ImportError):
+        raise
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
     except Exception as error:
         raise TableError(path, [Fault(path, None, reason(error), "a parquet file")], do) from error
