@@ -8,6 +8,7 @@ namespace = Collection(
     data.download,
     data.explore,
     data.audit,
+    data.import_set,
     runs.train,
     runs.ensemble,
     runs.adopt,

@@ -31,6 +31,7 @@ PACKAGES = {
     "choosing": ("sklearn",),
     "schemas": (),
     "data": ("torch", "cv2", "albumentations", "scipy"),
+    "importing": ("pydicom", "yaml"),
     "detectors": ("torch", "torchvision", "timm", "safetensors", "transformers", "huggingface_hub"),
     "runs": ("torch",),
     "reports": ("matplotlib", "jinja2"),
@@ -51,6 +52,8 @@ def package(module: str) -> str:
 # Of these packages, the only module that may import the library.
 ONLY_IN = {
     ("data", "torch"): "kit.data.dataset",
+    ("importing", "pydicom"): "kit.importing.dicom",
+    ("importing", "yaml"): "kit.importing.forms.yolo",
     ("data", "albumentations"): "kit.data.augmentation",
     ("data", "scipy"): "kit.data.duplicates",
     ("detectors", "timm"): "kit.detectors.timm_backbones",
@@ -64,7 +67,8 @@ ONLY_IN = {
 }
 # Packages that load no torch.
 TORCH_FREE = (
-    "core", "presets", "config", "boxes", "metrics", "choosing", "schemas", "reports", "kaggle", "submission",
+    "core", "presets", "config", "boxes", "metrics", "choosing", "schemas", "importing", "reports", "kaggle",
+    "submission",
 )  # fmt: skip
 # What loads none of the heavy libraries: the verbs that neither train nor draw begin with these.
 LIGHT = (

@@ -110,7 +110,7 @@ def decode(path: Path) -> Decoded:
                 _require_every_line(path.read_bytes())
             if raw_mode in _DEEP_COLOURS:
                 deep = _deep_luma(path.read_bytes())
-            pixels, levels = (pixels, None) if deep is None else _scaled(deep)
+            pixels, levels = (pixels, None) if deep is None else scaled(deep)
             return Decoded(pixels, exif_orientation(image), levels)
     except FileNotFoundError as error:
         raise ImageError("no such file") from error
@@ -204,7 +204,8 @@ def _chunk(kind: bytes, body: bytes) -> bytes:
     return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
 
 
-def _scaled(deep: Deep) -> tuple[Grey, Levels]:
+def scaled(deep: Deep) -> tuple[Grey, Levels]:
+    """Levels of 16 bits as grey levels 0..255, shape (h, w), by their own range (``robust_range``)."""
     counts = np.bincount(deep.ravel(), minlength=_DEEP_LEVELS)
     present = np.flatnonzero(counts)
     low, high = robust_range(counts)

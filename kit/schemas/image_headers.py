@@ -94,11 +94,12 @@ def image_headers(folder: Path, orientation: str = "ignore") -> dict[str, ImageF
     the sizes are those of the turned pictures. Raises KitError if there is no such folder.
     """
     is_turned = orientation == "exif"
-    facts = {name: _header(folder / name, is_turned) for name in image_names(folder)}
+    facts = {name: image_header(folder / name, is_turned) for name in image_names(folder)}
     return {name: fact.turned() for name, fact in facts.items()} if is_turned else facts
 
 
-def _header(path: Path, every_chunk: bool) -> ImageFacts:
+def image_header(path: Path, every_chunk: bool = True) -> ImageFacts:
+    """The facts of an image file from its header; with ``every_chunk`` a PNG is decoded for its orientation."""
     if path.exists() and not path.is_file():  # opening a pipe would wait without end
         return ImageFacts(path, 0, 0, "it is no file")
     try:

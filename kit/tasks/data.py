@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 
 from invoke import Context, Exit
 
-from kit.tasks.command import SET, WORKSPACE, command, workspace_knobs
+from kit.core.errors import KitError
+from kit.tasks.command import SET, WORKSPACE, command, number, whole_number, workspace_knobs
 from kit.tasks.console import progress_bar, show_frame, show_table
 
 if TYPE_CHECKING:
+    from kit.importing.workspace import ImportRecord
     from kit.reports.audit_report import Audit
 
 _ORIGINS = {"kaggle": "from Kaggle", "hand": "put there by hand", "mounted": "linked to Kaggle's own copy"}
@@ -70,6 +72,64 @@ def audit(context: Context, set_: Sequence[str] | None = None, workspace: str = 
     from kit.reports.audit_report import audit_workspace
 
     _show_audit(audit_workspace(Path(workspace), config, progress_bar))
+
+
+@command(
+    name="import",
+    help={
+        "from": "the publisher's form: vindr, rsna, siim, chestx-det, nih, coco, yolo or voc",
+        "source": "the set's folder, a COCO file, or a data.yaml",
+        "into": "folder of the new workspace",
+        "labels": "CSV source,target: the set's labels under other names; an empty target leaves a label out",
+        "readers": "fuse several readers' boxes of a finding (default), all, or the name of one reader",
+        "size": "longer side of the new images in pixels, at most (default: 1024)",
+        "no-empty": "leave out the images without a box",
+        "empty": "share of the images without a box that is kept, 0 to 1 (default: 1)",
+    },
+)
+def import_set(
+    context: Context,
+    from_: str,
+    source: str,
+    into: str,
+    labels: str | None = None,
+    readers: str = "fuse",
+    size: str = "1024",
+    no_empty: bool = False,
+    empty: str | None = None,
+) -> None:
+    """Make a workspace of a boxed set in its publisher's form (VinDr, RSNA, COCO, ..., DICOM too)."""
+    from kit.importing import ImportOptions, carry_out, finished_import, plan_import
+
+    size_px, share = whole_number("--size", size, 1), number("--empty", empty or "1")
+    if no_empty and empty is not None:
+        raise KitError("--empty or --no-empty", "both", "leave one out: --no-empty is --empty 0")
+    if not 0 <= share <= 1:
+        raise KitError("--empty with a share, 0 to 1", repr(empty), "write --empty 0.2, for example")
+    options = ImportOptions(from_, Path(source), Path(into), Path(labels) if labels else None, readers,
+                            size_px or 1, 0.0 if no_empty else share)  # fmt: skip
+    record = finished_import(options)
+    if record:
+        print(f"already imported: {_imported(record)}, into {Path(into) / 'data'}")
+        return
+    plan = plan_import(options, progress_bar)
+    show_frame("labels", plan.labels)
+    for note in plan.notes:
+        print(note)
+    unclear = plan.labels[(plan.labels["near"] != plan.labels["becomes"]) & (plan.labels["near"] != "")]
+    if len(unclear):
+        print("near: labels of the competition; --labels MAP.csv (source,target) renames labels or leaves them out")
+    record = carry_out(plan, progress_bar)
+    print(f"imported {_imported(record)}, into {Path(into) / 'data'}; origins: {Path(into) / 'data' / 'import'}")
+    if record.test_images:
+        print(
+            f"to train there: invoke train --workspace {into} --set competition.expected_ids={record.test_images}"
+        )
+
+
+def _imported(record: ImportRecord) -> str:
+    test = f", {record.test_images} test images without truth" if record.test_images else ""
+    return f"{record.train_images} images with {record.boxes} boxes{test}"
 
 
 def _show_audit(audit: Audit) -> None:

@@ -6,6 +6,7 @@ Invoke has no hook for either: `begin` is called when it looks for a collection 
 from __future__ import annotations
 
 import ast
+import copy
 import re
 from typing import Any
 
@@ -25,7 +26,7 @@ def begin(namespace: Collection) -> Collection:
 
     if hasattr(program, "core"):  # else no command line is being read
         guard_streams()
-        require_known_words(program, namespace)
+        require_known_words(program, copy.deepcopy(namespace))  # reading the flags takes the help out of the tasks
     return namespace
 
 

@@ -1,7 +1,11 @@
 """A mistyped verb or flag: the nearest names, for every verb and every flag that there is."""
 
+import subprocess
+import sys
+
 import pytest
 from invoke import Exit, Program
+from repository import ROOT
 
 import tasks
 from kit.tasks.start import require_known_words
@@ -75,3 +79,10 @@ def test_other_faults_of_a_line_are_said_by_invoke():
 def test_a_collection_that_nobody_runs_is_only_looked_up():
     with pytest.raises(AttributeError):
         tasks.__getattr__("other")
+
+
+def test_the_check_leaves_every_flag_its_help():
+    """Invoke takes the help out of a task when it reads the flags, so a second reading finds none."""
+    command = [sys.executable, "-m", "invoke", "--help", "import"]
+    said = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "folder of the new workspace" in said
