@@ -30,6 +30,7 @@ from kit.importing.readers import FUSE, boxes_by_readers
 from kit.schemas.csv_text import LINE, Fault, TableError
 from kit.schemas.foreign.content import by_cause
 from kit.schemas.image_headers import lies_on_its_side
+from kit.schemas.no_finding import stands_for_no_finding
 from kit.schemas.row_checks import AREA, IMAGE_CHECKS, INSIDE, LABEL, clip_to_image, failed_checks
 
 _SEED = 1  # of the empty images that --empty draws
@@ -87,7 +88,7 @@ def plan_import(options: ImportOptions, track: Track = silent) -> Plan:
         require_pydicom()
     paths = [picture.path for picture in everyone.values()]
     facts = dict(zip(everyone, on_all_cores(picture_facts, paths, "reading headers", track), strict=True))
-    rows = _in_pixels(found, facts)
+    rows, empty = _with_findings(_in_pixels(found, facts))
     names = _names(found, options.source)
     faults = [*found.faults, *_picture_faults(everyone, facts, names), *_size_faults(found, facts)]
     rows, wrong = _checked(rows)
@@ -113,6 +114,7 @@ def plan_import(options: ImportOptions, track: Track = silent) -> Plan:
     origins = list(zip(rows["file"], rows[LINE].tolist(), strict=True))
     notes = [
         *found.notes,
+        *empty,
         *notes,
         *nobody,
         *([f"left out: {counted(repeated, 'box', 'boxes')} of other readers"] if repeated > 0 else []),
@@ -134,6 +136,16 @@ def _in_pixels(found: BoxedSet, facts: Mapping[str, PictureFacts]) -> pd.DataFra
     if found.in_fractions:
         rows[CORNERS] = rows[CORNERS].to_numpy() * np.tile(sides, 2)
     return rows.assign(width_px=sides[:, 0], height_px=sides[:, 1])
+
+
+def _with_findings(rows: pd.DataFrame) -> tuple[pd.DataFrame, list[str]]:
+    """The rows without those that say "No finding" with a stand-in for a box, and a note on these."""
+    cells = rows[CORNERS].astype(str).astype(object)
+    stand_ins = stands_for_no_finding(rows["label"].astype(object), cells, rows[["width_px", "height_px"]])
+    count = int(stand_ins.sum())
+    return rows[~stand_ins], [
+        f"{counted(count, 'row')} with a label such as No finding, and no box"
+    ] if count else []
 
 
 def _fitting(facts: PictureFacts, corners: pd.DataFrame) -> tuple[int, int]:

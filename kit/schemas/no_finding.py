@@ -34,22 +34,13 @@ def has_no_corners(cells: pd.DataFrame) -> pd.Series:
     return cells.apply(lambda column: column.str.strip().str.casefold()).isin(_EMPTY).all(axis=1)
 
 
-<<<<<<< HEAD
 def says_no_finding(labels: pd.Series) -> pd.Series:
     """Whether a label is such as ``No finding``, whatever its case, blanks and signs."""
-=======
-def is_no_finding(labels: pd.Series) -> pd.Series:
-    """Whether a label is one such as ``No finding``, whatever its case, blanks and signs."""
->>>>>>> c53a102 (import makes a workspace of a boxed set in its publisher's form; --help VERB describes flags again)
     words = {label for label in labels.unique() if "".join(filter(str.isalnum, label.casefold())) in _LABELS}
     return labels.isin(words)
 
 
-<<<<<<< HEAD
 def stands_for_no_finding(labels: pd.Series, cells: pd.DataFrame, sides: pd.DataFrame) -> pd.Series:
-=======
-def stands_for_no_finding(labels: pd.Series, cells: pd.DataFrame) -> pd.Series:
->>>>>>> c53a102 (import makes a workspace of a boxed set in its publisher's form; --help VERB describes flags again)
     """Whether a row has a label such as ``No finding``, and no corners or those of a stand-in box.
 
     Stand-ins are k,k,k,k and k,k,k+1,k+1 for k of -1, 0 and 1, and the whole image.
@@ -59,11 +50,7 @@ def stands_for_no_finding(labels: pd.Series, cells: pd.DataFrame) -> pd.Series:
         cells: Texts of x_min and y_min, and of x_max and y_max or width and height.
         sides: width_px and height_px of each row's image; 0 if it is unknown.
     """
-<<<<<<< HEAD
     answers = says_no_finding(labels)
-=======
-    answers = is_no_finding(labels)
->>>>>>> c53a102 (import makes a workspace of a boxed set in its publisher's form; --help VERB describes flags again)
     chosen = cells[answers]
     numbers = pd.DataFrame({name: to_numbers(chosen[name]) for name in chosen}).to_numpy()
     stand_in = np.array([row in _STAND_INS for row in numbers.tolist()], dtype=bool)

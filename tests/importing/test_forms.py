@@ -208,6 +208,20 @@ def test_two_pictures_of_one_name_keep_their_folders(tmp_path):
     assert len(names) == 7 and len(plan.boxes) == 7
 
 
+def test_a_stand_in_for_a_box_that_says_no_finding_is_none(tmp_path):
+    source = written("coco", tmp_path / "set")
+    path = source / COCO
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 9, "name": "No finding"})
+    content["annotations"] += [
+        {"image_id": 9, "category_id": 9, "bbox": bbox} for bbox in ([0, 0, 1, 1], [0, 0, 64, 48])
+    ]
+    path.write_text(json.dumps(content))
+    plan = plan_import(options("coco", source, tmp_path / "work"))
+    assert len(plan.boxes) == 4 and plan.labels["label"].tolist() == ["Mass", "Nodule"]
+    assert "2 rows with a label such as No finding, and no box" in plan.notes
+
+
 def test_nih_without_its_entries_takes_no_image_for_healthy_and_says_so(tmp_path):
     source = written("nih", tmp_path / "set")
     (source / "Data_Entry_2017.csv").unlink()

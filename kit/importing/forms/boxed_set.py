@@ -112,7 +112,8 @@ def boxes_of(
 
     ``raw`` has image, label and reader, and the four ``sides`` as text: corners, or x_min, y_min, width, height.
     """
-    empty = stands_for_no_finding(raw["label"], raw[list(sides)])
+    unknown = raw.assign(width_px=0, height_px=0)  # the pictures' sizes: their headers are read later
+    empty = stands_for_no_finding(raw["label"], raw[list(sides)], unknown)
     bare = raw[~empty & has_no_corners(raw[list(sides)])]
     rest = raw.drop(index=[*raw.index[empty], *bare.index])
     rows, faults = parse_numbers(cells, rest, ("image", "label", "reader"), sides)

@@ -21,7 +21,7 @@ from kit.importing.forms.boxed_set import (
     read_columns,
     with_patients,
 )
-from kit.schemas.no_finding import is_no_finding
+from kit.schemas.no_finding import says_no_finding
 from kit.schemas.tables import NIH_COLUMNS
 
 _BOXES = ("BBox_List_2017.csv", "BBox_list_2017.csv", "BBox_List_2017_Official_NIH.csv")
@@ -50,7 +50,7 @@ def read_nih(source: Path) -> BoxedSet:
         faults += entry_cells.faults
         names = f"{TRAIN_PART}/" + entry["image"]
         patient_of = {name: patient for name, patient in zip(names, entry["patient"], strict=True) if patient}
-        healthy = set(names[is_no_finding(entry["label"])])
+        healthy = set(names[says_no_finding(entry["label"])])
         unboxed -= healthy
         listed |= healthy & set(found)
     else:
