@@ -92,7 +92,7 @@ def _digest(path: Path) -> str:
         return sha256(path)
     except OSError as error:
         raise KitError(
-            "model.weights to be coco, none or the path of a file", reason(error),
+            "model.weights to be coco, none or the path of a file", f"{path}: {reason(error)}",
             "--set model.weights=coco, or the path of a file that exists",
         ) from error  # fmt: skip
 

@@ -197,19 +197,20 @@ def converted_weights(detector: SetDetector, weights: Mapping[str, Tensor]) -> d
     family, own = detector._family, detector.network
     transformers = _transformers(family)
     verbosity = transformers.logging.get_verbosity()
-    transformers.logging.set_verbosity_error()  # it reports the head of other classes, which is said here
+    transformers.logging.set_verbosity_error()  # it reports the head of other classes, which the run's log does too
+    transformers.logging.disable_progress_bar()
     try:
         network, found = getattr(transformers, family.model).from_pretrained(
-            None,
-            config=own.config,
-            state_dict=dict(weights),
-            ignore_mismatched_sizes=True,
+            None, config=own.config, state_dict=dict(weights), ignore_mismatched_sizes=True,
             output_loading_info=True,
-        )
+        )  # fmt: skip
     finally:
         transformers.logging.set_verbosity(verbosity)
-    random = set(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
-    return {f"network.{name}": tensor for name, tensor in network.state_dict().items() if name not in random}
+        transformers.logging.enable_progress_bar()
+    state = network.state_dict()
+    unfilled = set(found["missing_keys"]) | {key[0] for key in found["mismatched_keys"]}
+    random = {state[name].data_ptr() for name in unfilled if name in state}  # one tensor may have several names
+    return {f"network.{name}": tensor for name, tensor in state.items() if tensor.data_ptr() not in random}
 
 
 def _network(family: SetFamily, size: Size, labels: int) -> nn.Module:
