@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import difflib
 import itertools
-from collections.abc import Collection, Container, Mapping, Sequence
+from collections.abc import Collection, Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import pandas as pd
 
 from kit.config import DataConfig
-from kit.core.errors import first_few
+from kit.core.errors import KitError, closest_names, first_few
 from kit.data.box_checks import (
     BOXES,
     NO_FINDING,
@@ -49,6 +49,15 @@ CHECKS = (
 )  # fmt: skip
 _ALIKE = 0.8  # of difflib: Infiltrate and Infiltration .82, Pneumonia and Pneumothorax .67
 _NAMES_SHOWN = 3
+
+
+def require_checks(names: Iterable[str], others: Collection[str] = ()) -> None:
+    """Raise KitError if a name after ``--allow`` is neither a check of the audit nor one of ``others``."""
+    known = (*others, *CHECKS)
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        nearest = closest_names(unknown[0], known)
+        raise KitError("the name of a check after --allow", repr(unknown[0]), f"nearest: {nearest}")
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from kit.config import Config
-from kit.core.errors import KitError, closest_names, first_few
+from kit.core.errors import KitError, first_few
 from kit.core.files import explaining_write_errors, make_folder, remove_partials, require_free_space, sha256
 from kit.core.locks import exclusive
 from kit.core.progress import Track, silent
+from kit.data.audit import require_checks
 from kit.data.provenance import (
     HAND,
     KAGGLE,
@@ -60,7 +61,6 @@ from kit.schemas.misplaced import misplaced, misplaced_files
 from kit.schemas.tables import read_annotations, read_mapping
 
 FILE_LIST = "file-list"  # for --allow: Kaggle's list of files, which may be wrong
-_ALLOWED = (FILE_LIST,)
 _LOCK = ".download.lock"
 _README = "README.md"
 _GIB = 2**30
@@ -84,7 +84,8 @@ def download(
         competition: A slug or its address; by default the competition in data/, else ``competition.slug``.
         force: Fetch anew what came from Kaggle before.
         track: Shows the progress.
-        allow: "file-list" takes files that differ from Kaggle's list of them, if tables and images fit each other.
+        allow: "file-list" takes files that differ from Kaggle's list of them, if tables and images fit each other;
+            checks of the audit are for the caller.
 
     Returns:
         The record of the download, and whether everything was there already.
@@ -93,10 +94,7 @@ def download(
         KitError: The download fails, or data/ holds files that it would overwrite.
         TableError: The tables are not valid; the error lists every fault.
     """
-    unknown = [name for name in allow if name not in _ALLOWED]
-    if unknown:
-        nearest = f"nearest: {closest_names(unknown[0], _ALLOWED)}"
-        raise KitError("the name of a check of the download after --allow", repr(unknown[0]), nearest)
+    require_checks(allow, (FILE_LIST,))
     data = make_folder(workspace / "data")
     with explaining_write_errors(data), exclusive(data / _LOCK, f"one download at a time into {data}"):
         return _download(data, config, _slug(competition, workspace, config), force, track, allow)

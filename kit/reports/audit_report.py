@@ -13,12 +13,12 @@ import pandas as pd
 
 from kit import __version__
 from kit.config import Config
-from kit.core.errors import KitError, closest_names
+from kit.core.errors import KitError
 from kit.core.json_files import fingerprint, read_record, write_record
 from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
-from kit.data.audit import CHECKS, AuditInput, findings
+from kit.data.audit import CHECKS, AuditInput, findings, require_checks
 from kit.data.competition import AUDIT, OpenedData, data_folder, has_test, open_files, patients
 from kit.data.duplicates import Prints, comparable_prints, small_copies
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
@@ -143,11 +143,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
 
 def require_sound(audit: Audit, allowed: Sequence[str]) -> None:
     """Raise KitError for faults whose check is not ``allowed``; log the other checks and what they found."""
-    unknown = [name for name in allowed if name not in CHECKS]
-    if unknown:
-        raise KitError(
-            "the name of a check after --allow", repr(unknown[0]), f"nearest: {closest_names(unknown[0], CHECKS)}"
-        )
+    require_checks(allowed)
     faults = [finding for finding in audit.findings if finding.level == FAULT and finding.check not in allowed]
     if faults:
         raise KitError(

@@ -20,13 +20,14 @@ _PUSHED = {"run": "name of a run that was pushed"}
 
 
 @command(
-    iterable=["set_"],
+    iterable=["set_", "allow"],
     help=WORKSPACE
     | SET
     | {
         "run": "name of the run to train there",
         "preset": "recipe: seed, laptop or demo (default: the last push's, or seed)",
         "folds": "number of folds to train, each held out once",
+        "allow": "a fault found by the audit that does not stop the training there; may be repeated",
         "dry_run": "write the script that would be pushed, and stop",
         "yes": "push without asking",
         "again": "push again although the last session's output was not pulled, and upload the run's state anew",
@@ -38,6 +39,7 @@ def push(
     preset: str | None = None,
     set_: Sequence[str] | None = None,
     folds: int | None = None,
+    allow: Sequence[str] | None = None,
     dry_run: bool = False,
     yes: bool = False,
     again: bool = False,
@@ -49,7 +51,7 @@ def push(
     from kit.kaggle.kernels.push import is_repeated, plan_push, script
     from kit.kaggle.kernels.push_log import pushing, settle
 
-    plan = plan_push(Path(workspace), run, preset, tuple(set_ or ()), folds)
+    plan = plan_push(Path(workspace), run, preset, tuple(set_ or ()), folds, tuple(allow or ()))
     if dry_run:
         path = Path(workspace) / "kernels" / f"{plan.run.name}.py"
         write_text(path, script(plan, "dry-run"))

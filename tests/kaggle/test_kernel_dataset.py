@@ -3,6 +3,7 @@
 import json
 
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from kaggle_server import USERNAME
@@ -116,6 +117,34 @@ def test_again_uploads_a_used_state_once_more_and_its_repeats_only_wait(tmp_path
     sets.status = "ready"
     pushed(sets, tmp_path, again=True)
     assert (len(sets.uploads), sets.pushes) == (2, 2)
+
+
+def test_a_file_of_weights_is_uploaded_once_with_the_state_or_alone_and_another_one_anew(tmp_path):
+    class Keeping(Sets):
+        def save_dataset(self, folder, ref, notes, is_new):
+            self.files = {path.name for path in folder.iterdir()} - {"dataset-metadata.json"}
+            super().save_dataset(folder, ref, notes, is_new)
+
+    sets, path = Keeping(), tmp_path / "w.pth"
+    torch.save({"head": torch.zeros(1)}, path)
+    knobs = ("kaggle.pause_seconds=0", "competition.slug=a-slug", f"model.weights={path}")
+
+    def sends():
+        push(sets, plan_push(tmp_path, "mine", "demo", knobs, 2), "abcd")
+        return len(sets.uploads), sets.files
+
+    assert sends() == sends() == (1, {"weights.kit"})
+    assert "is there already" in "\n".join(plan_push(tmp_path, "mine", "demo", knobs, 2).lines(None))
+    torch.save({"head": torch.ones(1)}, path)
+    assert sends() == (2, {"weights.kit"})
+    run = stopped_run(tmp_path)
+    save(
+        override(preset("demo"), ["model.norm=batch", "model.norm_eps=1e-5", "data.folds=2", knobs[-1]]), run.config
+    )
+    first = run.in_folds(2)[0]
+    first.home.mkdir()
+    run.last.rename(first.last)
+    assert sends() == (3, {"run.kit", "weights.kit"})
 
 
 def test_the_preview_says_whether_the_run_is_uploaded(tmp_path):

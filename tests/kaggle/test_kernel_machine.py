@@ -1,12 +1,14 @@
 """What is sent is meant for Kaggle's machine; what cannot work there is refused before anything is sent."""
 
 import base64
+import hashlib
 import io
 import json
 import re
 import zipfile
 
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -168,8 +170,55 @@ def test_the_weights_that_need_no_file_are_those_of_the_detectors_table(detector
 
 @pytest.mark.parametrize("source", ["my weights.pth", "runs/other/best.ckpt", "coco"])
 def test_weights_that_kaggles_machine_does_not_have_are_refused_and_the_advice_works(source, tmp_path):
-    (better,) = advice(tmp_path, f"model.weights={source}", says="a file of this machine|'coco'")
+    (better,) = advice(tmp_path, f"model.weights={source}", says="no such file|'coco'")
     planned(tmp_path, f"model.weights={source}", better)
+
+
+def weights_file(path):
+    torch.save({"head": torch.zeros(1)}, path)
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_a_file_of_weights_is_sent_along_and_the_preview_says_so(tmp_path):
+    digest = weights_file(tmp_path / "my weights.pth")
+    plan = planned(tmp_path, f"model.weights={tmp_path / 'my weights.pth'}")
+    assert (plan.weights, plan.weights_sha256) == (tmp_path / "my weights.pth", digest)
+    (line,) = [line for line in plan.lines(None) if line.startswith("data set: ")]
+    assert line.endswith("my weights.pth (0.0 MiB), private; it is uploaded")
+    assert f'"weights": "{digest}"' in script(plan, "abcd")
+    assert '"weights": "' not in script(planned(tmp_path), "abcd").split("PUSH = ")[1].split("}")[0]
+
+
+def test_a_fold_that_has_not_begun_is_sent_its_weights(tmp_path):
+    path = tmp_path / "mine.pth"
+    weights_file(path)
+    run = stored_run(tmp_path, f"model.weights={path}", folds=2, trained=1)
+    plan = planned(tmp_path, preset_name=None)
+    assert (plan.continues, plan.weights) == (run.in_folds(2)[0].last, path)
+    assert "the run (0.0 MiB) and " in "\n".join(plan.lines(None))
+
+
+@pytest.mark.parametrize("content", [b"", b"no weights", b"PK\x03\x04"])
+def test_a_file_that_holds_no_weights_is_refused_before_a_session_and_both_ways_out_work(content, tmp_path):
+    (tmp_path / "w.pth").write_bytes(content)
+    (better,) = advice(
+        tmp_path,
+        f"model.weights={tmp_path / 'w.pth'}",
+        says="w.pth",
+    )[-1:]
+    planned(tmp_path, better)
+    weights_file(tmp_path / "w.pth")
+    assert planned(tmp_path, f"model.weights={tmp_path / 'w.pth'}").weights
+
+
+def test_a_fault_to_allow_is_passed_on_and_a_mistyped_one_refused_with_its_name(tmp_path):
+    plan = plan_push(tmp_path, "mine", "demo", (), None, ("box-units", "labels-alike"))
+    assert "allowed:     box-units, labels-alike" in plan.lines(None)
+    assert '"allow": "box-units,labels-alike"' in script(plan, "abcd")
+    with pytest.raises(KitError, match="nearest: box-units") as error:
+        plan_push(tmp_path, "mine", "demo", (), None, ("box-unit",))
+    name = error.value.do.removeprefix("nearest: ").split(",")[0]
+    assert plan_push(tmp_path, "mine", "demo", (), None, (name,)).allow == (name,)
 
 
 def test_weights_of_a_file_are_not_missed_if_every_fold_has_a_checkpoint(tmp_path):
@@ -179,7 +228,7 @@ def test_weights_of_a_file_are_not_missed_if_every_fold_has_a_checkpoint(tmp_pat
 
 def test_weights_of_a_file_are_missed_by_a_fold_that_has_not_begun(tmp_path):
     run = stored_run(tmp_path, "model.weights=mine.pth", folds=2, trained=1)
-    (better,) = advice(tmp_path, says="a file of this machine", preset_name=None)
+    (better,) = advice(tmp_path, says="no such file", preset_name=None)
     run.folder.rename(tmp_path / "runs" / "old")  # as another --run
     planned(tmp_path, better)
 

@@ -21,7 +21,7 @@ from kaggle_server import FOREVER, USERNAME, KaggleServer
 from kaggle_user import User
 from toy import TOY, TOY_TEST_IMAGES
 
-from kit.config import KaggleConfig, override, preset
+from kit.config import KaggleConfig, load, override, preset
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.source_tree import git_state, pack_source, requirements
@@ -195,6 +195,7 @@ def test_a_signal_before_training_listens_is_a_stop_only_after_the_time_is_up(ho
 STEPS = """
 import pathlib, sys
 (pathlib.Path(__file__).parent / "steps").open("a").write(sys.argv[1] + "\\n")
+(pathlib.Path(__file__).parent / "words").open("a").write(" ".join(sys.argv[1:]) + "\\n")
 if sys.argv[1] == "train":
     run = pathlib.Path(sys.argv[sys.argv.index("--workspace") + 1]) / "runs" / "mine"
     run.mkdir(parents=True, exist_ok=True)
@@ -203,7 +204,7 @@ sys.exit(sys.argv[1] == "FAILING")
 """
 
 
-def session_of(folder, failing, continues=""):
+def session_of(folder, failing, continues="", weights=None, allow=""):
     """A session whose verbs only note that they were called; one of them fails."""
     package, output = folder / "package", folder / "output"
     package.mkdir()
@@ -211,6 +212,12 @@ def session_of(folder, failing, continues=""):
     (package / "invoke.py").write_text(STEPS.replace("FAILING", failing))
     config = override(preset("demo"), [f"kaggle.input_root={folder / 'input'}", "trainer.accelerator=cpu"])
     push = {"id": "abcd", "run": "mine", "preset": "demo", "continues": continues}
+    if weights is not None:
+        source, content = weights
+        config = override(config, [f"model.weights={source}"])
+        push |= {"weights": hashlib.sha256(content).hexdigest()}
+    if allow:
+        push |= {"allow": allow}
     ended = run_session(config, push, package, output)
     return ended, (package / "steps").read_text().split(), json.loads((output / "kit-manifest.json").read_text())
 
@@ -233,6 +240,47 @@ def test_a_step_that_must_work_ends_the_session_without_a_manifest(tmp_path):
     with pytest.raises(SystemExit):
         session_of(tmp_path, "download")
     assert not (tmp_path / "output" / "kit-manifest.json").exists()
+
+
+WEIGHTS = b"weights"
+
+
+@pytest.mark.parametrize("where", ["w.pth", "../my weights/w.pth", "/{folder}/w.pth"])
+def test_a_session_starts_from_the_weights_that_were_sent_under_the_name_that_the_run_has(where, tmp_path):
+    (tmp_path / "input" / "kit-mine-run").mkdir(parents=True)
+    (tmp_path / "input" / "kit-mine-run" / "weights.kit").write_bytes(WEIGHTS)
+    source = where.format(folder=str(tmp_path / "home").lstrip("/"))
+    session_of(tmp_path, "none", weights=(source, WEIGHTS))
+    assert (tmp_path / "package" / source).read_bytes() == WEIGHTS
+    words = (tmp_path / "package" / "words").read_text()
+    assert f"--set model.weights={source} " in words
+
+
+@pytest.mark.parametrize("fault", ["none", "another", "in the way"])
+def test_a_session_without_the_weights_that_were_sent_ends_before_it_does_anything(fault, tmp_path, caplog):
+    caplog.set_level("INFO")
+    (tmp_path / "input" / "kit-mine-run").mkdir(parents=True)
+    if fault != "none":
+        mounted = WEIGHTS if fault == "in the way" else b"another"
+        (tmp_path / "input" / "kit-mine-run" / "weights.kit").write_bytes(mounted)
+    if fault == "in the way":
+        (tmp_path / "w.pth").write_bytes(b"mine")
+    source = str(tmp_path / "w.pth") if fault == "in the way" else "w.pth"
+    with pytest.raises(SystemExit):
+        session_of(tmp_path, "none", weights=(source, WEIGHTS))
+    assert ("with a relative path" if fault == "in the way" else "push with --again") in caplog.text
+    assert not (tmp_path / "package" / "steps").exists()
+    if fault == "in the way":  # as the log says
+        for name in ("package", "output", "workspace"):
+            shutil.rmtree(tmp_path / name)
+        assert session_of(tmp_path, "none", weights=("w.pth", WEIGHTS))[0] == "finished"
+
+
+def test_the_faults_to_allow_reach_the_download_and_the_training(tmp_path):
+    session_of(tmp_path, "none", allow="box-units,labels-alike")
+    for line in (tmp_path / "package" / "words").read_text().splitlines():
+        is_judged = line.split()[0] in ("download", "train")
+        assert ("--allow box-units --allow labels-alike" in line) == is_judged
 
 
 @pytest.mark.parametrize("mounted", [None, b"an older state"])
@@ -426,6 +474,8 @@ def test_the_same_push_again_is_told_from_another(tmp_path):
     assert not is_repeated(planned(tmp_path, "training.seed=9"), made)
     assert not is_repeated(planned(tmp_path, folds=2), made)
     assert not is_repeated(one, replace(made, continues_sha256="another"))
+    assert not is_repeated(one, replace(made, weights_sha256="another"))
+    assert not is_repeated(one, replace(made, allow=("box-units",)))
     older = {name: dict(values) for name, values in made.config.items()}
     del older["training"]["decay_norms"], older["training"]["backbone_rate"]
     assert is_repeated(one, replace(made, config=older)), "a push of a version without these knobs"
@@ -643,6 +693,31 @@ def test_a_pull_that_is_killed_anywhere_is_gone_on_with_by_the_same_command(agai
     home = again.user.workspace
     assert all(sha256(home / name) == digest for name, digest in manifest["files"].items())
     assert not (home / "kernels" / ".mine.output").exists()
+
+
+@pytest.mark.slow
+def test_a_training_starts_there_from_a_file_of_weights_and_comes_home_with_its_own_knobs(
+    toy_source, trained, tmp_path
+):
+    weights = tmp_path / "my weights.ckpt"
+    Run(trained, "demo").last.rename(weights)
+    with KaggleServer() as server:
+        server.add_competition(SLUG, toy_source / "data", toy_source / "test_truth.csv")
+        user = User(server, tmp_path / "user")
+        knobs = (*TOY, "training.max_epochs=1", f"competition.slug={SLUG}", f"model.weights={weights}")
+        words = ("--preset", "demo", *(word for knob in knobs for word in ("--set", knob)), *INPUT, *QUICK)
+        pushed = user.invoke("kernel.push", "--run", "mine", "--yes", "--allow", "labels-alike", *words)
+        assert pushed.returncode == 0, pushed.stderr
+        assert "my weights.ckpt (" in pushed.stdout
+        (kernel,) = server.kernels[KERNEL]
+        assert kernel.request["datasetDataSources"] == [f"{KERNEL}-run"]
+        assert server.datasets[f"{KERNEL}-run"].keys() == {"weights.kit"}
+        ended = user.invoke("kernel.status", "--run", "mine", "--wait", *LOOK)
+        assert ended.returncode == 0, kernel.log()
+        assert f"run mine: starting from weights {str(weights)!r}" in kernel.log()
+        assert "it is finished" in user.invoke("kernel.pull", "--run", "mine", *QUICK).stdout
+        assert load(Run(user.workspace, "mine").config).model.weights == str(weights)
+        assert server.errors == []
 
 
 @pytest.mark.slow

@@ -5,6 +5,8 @@ Knobs that describe this machine are not sent: those given with the push itself 
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from kit.config import SET_DETECTORS, TIMM_DETECTORS, Config, knobs
 from kit.core.errors import KitError
 from kit.training.schedule import accumulation
@@ -73,10 +75,11 @@ def require_machine(config: Config, needs_weights: bool) -> None:
         )  # fmt: skip
     accumulation(config.training, max(1, trainer.devices))
     available = available_weights(config.model.detector)
-    if needs_weights and source not in available:
+    if needs_weights and source not in available and weights_file(config) is None:
         raise KitError(
-            f"model.weights that Kaggle's machine has for {config.model.detector}: {', '.join(available)}",
-            f"{source!r}" + (", a file of this machine" if source not in _DOWNLOADED else ""),
+            f"model.weights that Kaggle's machine has for {config.model.detector}: {', '.join(available)}; or a "
+            "file of this machine, which is sent along",
+            f"{source!r}" + (", and there is no such file" if source not in _DOWNLOADED else ""),
             f"push with --set model.weights={available[0]}, under another --run NAME if the run exists; or "
             "`invoke train` here",
         )
@@ -90,6 +93,12 @@ def require_machine(config: Config, needs_weights: bool) -> None:
             f"the internet, to download model.weights={source}", "kernel.internet=off",
             "--set kernel.internet=on; or --set model.weights=none, which needs no download",
         )  # fmt: skip
+
+
+def weights_file(config: Config) -> Path | None:
+    """The file of this machine that ``model.weights`` names; None if it names none that is there."""
+    source = config.model.start
+    return Path(source) if source not in (*_DOWNLOADED, "none") and Path(source).is_file() else None
 
 
 def extras(detector: str) -> tuple[str, ...]:

@@ -17,9 +17,10 @@ from pathlib import Path
 
 from kit.config import Config, ModelConfig, load, override, preset
 from kit.core.errors import KitError
-from kit.core.files import write_text
+from kit.core.files import sha256, write_text
 from kit.core.json_files import write_json
 from kit.core.source_tree import git_state, pack_source, requirements
+from kit.data.audit import require_checks
 from kit.data.provenance import downloaded_slug
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels import dataset, push_log
@@ -30,6 +31,7 @@ from kit.kaggle.kernels.machine import (
     machine_knobs,
     require_machine,
     usable_gpus,
+    weights_file,
     without_machine,
 )
 from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, current_session, is_pulled
@@ -53,6 +55,14 @@ class PushPlan:
     competition: str
     continues: Path | None  # the checkpoint that the training continues from
     kept: tuple[str, ...] = ()  # the run's knobs, KEY=VALUE, that describe this machine and are not sent
+    weights: Path | None = None  # the file that the training starts from, which is sent along
+    weights_sha256: str = ""
+    allow: tuple[str, ...] = ()  # faults found by the audit that do not stop the training
+
+    @property
+    def sends_along(self) -> bool:
+        """Whether there is a data set beside the script: the run's state, a file of weights."""
+        return self.continues is not None or self.weights is not None
 
     def lines(self, hours: float | None, again: bool = False) -> list[str]:
         """The plan as text; ``hours`` are the GPU hours left this week, None if unknown."""
@@ -70,11 +80,14 @@ class PushPlan:
         ]
         if self.kept:
             lines.append(f"not sent:    {', '.join(self.kept)}: this machine's")
-        if self.continues is not None:
-            is_there = not again and dataset.is_uploaded(self.run, _continued_state(self))
+        if self.sends_along:
+            is_there = not again and dataset.is_uploaded(self.run, _sent_along(self))
             state = "is there already" if is_there else "is uploaded"
-            mebibytes = sum(path.stat().st_size for path in dataset.run_files(self.run)) / 2**20
-            lines.append(f"data set:    the run ({mebibytes:.1f} MiB), private; it {state}")
+            parts = [] if self.continues is None else [f"the run ({_mebibytes(*dataset.run_files(self.run))})"]
+            parts += [] if self.weights is None else [f"{self.weights} ({_mebibytes(self.weights)})"]
+            lines.append(f"data set:    {' and '.join(parts)}, private; it {state}")
+        if self.allow:
+            lines.append(f"allowed:     {', '.join(self.allow)}")
         return [
             *lines,
             f"stops after: {kernel.max_hours:g} hours",
@@ -83,7 +96,12 @@ class PushPlan:
 
 
 def plan_push(
-    workspace: Path, name: str, preset_name: str | None, assignments: Sequence[str], folds: int | None
+    workspace: Path,
+    name: str,
+    preset_name: str | None,
+    assignments: Sequence[str],
+    folds: int | None,
+    allow: Sequence[str] = (),
 ) -> PushPlan:
     """Plan the push of a new run, or of a local one that has not finished. Needs no data.
 
@@ -93,6 +111,7 @@ def plan_push(
         preset_name: The preset; by default the run's own knobs if it exists here, else the last push's preset.
         assignments: Knobs as KEY=VALUE; those that describe a machine are meant for Kaggle's.
         folds: The number of folds; by default that of the preset or of the run.
+        allow: Checks of the audit whose faults do not stop the training.
 
     Returns:
         The plan; its competition is the one in data/ unless ``assignments`` names another.
@@ -101,6 +120,7 @@ def plan_push(
         KitError: The run has finished, the knobs differ from those that it was started with, or they cannot
             work on Kaggle's machine.
     """
+    require_checks(allow)
     run = Run(workspace, name)
     more = [*assignments, *([] if folds is None else [f"data.folds={folds}"])]
     stored, continues = None, None
@@ -124,11 +144,24 @@ def plan_push(
         require_same_knobs(run, stored, config)
         changed = [key for key in machine_knobs() if stored.get(key) != config.get(key)]
         kept = tuple(f"{key}={stored.get(key)}" for key in changed)
-    require_machine(config, not all(fold.last.exists() for fold in run.in_folds(config.data.folds)))
+    needs_weights = not all(fold.last.exists() for fold in run.in_folds(config.data.folds))
+    require_machine(config, needs_weights)
+    weights = weights_file(config) if needs_weights else None
     slug = downloaded_slug(workspace) or config.competition.slug
     if any(text.strip().startswith("competition.slug") for text in assignments):
         slug = config.competition.slug
-    return PushPlan(run, config.replace({"competition.slug": slug}), recipe, slug, continues, kept)
+    return PushPlan(
+        run, config.replace({"competition.slug": slug}), recipe, slug, continues, kept, weights,
+        "" if weights is None else _readable(weights), tuple(allow),
+    )  # fmt: skip
+
+
+def _readable(weights: Path) -> str:
+    """The SHA-256 of a file of weights. Raises KitError if it is none: a session would find out after its start."""
+    from kit.detectors.checkpoints import load_checkpoint  # loads torch, which a push without such a file needs not
+
+    load_checkpoint(weights, "name another file with --set model.weights=PATH, or --set model.weights=none")
+    return sha256(weights)
 
 
 def _with_norms_of(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:
@@ -146,6 +179,8 @@ def script(plan: PushPlan, push_id: str) -> str:
         "run": plan.run.name,
         "preset": plan.preset or DEFAULT_PRESET,
         "continues": _continued_state(plan),
+        **({"weights": plan.weights_sha256} if plan.weights else {}),
+        **({"allow": ",".join(plan.allow)} if plan.allow else {}),
     }
     needed = requirements(*extras(plan.config.model.detector))
     return kernel_script(plan.config, facts, needed, pack_source(), git_state())
@@ -163,7 +198,8 @@ def require_hours(hours: float | None) -> None:
 def is_repeated(plan: PushPlan, push: Push) -> bool:
     """Whether a push sent the same state of the run with the same knobs, those of the section kaggle. aside."""
     knobs, defaults = (json.loads(json.dumps(config.as_dict())) for config in (plan.config, Config()))
-    return push.continues_sha256 == _continued_state(plan) and all(
+    sent = (push.continues_sha256, push.weights_sha256, push.allow)
+    return sent == (_continued_state(plan), plan.weights_sha256, plan.allow) and all(
         defaults[section] | dict(push.config.get(section, {})) == values  # a knob is newer than the push if missing
         for section, values in knobs.items()
         if section != "kaggle"
@@ -192,7 +228,7 @@ def require_idle(kernels: Kernels, plan: PushPlan, again: bool) -> None:
 
 
 def push(kernels: Kernels, plan: PushPlan, push_id: str, again: bool = False) -> Push:
-    """Upload the state that the run continues from, then the script, exactly once; the push as recorded.
+    """Upload what is sent along, then the script, exactly once; the push as recorded.
 
     A state that was uploaded before is not uploaded again, unless ``again`` is true and a push has used it.
 
@@ -203,10 +239,12 @@ def push(kernels: Kernels, plan: PushPlan, push_id: str, again: bool = False) ->
     slug = f"kit-{slug_of(run.name)}"
     kernel, sources = f"{kernels.username}/{slug}", []
     knobs, continues = plan.config.as_dict(), _continued_state(plan)
-    if plan.continues is not None:
+    if plan.sends_along:
         sources = [f"{kernel}-run"]
-        dataset.provide(kernels, run, sources[0], continues, plan.config.kaggle, again)
-    attempt = Push(push_id, kernel, 0, "", plan.preset, knobs, continues, time.time())
+        dataset.provide(kernels, run, sources[0], _sent_along(plan), plan.config.kaggle, again, plan.weights)
+    attempt = Push(
+        push_id, kernel, 0, "", plan.preset, knobs, continues, time.time(), plan.weights_sha256, plan.allow
+    )
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / slug
         write_text(folder / "kernel.py", script(plan, push_id))
@@ -244,6 +282,15 @@ def _find_unanswered(kernels: Kernels, run: Run, attempt: Push, error: Unanswere
 def _continued_state(plan: PushPlan) -> str:
     """The state that the training continues from, as ``state_sha256``; "" if it starts anew."""
     return "" if plan.continues is None else state_sha256(plan.run.folder)
+
+
+def _sent_along(plan: PushPlan) -> str:
+    """What tells the data set of a push from another: the state, and the file of weights if there is one."""
+    return _continued_state(plan) + (f"+{plan.weights_sha256}" if plan.weights_sha256 else "")
+
+
+def _mebibytes(*paths: Path) -> str:
+    return f"{sum(path.stat().st_size for path in paths) / 2**20:.1f} MiB"
 
 
 def _metadata(kernel: str, slug: str, plan: PushPlan, datasets: list[str]) -> dict[str, object]:

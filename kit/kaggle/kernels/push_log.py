@@ -35,7 +35,8 @@ log = logging.getLogger("kit")
 class Push:
     """A push: its own id, the kernel OWNER/SLUG, its version there, and the state that the training continues from.
 
-    ``version`` is 0 and ``url`` empty until Kaggle has answered; ``at`` is the start in Unix seconds.
+    ``version`` is 0 and ``url`` empty until Kaggle has answered; ``at`` is the start in Unix seconds. The SHA-256
+    is that of a file of weights that was sent along; faults of the audit to ``allow`` do not stop the training.
     """
 
     id: str
@@ -46,6 +47,8 @@ class Push:
     config: Mapping[str, Mapping[str, Any]]
     continues_sha256: str = ""
     at: float = 0.0
+    weights_sha256: str = ""
+    allow: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         waits = [self.config.get("kaggle", {}).get(name, 0) for name in _WAITS]

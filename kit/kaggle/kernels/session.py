@@ -19,12 +19,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from kit.config import Config, knobs
+from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
 from kit.kaggle.kernels.machine import usable_gpus
 from kit.runs.folder import Run
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
+WEIGHTS_FILE = "weights.kit"  # Kaggle unpacks what has an archive's suffix
 ORIGIN = "kernel.json"  # in a pulled run: the manifest of its push
 FINISHED, STOPPED = "finished", "stopped"
 _INTERRUPTED = (130, -signal.SIGTERM)  # the latter before `train` handles the signal
@@ -53,7 +55,8 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
 
     Args:
         config: The knobs of the run.
-        push: The push's ``id``, its ``run``, the ``preset``, the state that it ``continues`` ("" for none).
+        push: The push's ``id``, its ``run``, the ``preset``, the state that it ``continues`` ("" for none); if
+            there is one, the SHA-256 of the file of ``weights``; if any, the faults to ``allow``, with commas.
         package: The folder of the unpacked kit; the data and the caches are written beside it.
         output: The folder that Kaggle keeps.
 
@@ -72,15 +75,18 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
     run = Run(workspace, run_name)
     if push["continues"]:
         _restore(Path(config.kaggle.input_root).resolve(), output / "runs" / run_name, push["continues"])
+    if push.get("weights"):
+        _place_weights(Path(config.kaggle.input_root).resolve(), package / config.model.start, push["weights"])
     flags = [word for assignment in assignments(config) for word in ("--set", assignment)]
+    allowed = [word for name in push.get("allow", "").split(",") if name for word in ("--allow", name)]
     gpus = _gpus(config)
     step = _Steps(package, workspace)
     root = f"kaggle.input_root={Path(config.kaggle.input_root).resolve()}"
     ids = f"competition.expected_ids={config.competition.expected_ids}"
     turn = f"data.orientation={config.data.orientation}"  # decides whether the boxes fit their images
     knobs = ("--set", root, "--set", ids, "--set", turn)
-    step.must_run("download", "--competition", config.competition.slug, *knobs)
-    words = ("train", "--run", run_name, "--preset", push["preset"], *flags)
+    step.must_run("download", "--competition", config.competition.slug, *knobs, *allowed)
+    words = ("train", "--run", run_name, "--preset", push["preset"], *flags, *allowed)
     ended = step.train(run, words, config, started, gpus)
     if ended == FINISHED:
         for verb in ("evaluate", "predict"):
@@ -197,6 +203,29 @@ def _restore(root: Path, goal: Path, state: str) -> None:
         log.info("kit: the run to continue is not mounted: found %s; push with --again, which uploads it", mounted)
         sys.exit(1)
     log.info("kit: continuing from %s", archive)
+
+
+def _place_weights(root: Path, path: Path, digest: str) -> None:
+    """Link the mounted file of weights to the path that the run names, so that its knobs stay the same everywhere.
+
+    Raises SystemExit if Kaggle mounts another file, or none, or if another one is at that path.
+    """
+    mounted = next(_named(root, WEIGHTS_FILE), None)
+    if mounted is None or sha256(mounted) != digest:
+        found = "no file" if mounted is None else "another file"
+        log.info("kit: the weights are not mounted: found %s; push with --again, which uploads them", found)
+        sys.exit(1)
+    try:
+        if not path.exists():
+            make_folder(path.parent)
+            path.symlink_to(mounted)
+        is_same = sha256(path) == digest
+    except (OSError, KitError):
+        is_same = False
+    if not is_same:
+        log.info("kit: %s cannot hold the weights here: push with a relative path, --set model.weights=PATH", path)
+        sys.exit(1)
+    log.info("kit: starting from %s, as %s", mounted, path)
 
 
 def _named(root: Path, name: str) -> Iterator[Path]:
