@@ -55,22 +55,20 @@ class _Reading:
     do: str
 
 
-def unit_faults(
-    path: Path, table: pd.DataFrame, sizes: Mapping[str, tuple[int, int]], truth: pd.DataFrame
-) -> list[Fault]:
+def unit_faults(path: Path, table: pd.DataFrame, truth: pd.DataFrame) -> list[Fault]:
     """The fault of boxes in another unit, with its advice; none if the file gives no reason for a doubt.
 
     Args:
         path: The file.
-        table: Its rows: image_id, part, corners, width_px and height_px (0 if the image is unknown).
-        sizes: Width and height of the pictures as the file states them, by file name.
+        table: Its rows: image_id, part, corners, width_px and height_px (0 if the image is unknown), and stated:
+            width and height of the picture as the file states them, or None.
         truth: The true boxes of ``train/``. Boxes that overlap them much better in another convention or at another
             scale, if they reach less far or over the border, are in that.
     """
     rows = table[table["width_px"] > 0]
     if fractions := _fractions(path, rows):
         return fractions
-    others = _other_sizes(rows, sizes)
+    others = _other_sizes(rows)
     if others:
         found = f"{len(others)} images of another size: {first_few(others, 3)}"
         return [Fault(path, None, found, f"{_PIXELS}, whose sizes the data set states", _SCALE_OR_STATE)]
@@ -96,14 +94,14 @@ def _fractions(path: Path, rows: pd.DataFrame) -> list[Fault]:
     ]  # fmt: skip
 
 
-def _other_sizes(rows: pd.DataFrame, sizes: Mapping[str, tuple[int, int]]) -> list[str]:
+def _other_sizes(rows: pd.DataFrame) -> list[str]:
     """Images whose stated size is not that of the picture, in words."""
-    images = rows.drop_duplicates("image_id")
-    facts = images[["image_id", "width_px", "height_px"]].itertuples(index=False, name=None)
+    images = rows.drop_duplicates(["image_id", "part"])
+    facts = images[["image_id", "width_px", "height_px", "stated"]].itertuples(index=False, name=None)
     return [
-        f"{name} is {width} x {height} px, not {sizes[name][0]} x {sizes[name][1]}"
-        for name, width, height in facts
-        if name in sizes and sizes[name] != (width, height)
+        f"{name} is {width} x {height} px, not {stated[0]} x {stated[1]}"
+        for name, width, height, stated in facts
+        if stated and stated != (width, height)
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,15 +12,15 @@ import pandas as pd
 
 from kit.boxes.geometry import CORNERS
 from kit.boxes.nearest_truth import nearest_true_boxes
-from kit.core.errors import first_few
 from kit.data.competition import TestData, TrainingData
 from kit.runs.box_units import unit_faults
-from kit.schemas.csv_text import LINE, Fault, TableError
+from kit.runs.halves import Halves, pictures, with_facts, with_halves
+from kit.schemas.csv_text import LINE, Fault
 from kit.schemas.file_names import TEST, TRAIN
-from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, folder_and_name, map_text
+from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, map_text, stated_sizes
 from kit.schemas.foreign.forms import read_foreign
-from kit.schemas.image_headers import ImageFacts
 from kit.schemas.missing_images import named_otherwise
+from kit.schemas.no_finding import has_no_corners
 from kit.schemas.row_checks import (
     AREA,
     IMAGE_CHECKS,
@@ -29,16 +29,11 @@ from kit.schemas.row_checks import (
     RowCheck,
     clip_to_image,
     failed_checks,
-    with_image_facts,
 )
 from kit.schemas.tables import parse_numbers, raise_faults
 from kit.schemas.turned_boxes import turned_boxes, turned_sizes
 
 _DO = "correct these lines and adopt the file again"
-_ONE_PICTURE = (
-    "pictures of several folders would be taken for one: leave out the rows of those that are not in this "
-    "competition, or write one name for the same picture, and adopt the file again"
-)
 _CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
 _ONE_HALF = "an image of train/ or of test/, not of both: the column part, or a folder, says which"
 _ADD_PART = "add a column part (or a key part of each entry) with train or test, and adopt the file again"
@@ -52,7 +47,7 @@ _CENTRE_INSIDE = RowCheck(
     ),
 )  # fmt: skip
 _SIDES = {"x_min": "width_px", "y_min": "height_px", "x_max": "width_px", "y_max": "height_px"}
-Halves = Mapping[str, Mapping[str, ImageFacts]]  # train and test: their images by name
+_ROW = ("image_id", "part", *CORNERS, "score", "label", "view", "fold")
 log = logging.getLogger("kit")
 
 
@@ -95,24 +90,28 @@ def read_rows(
     cells = foreign.cells
     raw = cells.table.assign(**{name: value for name, value in OPTIONAL.items() if name not in cells.table})
     texts = ("image_id", "label", "view", "part")
-    table, faults = parse_numbers(cells, raw, texts, (*CORNERS, "score"), ("fold",))
     halves: Halves = {
         TRAIN: data.pixels.facts,
         TEST: test.pixels.facts if test else {},
     }
-    table = _with_facts(_with_halves(path, table, halves), halves)
+    bare = has_no_corners(raw[CORNERS])
+    table, faults = parse_numbers(cells, raw[~bare], texts, (*CORNERS, "score"), ("fold",))
+    table = table.assign(stated=stated_sizes(table["image_id"], foreign.sizes))
+    table = with_facts(with_halves(path, table, halves), halves)
     if foreign.in_fractions:
         table = table.assign(**{name: table[name] * table[side].clip(lower=1) for name, side in _SIDES.items()})
-    everywhere = {**halves[TRAIN], **halves[TEST]}
     within = _CENTRE_INSIDE if clip else INSIDE
-    turned = turned_sizes(path, foreign.sizes, everywhere) or turned_boxes(path, table, everywhere, within)[0]
-    units = turned or unit_faults(path, table, foreign.sizes, data.annotations)
+    own = pictures(table, halves)
+    judged, own = table[own.notna()], own[own.notna()]
+    turned = turned_sizes(path, judged, own) or turned_boxes(path, judged, own, within)[0]
+    units = turned or unit_faults(path, judged, data.annotations)
     raise_faults(path, table, units, _DO, rows_needed=False)
     unknown, known = _unknown_images(path, table, halves)
     outside = failed_checks(path, table, (within,))
     if not clip and _CENTRE_INSIDE.test(table).all():
         outside = [dataclasses.replace(fault, do=_CLIP) for fault in outside]
     faults += [*unknown, *failed_checks(path, known, IMAGE_CHECKS), *outside]
+    faults += _without_corners(path, raw[bare]) + _repeated(path, table)
     divide = _MAKE_FOLDERS if path.is_dir() else _ADD_PART
     faults += [
         dataclasses.replace(fault, do=divide if fault.expected == _ONE_HALF else "")
@@ -127,7 +126,7 @@ def read_rows(
         how_far = "" if clip else "less than a pixel "
         log.info("%s: %d boxes ended %soutside their image and were clipped", path.name, moved, how_far)
     return ForeignRows(
-        fitted.drop(columns=["width_px", "height_px", "image_fault", LINE]),
+        fitted.drop(columns=["width_px", "height_px", "image_fault", "stated", LINE]),
         _label_map(foreign, table, data.annotations),
     )
 
@@ -161,67 +160,34 @@ def _located(foreign: Foreign, fault: Fault) -> Fault:
     return dataclasses.replace(fault, file=file, line=line)
 
 
-def _with_halves(path: Path, table: pd.DataFrame, halves: Halves) -> pd.DataFrame:
-    """The rows with their half in ``part``, and with ``image_id`` as the images are named.
-
-    A name may have a folder, which names the half if it is train or test, and lack its ending if one image alone
-    has it. Without such a folder or ``part`` the half is the only one that has the image; empty if both or none do.
-    A ``part`` that has no such image stays, and the image is named as in the other half.
-    """
-    of_stem = {half: _by_stem(images) for half, images in halves.items()}
-
-    def identified(text: str, part: str) -> tuple[str, str]:
-        folder, name = folder_and_name(text)
-        preferred = [half for half in halves if half == (part or folder)]
-        for among in (preferred, list(halves)):
-            names = {name} if any(name in halves[half] for half in among) else set()
-            names = names or set().union(*(of_stem[half].get(name, set()) for half in among))
-            if len(names) == 1:
-                (whole,) = names
-                having = [half for half in among if whole in halves[half]]
-                return whole, part or (having[0] if len(having) == 1 else "")
-        return text, part
-
-    pairs = list(zip(table["image_id"], table["part"], strict=True))
-    result = {pair: identified(*pair) for pair in dict.fromkeys(pairs)}
-    if merged := _merged_images(path, result):
-        raise TableError(path, by_cause(merged), _ONE_PICTURE)
-    changed = {text: name for (text, _), (name, _) in result.items() if text != name}
-    if changed and path.is_file():
-        text, name = next(iter(changed.items()))
-        more = f" and so on ({len(changed)} names)" if len(changed) > 1 else ""
-        log.info("%s: images named otherwise than their files: %s is taken as %s%s", path.name, text, name, more)
-    return table.assign(image_id=[result[pair][0] for pair in pairs], part=[result[pair][1] for pair in pairs])
-
-
-def _merged_images(path: Path, result: Mapping[tuple[str, str], tuple[str, str]]) -> list[Fault]:
-    """A fault for each image of a half that names in several folders mean: two sets may share a name."""
-    by_folder: dict[tuple[str, str], dict[str, str]] = {}
-    for (text, _), image in result.items():
-        folder = text.replace("\\", "/").rpartition("/")[0]
-        if folder:
-            by_folder.setdefault(image, {}).setdefault(folder, text)
+def _without_corners(path: Path, rows: pd.DataFrame) -> list[Fault]:
+    """One fault for all rows without a box."""
+    if rows.empty:
+        return []
+    more = f" and {len(rows) - 1} rows more" if len(rows) > 1 else ""
     return [
-        Fault(path, None, first_few(names.values()), f"{name} in one folder only")
-        for (name, _), names in by_folder.items()
-        if len(names) > 1
-    ]
+        Fault(path, int(rows[LINE].iloc[0]), f"{rows['image_id'].iloc[0]}, no corners{more}", "four corners",
+              "leave out the rows without a box: an image without a detection needs no row")
+    ]  # fmt: skip
 
 
-def _by_stem(images: Iterable[str]) -> dict[str, set[str]]:
-    stems: dict[str, set[str]] = {}
-    for name in images:
-        stems.setdefault(Path(name).stem, set()).add(name)
-    return stems
+def _repeated(path: Path, table: pd.DataFrame) -> list[Fault]:
+    """One fault for all rows that equal an earlier one, as those of a file that was appended to itself do.
 
-
-def _with_facts(table: pd.DataFrame, halves: Halves) -> pd.DataFrame:
-    """The rows with the facts of their image: that of their part, or of the other half if the part has none."""
-    everywhere = {**halves[TEST], **halves[TRAIN]}
-    filled = [
-        with_image_facts(rows, {**everywhere, **halves.get(str(part), {})}) for part, rows in table.groupby("part")
-    ]
-    return pd.concat(filled).sort_index() if filled else with_image_facts(table, {})
+    A detector gives a box of one label and score once; twice it would count as a false detection, and weigh double
+    in an ensemble.
+    """
+    again = table[table.duplicated(list(_ROW))]
+    if again.empty:
+        return []
+    row = again.iloc[0]
+    first = table.loc[(table[list(_ROW)] == row[list(_ROW)]).all(axis=1), LINE].iloc[0]
+    more = f" and {len(again) - 1} rows more of {len(table)}" if len(again) > 1 else ""
+    return [
+        Fault(path, int(row[LINE]), f"{row['image_id']}, {row['label']}, score {row['score']:g}{more}",
+              f"each detection once (line {first} has the first one)",
+              "leave out the rows that repeat others (of a file that was appended to itself one half)")
+    ]  # fmt: skip
 
 
 def _unknown_images(path: Path, table: pd.DataFrame, halves: Halves) -> tuple[list[Fault], pd.DataFrame]:

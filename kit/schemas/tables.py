@@ -76,7 +76,7 @@ def read_annotations(
     )
     faults += _without_corners(path, bare)
     table = with_image_facts(table, images)
-    turned, rest = turned_boxes(path, table, images)
+    turned, rest = turned_boxes(path, table, table["image_id"].map(images.get))
     faults += turned + _box_faults(path, rest, NIH_AREA if "width" in raw else AREA)
     faults += failed_checks(path, table, (LABEL,))
     if not repeats:

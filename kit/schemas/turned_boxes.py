@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 
 import pandas as pd
@@ -15,15 +14,15 @@ _FITTING = {"exif": "the turned pictures", "ignore": "the pixels as they lie in 
 
 
 def turned_boxes(
-    path: Path, table: pd.DataFrame, images: Mapping[str, ImageFacts], inside: RowCheck = INSIDE
+    path: Path, table: pd.DataFrame, pictures: pd.Series, inside: RowCheck = INSIDE
 ) -> tuple[list[Fault], pd.DataFrame]:
     """One fault for all such boxes, with the value of data.orientation that they fit; and the other rows.
 
     ``table`` has image_id, corners, and width_px and height_px of the images as they are read; it may have no rows.
-    Boxes that pass the check ``inside`` leave no image.
+    ``pictures`` has each row's ImageFacts, or None. Boxes that pass the check ``inside`` leave no image.
     """
     outside = table[~inside.test(table)]
-    facts = outside["image_id"].map(images.get)
+    facts = pictures[outside.index]
     fits = [
         fact is not None and lies_on_its_side(fact.tag) and x_max <= fact.height_px and y_max <= fact.width_px
         for fact, x_max, y_max in zip(facts, outside["x_max"], outside["y_max"], strict=True)
@@ -32,7 +31,7 @@ def turned_boxes(
     if turned.empty:
         return [], table
     row = turned.iloc[0]
-    value = _other_value(images[row["image_id"]])
+    value = _other_value(pictures[turned.index[0]])
     box = f"{row['image_id']}, x_max {row['x_max']:.15g}, y_max {row['y_max']:.15g}"
     size = f"width_px {row['width_px']}, height_px {row['height_px']}"
     more = f" and {len(turned) - 1} rows more" if len(turned) > 1 else ""
@@ -44,24 +43,23 @@ def turned_boxes(
     return [fault], table.drop(index=turned.index)
 
 
-def turned_sizes(
-    path: Path, stated: Mapping[str, tuple[int, int]], images: Mapping[str, ImageFacts]
-) -> list[Fault]:
-    """One fault for all images whose stated width and height, pixels, are those of the picture read otherwise."""
-    turned = [
-        name
-        for name, size in stated.items()
-        if name in images
-        and lies_on_its_side(images[name].tag)
-        and size == (images[name].height_px, images[name].width_px) != size[::-1]
-    ]
+def turned_sizes(path: Path, table: pd.DataFrame, pictures: pd.Series) -> list[Fault]:
+    """One fault for all images whose ``stated`` size is that of the picture read otherwise.
+
+    ``table`` has image_id, and stated (width and height in pixels, or None); ``pictures`` each row's ImageFacts.
+    """
+    turned = {
+        fact.path: (name, size, fact)
+        for name, size, fact in zip(table["image_id"], table["stated"], pictures, strict=True)
+        if size and lies_on_its_side(fact.tag) and size == (fact.height_px, fact.width_px) != size[::-1]
+    }
     if not turned:
         return []
-    value = _other_value(images[turned[0]])
-    width, height = stated[turned[0]]
+    name, (width, height), fact = next(iter(turned.values()))
+    value = _other_value(fact)
     more = f" and {len(turned) - 1} images more" if len(turned) > 1 else ""
     return [
-        Fault(path, None, f"{turned[0]} of {width} x {height} px{more}",
+        Fault(path, None, f"{name} of {width} x {height} px{more}",
               f"sizes of images as they are read; these have an EXIF orientation, and fit {_FITTING[value]}",
               f"--set data.orientation={value}, if the boxes are those of {_FITTING[value]}")
     ]  # fmt: skip

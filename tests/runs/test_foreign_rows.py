@@ -9,6 +9,7 @@ import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from PIL import Image
 from repository import ROOT
 from toy import copied, toy_config
 
@@ -22,6 +23,7 @@ from kit.schemas.foreign import read_foreign
 
 COLUMNS = ["image_id", *CORNERS, "score", "label"]
 SIDE_PX = 96
+LYING = (120, 160)  # as they lie in the file, with an orientation that turns them
 
 
 class Place:
@@ -65,17 +67,35 @@ def place(toy_source, tmp_path_factory):
     return Place(copied(toy_source, tmp_path_factory.mktemp("place") / "toy"))
 
 
+def with_train_names(workspace):
+    """Give the test images the names of training images; their new paths."""
+    images = sorted((workspace / "data" / "train").glob("*.png"))
+    mapping = workspace / "data" / "ID_to_Image_Mapping.csv"
+    text = mapping.read_text()
+    paths = []
+    for old, new in zip(sorted((workspace / "data" / "test").glob("*.png")), images, strict=False):
+        paths.append(old.rename(old.with_name(new.name)))
+        text = text.replace(old.name, new.name)
+    mapping.write_text(text)
+    return paths
+
+
 @pytest.fixture(scope="module")
 def twins(toy_source, tmp_path_factory):
     """A competition whose test images have the names of training images."""
     workspace = copied(toy_source, tmp_path_factory.mktemp("twins") / "toy")
-    images = sorted((workspace / "data" / "train").glob("*.png"))
-    mapping = workspace / "data" / "ID_to_Image_Mapping.csv"
-    text = mapping.read_text()
-    for old, new in zip(sorted((workspace / "data" / "test").glob("*.png")), images, strict=False):
-        old.rename(old.with_name(new.name))
-        text = text.replace(old.name, new.name)
-    mapping.write_text(text)
+    with_train_names(workspace)
+    return Place(workspace)
+
+
+@pytest.fixture(scope="module")
+def unlike_twins(toy_source, tmp_path_factory):
+    """Such a competition; the test images are of another size and have an EXIF orientation."""
+    workspace = copied(toy_source, tmp_path_factory.mktemp("unlike") / "toy")
+    turned = Image.Exif()
+    turned[0x0112] = 6
+    for path in with_train_names(workspace):
+        Image.open(path).resize(LYING).save(path, exif=turned)
     return Place(workspace)
 
 
@@ -482,6 +502,55 @@ class TestHalves:
         twins.table.assign(image_id=names).to_csv(tmp_path / "a.csv", index=False)
         assert twins.read(tmp_path / "a.csv").table["part"].tolist() == parts
 
+    @pytest.mark.parametrize("folder", ["/x/test/", "C:\\mine\\Test\\"])
+    def test_a_users_folder_that_is_no_half_names_none_and_the_column_part_helps(self, folder, twins, tmp_path):
+        parts = ["train"] * (len(twins.table) - 2) + ["test"] * 2
+        table = twins.table.assign(image_id=folder + twins.table["image_id"])
+        table.to_csv(tmp_path / "a.csv", index=False)
+        error = twins.refused(tmp_path / "a.csv")
+        assert "the column part, or a folder, says which" in error.found
+        assert "add a column part" in error.do
+        table.assign(part=parts).to_csv(tmp_path / "a.csv", index=False)
+        assert twins.read(tmp_path / "a.csv").table["part"].tolist() == parts
+
+    @pytest.mark.parametrize("named", ["in the entries", "by the ids"])
+    def test_sizes_of_images_of_one_name_are_those_of_their_half(self, named, unlike_twins, tmp_path):
+        place = unlike_twins
+        parts = ["train"] * (len(place.table) - 2) + ["test"] * 2
+        table = place.table.assign(
+            image_id=[f"{part}/{name}" for part, name in zip(parts, place.table["image_id"], strict=True)]
+        )
+        content = data_set(table)
+        for each in content["images"]:
+            if each["file_name"].startswith("test/"):
+                each["width"], each["height"] = LYING
+        entries = with_ids(table)
+        if named == "in the entries":  # as Ultralytics writes it
+            entries = [
+                entry | {"file_name": name} for entry, name in zip(entries, place.table["image_id"], strict=True)
+            ]
+        path = dump(tmp_path / "a.json", {**content, "annotations": entries})
+        rows = place.read(path)
+        assert rows.table["part"].tolist() == parts
+        content["images"][0]["width"] += 1
+        assert "1 images of another size" in place.refused(dump(path, {**content, "annotations": entries})).found
+
+    def test_an_orientation_in_the_other_half_says_nothing_of_an_image(self, unlike_twins, tmp_path):
+        place = unlike_twins
+        parts = ["train"] * (len(place.table) - 2) + ["test"] * 2
+        name = place.test.image_ids[0]  # the box of its training image would fit the turned test image
+        over = place.table.assign(part=parts)
+        over.loc[(over["image_id"] == name) & (over["part"] == "train"), "x_max"] = SIDE_PX + 9.0
+        over.to_csv(tmp_path / "a.csv", index=False)
+        error = place.refused(tmp_path / "a.csv")
+        assert "EXIF" not in error.found
+        assert "--clip" in error.do
+        assert place.read(tmp_path / "a.csv", clip=True).table["x_max"].max() <= SIDE_PX
+        turned = place.table.assign(part=parts)
+        turned.loc[len(turned) - 1, ["x_max", "y_max"]] = [LYING[1] - 1, 100.0]
+        turned.to_csv(tmp_path / "a.csv", index=False)
+        assert "--set data.orientation=exif" in place.refused(tmp_path / "a.csv").do
+
     def test_a_folder_has_a_subfolder_for_each_half(self, twins, tmp_path):
         yolo(twins.table, tmp_path / "labels", twins.labels)
         assert "subfolders train/ and test/" in twins.refused(tmp_path / "labels").do
@@ -605,6 +674,55 @@ class TestRefused:
         place.table.assign(**{name.title(): value}).to_csv(tmp_path / "a.csv", index=False)
         assert f"{name}, not {name.title()}" in place.refused(tmp_path / "a.csv").found
         place.table.assign(**{name: value}).to_csv(tmp_path / "a.csv", index=False)
+        assert place.agrees(place.read(tmp_path / "a.csv"))
+
+    @settings(max_examples=10)
+    @given(st.data())
+    def test_rows_that_repeat_others_are_one_line_and_left_out_they_are_read(self, place, tmp_path_factory, data):
+        path = tmp_path_factory.mktemp("repeated") / "a.csv"
+        numbers = st.integers(0, len(place.table) - 1)
+        again = data.draw(st.lists(numbers, min_size=1, max_size=len(place.table), unique=True))
+        pd.concat([place.table, place.table.iloc[again]]).to_csv(path, index=False)
+        (fault,) = place.refused(path).faults
+        assert fault.line == len(place.table) + 2
+        assert f"each detection once (line {again[0] + 2} has the first one)" in fault.expected
+        assert (f"and {len(again) - 1} rows more" in fault.value) == (len(again) > 1)
+        pd.read_csv(path).drop_duplicates().to_csv(path, index=False)
+        assert place.agrees(place.read(path))
+
+    def test_a_box_in_several_folds_views_or_labels_repeats_none(self, place, tmp_path):
+        test = place.table[-1:]
+        more = [test.assign(fold=1), test.assign(label=place.labels[1]), test.assign(score=0.24)]
+        table = pd.concat([place.table, *more]).fillna({"fold": 0}).astype({"fold": int})
+        table.to_csv(tmp_path / "a.csv", index=False)
+        assert len(place.read(tmp_path / "a.csv").table) == len(table)
+
+    def test_a_file_that_was_appended_to_itself_is_refused_in_every_form(self, place, tmp_path):
+        entries = results(place.table)
+        error = place.refused(dump(tmp_path / "a.json", entries * 2))
+        assert f"and {len(entries) - 1} rows more of {2 * len(entries)}" in error.found
+        assert "of a file that was appended to itself one half" in error.do
+        assert place.agrees(place.read(dump(tmp_path / "a.json", entries)))
+        folder = yolo(place.table, tmp_path / "labels", place.labels)
+        first = folder / f"{place.table['image_id'][0][:-4]}.txt"
+        text = first.read_text()
+        first.write_text(text * 2)
+        (fault,) = place.refused(folder).faults
+        assert (fault.file, fault.line) == (first, len(text.splitlines()) + 1)
+        first.write_text(text)
+        assert place.agrees(place.read(folder))
+
+    @pytest.mark.parametrize("empty", ["", "nan", "NaN", "NA", "N/A", "null", "None"])
+    def test_rows_without_corners_are_one_line_as_in_train_csv_and_left_out_they_are_read(
+        self, empty, place, tmp_path
+    ):
+        bare = place.table[:7].assign(**dict.fromkeys(CORNERS, empty))
+        pd.concat([place.table, bare]).to_csv(tmp_path / "a.csv", index=False)
+        error = place.refused(tmp_path / "a.csv")
+        (fault,) = error.faults
+        assert fault.value.endswith("no corners and 6 rows more")
+        assert "leave out the rows without a box" in error.do
+        place.table.to_csv(tmp_path / "a.csv", index=False)
         assert place.agrees(place.read(tmp_path / "a.csv"))
 
     def test_numbers_of_classes_alone_are_no_labels(self, place, tmp_path):

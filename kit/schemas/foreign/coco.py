@@ -68,7 +68,7 @@ def ids_of(path: Path, content: Mapping[str, Any], labels: Sequence[str], do: st
     if repeated:
         raise TableError(path, by_cause(repeated), f"{_MAKE_UNIQUE}; then adopt the file again")
     sizes = {
-        folder_and_name(entry["file_name"])[1]: (int(entry["width"]), int(entry["height"]))
+        entry["file_name"]: (int(entry["width"]), int(entry["height"]))
         for entry in images
         if all(_is_side(entry.get(side)) for side in ("width", "height"))
     }
@@ -164,14 +164,16 @@ def _faults(entry: Any) -> list[tuple[str, str]]:
 
 
 def _image(entry: Mapping[str, Any], ids: Ids) -> str | None:
-    """The entry's file name, else that of its id, else its image_id if this is a name."""
-    if isinstance(entry.get("file_name"), str):
-        return str(entry["file_name"])
+    """The entry's file name (with its folder, if its id has one), else that of its id, else a name in image_id."""
     image = entry["image_id"]
+    of_id = ids.images.get(image)
+    if isinstance(entry.get("file_name"), str):
+        name = str(entry["file_name"])
+        return of_id if of_id is not None and folder_and_name(of_id)[1] == name else name
     is_name = isinstance(image, str) and (
         not ids.images or image.lower().endswith(IMAGE_SUFFIXES) or image in ids.stems
     )
-    return ids.images.get(image, image if is_name else None)
+    return of_id if of_id is not None else image if is_name else None
 
 
 def _unknown_image(entry: Mapping[str, Any], ids: Ids) -> tuple[str, str, str]:

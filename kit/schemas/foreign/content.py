@@ -21,6 +21,7 @@ KEPT = ("fold", "view", "part")  # of the optional ones, those that are used
 _ALONE = 5  # as many rows with one fault have a line each; more share a line
 _SHOWN = 3
 Id = int | str
+Size = tuple[int, int]  # width and height, pixels
 
 
 @dataclass(frozen=True)
@@ -29,8 +30,7 @@ class Ids:
 
     images: Mapping[Id, str]
     labels: Mapping[Id, str]
-    # Width and height of the pictures if they are stated, by file name without folders.
-    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)
+    sizes: Mapping[str, Size] = field(default_factory=dict)  # of the pictures if they are stated, by file_name
 
     @functools.cached_property
     def stems(self) -> frozenset[str]:
@@ -46,7 +46,7 @@ class Foreign:
     cells: Cells  # the columns NEEDED, and those of KEPT that the file has
     numbers: Mapping[Id, str] = field(default_factory=dict)  # number -> label, if the file has numbers for labels
     counted: bool = False  # nothing says which number is which label: counted_from_1 does
-    sizes: Mapping[str, tuple[int, int]] = field(default_factory=dict)  # of the pictures, as the file states them
+    sizes: Mapping[str, Size] = field(default_factory=dict)  # of the pictures, as the file states them
     in_fractions: bool = False  # corners are shares of the image's sides, not pixels
     origins: tuple[tuple[Path, int], ...] = ()  # file and line of every row, if there are several files
 
@@ -71,6 +71,19 @@ def row(image_id: str, corners: Iterable[object], score: object, label: str) -> 
     """The needed cells of a row as texts."""
     values = (image_id, *corners, score, label)
     return dict(zip(NEEDED, map(str, values), strict=True))
+
+
+def stated_sizes(image_ids: pd.Series, sizes: Mapping[str, Size]) -> pd.Series:
+    """Width and height that a file states for each row's image, by its file_name; None if it states none.
+
+    A name without its folder has the size of the one file of that name, or none if several have other sizes.
+    """
+    by_name: dict[str, set[Size]] = {}
+    for text, size in sizes.items():
+        by_name.setdefault(folder_and_name(text)[1], set()).add(size)
+    alone = {name: next(iter(found)) for name, found in by_name.items() if len(found) == 1}
+    stated = {text: sizes.get(text, alone.get(folder_and_name(text)[1])) for text in image_ids.unique()}
+    return pd.Series([stated[text] for text in image_ids], index=image_ids.index, dtype=object)
 
 
 def folder_and_name(text: str) -> tuple[str, str]:
