@@ -48,12 +48,12 @@ def dicom_facts(path: Path) -> tuple[int, int, str]:
     """
     dataset = _read(path, _FACTS, pixels=False)
     patient = str(dataset.get("PatientID") or "").strip()
-    height, width = dataset.get("Rows"), dataset.get("Columns")
+    height, width = _whole(dataset, "Rows", 0), _whole(dataset, "Columns", 0)
     if not height or not width:
         raise ImageError("a DICOM file without an image, or cut off before it (no Rows, no Columns)")
-    frames, samples = dataset.get("NumberOfFrames") or 1, dataset.get("SamplesPerPixel") or 1
-    kind, bits = str(dataset.get("PhotometricInterpretation") or ""), dataset.get("BitsAllocated")
-    if int(frames) > 1:
+    frames, samples = _whole(dataset, "NumberOfFrames", 1), _whole(dataset, "SamplesPerPixel", 1)
+    kind, bits = str(dataset.get("PhotometricInterpretation") or ""), _whole(dataset, "BitsAllocated", 0)
+    if frames > 1:
         raise ImageError(f"{frames} frames, not one")
     if samples != 1 or kind not in _GREY:
         raise ImageError(f"colours ({kind or 'unnamed'}, {samples} per pixel), not {' or '.join(_GREY)}")
@@ -63,7 +63,7 @@ def dicom_facts(path: Path) -> tuple[int, int, str]:
         raise ImageError("letters burnt into the pixels (BurnedInAnnotation is YES), which may name the patient")
     if Image.MAX_IMAGE_PIXELS and width * height > Image.MAX_IMAGE_PIXELS:
         raise ImageError(f"{width} x {height} pixels: a decompression bomb")
-    return int(width), int(height), "" if patient.casefold() in _NOBODY else patient
+    return width, height, "" if patient.casefold() in _NOBODY else patient
 
 
 def decode_dicom(path: Path) -> Grey:
@@ -112,7 +112,9 @@ def _read(path: Path, tags: Any, pixels: bool) -> Any:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            return pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=list(tags))
+            dataset = pydicom.dcmread(path, stop_before_pixels=not pixels, specific_tags=list(tags))
+            list(dataset)  # reads every value now, where errors and warnings are caught
+            return dataset
     except InvalidDicomError as error:
         raise ImageError("no DICOM file" if path.stat().st_size else "an empty file") from error
     except OSError as error:  # EOFError is none
@@ -121,9 +123,17 @@ def _read(path: Path, tags: Any, pixels: bool) -> Any:
         raise ImageError(f"a truncated or broken DICOM file ({type(error).__name__})") from None
 
 
+def _whole(dataset: Any, name: str, missing: int) -> int:
+    """The whole number of an element, ``missing`` if it is not there or empty."""
+    try:
+        return int(dataset.get(name) or missing)
+    except (TypeError, ValueError):
+        raise ImageError(f"a DICOM file whose {name} is no whole number") from None
+
+
 def _without_overlays(dataset: Any, stored: Shaped[np.ndarray, ...]) -> Shaped[np.ndarray, ...]:
     """The stored values without the bits above BitsStored, if an overlay lies there."""
-    bits = int(dataset.get("BitsStored") or stored.itemsize * 8)
+    bits = _whole(dataset, "BitsStored", stored.itemsize * 8)
     unused = stored.itemsize * 8 - bits
     if not unused or not any(dataset[tag].value for tag in _OVERLAYS if tag in dataset):
         return stored
