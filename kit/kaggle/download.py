@@ -198,13 +198,12 @@ def _accept(
     expected = {path: size for path, size in in_data(listed).items() if _entry(path) in COMPETITION_FILES}
     sizes = file_sizes(data, COMPETITION_FILES)
     if faults := lacking(expected, with_line_ends_of(expected, sizes, data)):
-        do = misplaced_files(data) or "complete or correct them by hand"
-        _refuse_or_warn(
-            f"the files in {data} to be those of {slug}", faults,
-            f"{do}; or move them away and let `invoke download` fetch them; or, if Kaggle's list is wrong, add "
-            f"--allow {FILE_LIST}: then they are taken as they are",
-            allow,
-        )  # fmt: skip
+        elsewhere = misplaced_files(data)
+        do = elsewhere or "complete or correct them by hand"
+        do += "; or move them away and let `invoke download` fetch them"
+        if not elsewhere:
+            do += f"; or, if Kaggle's list is wrong, --allow {FILE_LIST} takes them as they are"
+        _refuse_or_warn(f"the files in {data} to be those of {slug}", faults, do, allow)
     if more := unlisted(expected, sizes):
         _warn_of_unlisted(more, len(sizes), "they are taken as they are")
     return _record(data, config, slug, HAND, sizes)

@@ -19,8 +19,9 @@ from pathlib import Path, PurePosixPath
 from kit.core.errors import KitError, reason
 from kit.core.files import explaining_write_errors, make_folder
 from kit.core.progress import Track, silent
+from kit.schemas.file_names import COMPETITION_FILES
 
-_ENCRYPTED = 0x1
+_ENCRYPTED, _NEEDS_PASSWORD = 0x1, "is encrypted"
 _BLOCK_BYTES = 1 << 20
 _DRIVE = re.compile(r"[A-Za-z]:[/\\]|[A-Za-z]:$")
 # Raised by zipfile and its decompressors for broken bytes; a write that the system refuses is a KitError.
@@ -83,14 +84,18 @@ def _require_safe(archive: Path, entries: Iterable[zipfile.ZipInfo], most_bytes:
         if name in names and not entry.is_dir():
             faults.append(f"{entry.filename!r} is there twice")
         names.add(name)
+    harmful = len(faults)
     if total > most_bytes:
         faults.append(f"it would unpack to {total / 2**30:.1f} GiB, more than {most_bytes / 2**30:.1f}")
     if faults:
+        password = " with its password" if any(fault.endswith(_NEEDS_PASSWORD) for fault in faults) else ""
+        do = f"unpack {archive} by hand{password}, put {', '.join(COMPETITION_FILES)} into data/, and call again"
+        if not harmful:
+            do = "raise kaggle.unpacked_max_gib (--set) if the archive is only large"
         raise KitError(
-            f"{archive.name} to hold only files that stay in their folder",
-            f"{len(faults)} fault(s), the first: {faults[0]}",
-            "nothing was unpacked; inspect the archive, or raise kaggle.unpacked_max_gib if it is only large",
-        )
+            f"{archive.name} to hold only files that stay in their folder, in a form that can be read",
+            f"{len(faults)} fault(s), the first: {faults[0]}; nothing was unpacked", do,
+        )  # fmt: skip
 
 
 def _faults(entry: zipfile.ZipInfo) -> list[str]:
@@ -105,5 +110,5 @@ def _faults(entry: zipfile.ZipInfo) -> list[str]:
     if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
         faults.append("is a link or another special file")
     if entry.flag_bits & _ENCRYPTED:
-        faults.append("is encrypted")
+        faults.append(_NEEDS_PASSWORD)
     return faults

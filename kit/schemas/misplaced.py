@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from kit.core.errors import first_few
 from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN, entry_like, is_companion
 from kit.schemas.places import enclosing_folder, folder_of_images, is_image, placed
 
 _ARCHIVE = re.compile(r"\.(zip|7z|rar|tar|tgz|tbz2|txz|(tar\.)?(gz|bz2|xz|zst))$", re.IGNORECASE)
 _ENCRYPTED = 0x1
+_A_PAGE = "an HTML page, as a site sends it without a log-in"
 _PAGE, _START_BYTES = (b"<!doctype", b"<html"), 512
 
 
@@ -38,19 +40,28 @@ def misplaced(data: Path) -> list[Misplaced]:
     """
     absent = [entry for entry in COMPETITION_FILES if not (data / entry).exists()]
     deeper = [entry for entry in (TRAIN, TEST) if entry not in absent and not _has_images(data / entry)]
+    found: list[Misplaced | None] = [
+        Misplaced(table, f"{table} is {_A_PAGE}: delete it and fetch it anew")
+        for table in (MAPPING, TABLE)
+        if _is_page(data / table)
+    ]
     if not data.is_dir() or not (absent or deeper):
-        return []
+        return [one for one in found if one]
     tops = [
         path for path in sorted(data.iterdir()) if not path.name.startswith(".") and not is_companion(path.name)
     ]
-    found = []
+    unnamed = []  # folders of images that no name gives to train/ or test/
     for path in tops:
         if path.is_dir():
             found.append(_folder(path, data, absent, deeper))
+            unnamed += [] if found[-1] else _unnamed(path, data)
         elif _ARCHIVE.search(path.name):
             found.append(_archive(path, data, absent))
         elif entry_like(path.name) in absent and entry_like(path.name) in (MAPPING, TABLE):
             found.append(Misplaced(path.name, f"rename {path} to {data / entry_like(path.name)}"))
+    if unnamed and (do := _sorted(f"the images in {first_few(unnamed, 3)}", data, absent)):
+        names = first_few((path.relative_to(data).parts[0] for path in unnamed), 3)
+        found.append(Misplaced(names, do, is_certain=False))
     return [one for one in found if one and one.do]
 
 
@@ -69,12 +80,14 @@ def _folder(folder: Path, data: Path, absent: Sequence[str], deeper: Sequence[st
             steps.append(f"move {data / alone[0]} to {data / table}")
     if entry_like(folder.name) in absent and any(map(is_image, names)):
         steps.append(f"rename {folder} to {data / entry_like(folder.name)}")
-    if steps:
-        return Misplaced(folder.name, "; ".join(steps))
-    is_other = images and folder.name not in COMPETITION_FILES
-    return (
-        Misplaced(folder.name, _sorted(f"the images in {data / images}", data, absent), False) if is_other else None
-    )
+    return Misplaced(folder.name, "; ".join(steps)) if steps else None
+
+
+def _unnamed(folder: Path, data: Path) -> list[Path]:
+    """The folder in which all images of another folder than train/ and test/ lie, if there is one."""
+    names = [path.relative_to(data).as_posix() for path in folder.rglob("*") if path.is_file()]
+    images = folder_of_images((name for name in names if not is_companion(name)), folder.name)
+    return [data / images] if images and folder.name not in COMPETITION_FILES else []
 
 
 def _archive(path: Path, data: Path, absent: Sequence[str]) -> Misplaced | None:
@@ -84,14 +97,17 @@ def _archive(path: Path, data: Path, absent: Sequence[str]) -> Misplaced | None:
     if not absent:
         return None
     if path.suffix.lower() != ".zip":
-        goal = f"{data / named} is what it holds" if named else f"{data} holds {', '.join(absent)}, if it has them"
+        goal = f"{data} holds {', '.join(absent)}, if it has them"
+        if named:
+            goal = f"its images lie in {data / named}" if named in (TRAIN, TEST) else f"{data / named} is there"
         is_kept = named and named not in absent  # beside what was unpacked from it
         return None if is_kept else Misplaced(path.name, f"unpack {path.name} so that {goal}", bool(named))
     try:
         with zipfile.ZipFile(path) as opened:
             entries = [one for one in opened.infolist() if not one.is_dir() and not is_companion(one.filename)]
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
-        return Misplaced(path.name, f"{path.name} is {_content(path)}: delete it and fetch it anew")
+        what = _A_PAGE if _is_page(path) else "no whole zip archive"
+        return Misplaced(path.name, f"{path.name} is {what}: delete it and fetch it anew")
     names = [one.filename.replace("\\", "/") for one in entries]
     outside = next((name for name in names if name.startswith("/") or ".." in name.split("/")), "")
     if outside:
@@ -141,16 +157,12 @@ def _sorted(images: str, data: Path, absent: Sequence[str]) -> str:
     return f"move {images}: {' and '.join(goals)}" if goals else ""
 
 
-def _content(path: Path) -> str:
-    """What a file that is no whole zip holds."""
+def _is_page(path: Path) -> bool:
     try:
         with path.open("rb") as file:
-            start = file.read(_START_BYTES).lstrip().lower()
+            return file.read(_START_BYTES).lstrip().lower().startswith(_PAGE)
     except OSError:
-        start = b""
-    return (
-        "an HTML page, as a site sends it without a log-in" if start.startswith(_PAGE) else "no whole zip archive"
-    )
+        return False
 
 
 def _has_images(folder: Path) -> bool:

@@ -350,7 +350,9 @@ UNUSABLE = {  # a file of data/ that no command of kit opens, and the one line a
     "a.zip": (encrypted(FILES), "unpack a.zip, which needs its password, in .*data"),
     "trAIN.zip": (zipped({"../a.png": b"a"}), "paths that leave its folder, such as ../a.png: delete it"),
     "test.zip": (zipped({"/tmp/a.png": b"a"}), "paths that leave its folder, such as /tmp/a.png: delete it"),
-    "train.tar.gz": (b"x", "unpack train.tar.gz so that .*train is what it holds"),
+    "train.tar.gz": (b"x", "unpack train.tar.gz so that its images lie in .*train"),
+    "train.csv.gz": (b"x", "unpack train.csv.gz so that .*train.csv is there"),
+    "train.csv": (b"\n <HTML>Sign in</HTML>", "train.csv is an HTML page, .*: delete it and fetch it anew"),
     "chest.7z": (b"x", "unpack chest.7z so that .* holds train, test, ID_to_Image_Mapping.csv, train.csv"),
 }
 
@@ -366,6 +368,14 @@ def test_an_archive_that_must_be_opened_or_fetched_by_hand_is_one_line(name, tmp
     assert "models.zip" not in do
     as_folder(FILES)(tmp_path / "data")  # done by hand as it says
     assert misplaced_files(tmp_path / "data") == ""
+
+
+def test_folders_of_images_without_a_name_are_one_line(tmp_path):
+    for number in range(12):
+        as_folder({"images/x.png": b"x"})(tmp_path / "data" / f"images_{number:03d}")
+    do = misplaced_files(tmp_path / "data")
+    assert do.count("data/images_") == 3
+    assert "and 9 more: those that train.csv names into" in do
 
 
 def test_images_that_are_not_there_are_looked_for_and_the_advice_is_no_command_that_fails(tmp_path):

@@ -61,6 +61,16 @@ def test_an_entry_that_would_do_harm_is_refused_and_nothing_is_written(content, 
     assert [path.name for path in tmp_path.iterdir()] == ["a.zip"]
 
 
+def test_an_archive_with_a_password_is_refused_in_one_line_and_whoever_has_it_unpacks_by_hand(tmp_path):
+    content = bytearray(zipped({"train.csv": b"x"}))
+    for mark, place in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):  # the flags of the entry, written twice
+        content[content.find(mark) + place] |= 1
+    with pytest.raises(KitError, match=r"'train\.csv' is encrypted; nothing was unpacked") as refused:
+        unpack(written(tmp_path, bytes(content)), tmp_path / "out", LARGE)
+    assert refused.value.do.startswith(f"unpack {tmp_path / 'a.zip'} by hand with its password, put train")
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_entry_that_stands_there_twice_is_refused(tmp_path):
     goal = io.BytesIO()
     with zipfile.ZipFile(goal, "w") as archive:
