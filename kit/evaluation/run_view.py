@@ -75,12 +75,12 @@ def view_two_runs(a: Run, b: Run, track: Track = silent) -> tuple[Path, ...]:
             if name in second_costs["one"]
         }
         orders = {
-            f"gained by {a.name}: mAP": gained,
-            f"gained by {b.name}: mAP": {name: -value for name, value in gained.items()},
+            f"gained by {a.name}": gained,
+            f"gained by {b.name}": {name: -value for name, value in gained.items()},
             f"{a.name}: {COST}": first_costs["one"],
             f"{b.name}: {COST}": second_costs["one"],
         }
-        lead = [*map(_scores_line, reports), f"{len(images)} images that both held out; scores are of these."]
+        lead = [*map(_scores_line, reports), f"{len(images)} images that both held out: the charts are of these."]
         labels = sorted({*held[0].split.labels, *held[1].split.labels})
         view = View(
             COMPARISON, f"{a.name} and {b.name} on the same images", lead, labels, _images(held[0], images), truth,

@@ -5,6 +5,9 @@ const page = JSON.parse(document.getElementById("data").textContent);
 const { labels, images } = page;
 const BOXES_ON_CARD = 5;
 const BOXES_IN_LARGE = 20;
+const LETTER_ON_CARD = 0.042; // height of a letter, as a share of the picture's
+const LETTER_IN_LARGE = 0.02;
+const LETTER_WIDTH = 0.62; // of its height, about
 const KEY_STEP = 5; // of the slider
 const SAME_BOX_PX = 1;
 const DEFAULTS = {
@@ -198,34 +201,45 @@ function fill(item) {
   watcher.unobserve(item);
   const image = images.find((one) => one.name === item.dataset.name);
   const frames = item.querySelectorAll(".frame");
-  pictured(image).forEach((one, index) => frames[index].replaceChildren(...picture(one, BOXES_ON_CARD)));
+  pictured(image).forEach((one, index) => {
+    frames[index].replaceChildren(...picture(one, BOXES_ON_CARD, LETTER_ON_CARD));
+  });
 }
 
 /** The picture of an image with its boxes: the image element has the words, the drawing over it is hidden. */
-function picture({ image, side, caption }, most) {
+function picture({ image, side, caption }, most, letters) {
   const text = image.sides.length > 1 ? `${image.name}, ${caption}: ${words(image, side)}` : `${image.name}: ${words(image)}`;
   const img = make("img", { alt: text, src: `data:image/jpeg;base64,${page.thumbs[image.thumb]}` });
-  return [img, drawing(image, side, most)];
+  return [img, drawing(image, side, most, image.size[1] * letters)];
 }
 
-function drawing(image, side, most) {
+/** The boxes, the most important last and so on top, each with its words unless these would lie over others. */
+function drawing(image, side, most, letter) {
   const [width, height] = image.size;
   const drawn = make("svg", { class: "marks", viewBox: `0 0 ${width} ${height}`, "aria-hidden": "true",
     preserveAspectRatio: "none" });
-  for (const { box, kind, text } of marks(image, side, most)) {
-    const [left, top, right, bottom] = box;
-    const letter = height * 0.042;
-    const [above, below] = [top - letter * 0.25, bottom + letter];
-    const isBelow = kind === "true" ? below < height : top < letter;
-    drawn.append(
-      make("rect", { class: kind, x: left, y: top, width: right - left, height: bottom - top }),
-      make("text", { class: kind, x: left, y: isBelow ? below : above, "font-size": letter }, text),
-    );
+  const boxes = marks(image, side, most);
+  drawn.append(...boxes.map(({ box: [left, top, right, bottom], kind }) =>
+    make("rect", { class: kind, x: left, y: top, width: right - left, height: bottom - top })));
+  const taken = [];
+  for (const { box: [left, top, , bottom], kind, text } of boxes.reverse()) {
+    const isBelow = kind === "true" ? bottom + letter < height : top < letter;
+    const long = text.length * letter * LETTER_WIDTH;
+    const place = {
+      x: Math.max(0, Math.min(left, width - long)),
+      y: isBelow ? Math.min(bottom + letter, height - 2) : top - letter * 0.25,
+      long,
+    };
+    const isFree = taken.every((other) => Math.abs(other.y - place.y) > letter
+      || other.x > place.x + place.long || place.x > other.x + other.long);
+    if (!isFree) continue;
+    taken.push(place);
+    drawn.append(make("text", { class: kind, x: place.x, y: place.y, "font-size": letter }, text));
   }
   return drawn;
 }
 
-/** The boxes to draw, the answer last: true boxes, the best candidates that are not the answer, the answers. */
+/** The boxes to draw: the best candidates that are not the answer, true boxes, and last the answers. */
 function marks(image, side, most) {
   const text = (row) => `${labels[row[ROW.label]]} ${(row[ROW.score] / SCORE_STEPS).toFixed(2)}`;
   const found = image.truth.map((box) => ({ box, kind: "true", text: labels[box[ROW.label]] }));
@@ -236,8 +250,8 @@ function marks(image, side, most) {
   const best = rivals.filter((row) => !answers.some((answer) => same(row, answer)))
     .sort((a, b) => b[ROW.score] - a[ROW.score]).slice(0, most);
   return [
-    ...found,
     ...best.reverse().map((box) => ({ box, kind: "candidate", text: text(box) })),
+    ...found,
     ...answers.map((box) => ({ box, kind: "answer", text: text(box) })),
   ];
 }
@@ -279,7 +293,7 @@ function showLarge() {
   byId("large-file").href = image.file;
   byId("large-place").textContent = `${shown.indexOf(image) + 1 || "–"} of ${shown.length}`;
   byId("large-pictures").replaceChildren(...pictured(image).map((one) => {
-    const frame = make("div", { class: "frame" }, ...picture(one, BOXES_IN_LARGE));
+    const frame = make("div", { class: "frame" }, ...picture(one, BOXES_IN_LARGE, LETTER_IN_LARGE));
     frame.style.aspectRatio = `${one.image.thumbSize[0]} / ${one.image.thumbSize[1]}`;
     return make("figure", {}, frame, make("figcaption", {}, one.caption));
   }));
@@ -368,7 +382,9 @@ function start() {
   document.addEventListener("keydown", pressed);
   window.addEventListener("hashchange", readAddress);
   window.addEventListener("beforeprint", () => document.querySelectorAll(".card").forEach(fill));
-  if (window.matchMedia("(max-width: 700px)").matches) byId("panels")?.removeAttribute("open");
+  if (window.matchMedia("(max-width: 700px)").matches) {
+    for (const part of document.querySelectorAll("main details")) part.open = false;
+  }
   readAddress();
 }
 
