@@ -98,7 +98,7 @@ def disagreement(candidates: pd.DataFrame) -> dict[str, float]:
     weights = np.maximum(candidates["score"].to_numpy(np.float64), 1e-9)
     lonely = weights * (1 - candidates["agreement"].to_numpy(np.float64))
     table = pd.DataFrame({"image_id": candidates["image_id"], "weight": weights, "lonely": lonely})
-    sums = table.groupby("image_id")[["lonely", "weight"]].sum()
+    sums = table.groupby("image_id", observed=True)[["lonely", "weight"]].sum()
     return {str(name): float(value) for name, value in (sums["lonely"] / sums["weight"]).items()}
 
 
@@ -172,7 +172,8 @@ def _confidences(side: Side) -> dict[str, float]:
 
 
 def _on(table: pd.DataFrame, images: Collection[str]) -> pd.DataFrame:
-    return table[table["image_id"].isin(set(images))].reset_index(drop=True)
+    rows = table[table["image_id"].isin(set(images))].reset_index(drop=True)
+    return rows.astype({"image_id": object, "label": object})  # candidates have categories
 
 
 def _scores_line(report: Report) -> str:

@@ -34,6 +34,7 @@ from kit.data.inversion import (
 from kit.data.pixel_cache import PixelCache
 from kit.data.provenance import has_own_table
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
+from kit.schemas.image_headers import ImageFacts
 from kit.schemas.missing_images import unread_images
 from kit.schemas.tables import mapped_images, no_finding_boxes, read_annotations
 
@@ -115,11 +116,7 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         write_list(folder, _list(files, inverted))
     caches = _as_configured(files, config, folder)
     train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
-    # Training finds the same faults, whatever the test half holds.
-    readable = {**{name: facts for name, facts in test.items() if not facts.fault}, **train}
-    annotations = read_annotations(
-        data / TABLE, readable, every_image=True, repeats=config.data.repeated_boxes == "fuse"
-    )
+    annotations = audited_annotations(data, OpenedData(caches), config)
     checked = AuditInput(
         annotations,
         own,
@@ -133,12 +130,26 @@ def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> A
         inverted,
         _by_path(files, lambda pixels: pixels.levels),
         groups,
-        no_finding_boxes(data / TABLE, readable),
+        no_finding_boxes(data / TABLE, _readable(caches)),
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):
         _write(audit, folder, key)
     return audit
+
+
+def audited_annotations(data: Path, opened: OpenedData, config: Config) -> pd.DataFrame:
+    """The rows of train.csv as the audit judges them, on images of train/ and of test/, read unless opened."""
+    if opened.annotations is not None:
+        return opened.annotations
+    fuse = config.data.repeated_boxes == "fuse"
+    return read_annotations(data / TABLE, _readable(opened.pixels), every_image=True, repeats=fuse)
+
+
+def _readable(pixels: Mapping[str, PixelCache]) -> dict[str, ImageFacts]:
+    """All images of train/, the readable ones of test/: training finds the same faults, whatever test/ holds."""
+    of_test = pixels[TEST].facts if TEST in pixels else {}
+    return {**{name: facts for name, facts in of_test.items() if not facts.fault}, **pixels[TRAIN].facts}
 
 
 def require_sound(audit: Audit, allowed: Sequence[str]) -> None:

@@ -170,12 +170,13 @@ def how_to_file(path: Path) -> str:
     return f"`invoke submit --file {path}` files it as a new submission"
 
 
-def preview_lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>") -> list[str]:
-    """The preview as text; ``limit`` is today's limit as text."""
+def preview_lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>", page: str = "") -> list[str]:
+    """The preview as text; ``limit`` is today's limit as text, ``page`` says where its boxes can be seen."""
     submission = outgoing.submission
     rows = [
         ("submission", f"{submission.number:04d}, {outgoing.rows} rows, SHA-256 {submission.csv_sha256[:12]}"),
         ("file", str(submission.csv)),
+        *([("page", page)] if page else []),
         ("to", f"https://www.kaggle.com/competitions/{outgoing.competition}"),
         ("message", outgoing.text(attempt_id)),
         ("run", submission.origin.run),
@@ -207,15 +208,15 @@ def expected_score_text(submission: Submission) -> str:
 
 def _competition(workspace: Path, submission: Submission) -> CompetitionConfig:
     """The section competition of the submission's run, or as it was recorded if the run is gone."""
-    return _knobs(workspace, submission).competition
+    return knobs_of(workspace, submission).competition
 
 
 def _orientation(workspace: Path, submission: Submission) -> str:
     """The knob data.orientation of the submission's run, or as it was recorded if the run is gone."""
-    return _knobs(workspace, submission).data.orientation
+    return knobs_of(workspace, submission).data.orientation
 
 
-def _knobs(workspace: Path, submission: Submission) -> Config:
+def knobs_of(workspace: Path, submission: Submission) -> Config:
     """The knobs of the submission's run; if the run is gone, those that decide what a valid submission is."""
     origin = submission.origin
     if origin.run in names(workspace):
@@ -241,7 +242,7 @@ def _require_message(message: str) -> None:
 def _chosen(workspace: Path, number: int | None, predict: Callable[[Run], Submission]) -> Submission:
     filed = read_submissions(workspace / "submissions")
     if number is not None:
-        return _numbered(filed, number)
+        return numbered(workspace, number)
     run = _newer_run(workspace, filed)
     if run is not None:
         if filed:
@@ -251,7 +252,9 @@ def _chosen(workspace: Path, number: int | None, predict: Callable[[Run], Submis
     return newest(workspace / "submissions")
 
 
-def _numbered(filed: Sequence[Submission], number: int) -> Submission:
+def numbered(workspace: Path, number: int) -> Submission:
+    """The submission with this number. Raises KitError with the newest numbers if there is none."""
+    filed = read_submissions(workspace / "submissions")
     for submission in filed:
         if submission.number == number:
             return submission

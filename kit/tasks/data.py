@@ -62,6 +62,7 @@ def explore(context: Context, set_: Sequence[str] | None = None, workspace: str 
     report = describe(Path(workspace), config, progress_bar)
     for title, table in report.tables.items():
         show_frame(title, table)
+    print("images: `invoke view --data`")
     print(f"page: {report.page}")
 
 

@@ -47,6 +47,7 @@ def predict(
 ) -> None:
     """Predict the test images with a run: the next numbered submission, checked before it is filed."""
     submission = _predict(chosen_run(Path(workspace), run), message, tuple(set_ or ()))
+    print(f"images: `invoke view --submission {submission.number}`")
     print(f"submission {submission.number:04d}: {submission.csv}")
 
 
@@ -114,7 +115,7 @@ def submit(
     with uploading(folder):
         outgoing = _outgoing(folder, number, message, file, expected)
         plan = upload.prepare(kaggle, outgoing, again, knobs, clock)
-        attempt = plan.attempt or _confirm_and_send(kaggle, plan, knobs, yes)
+        attempt = plan.attempt or _confirm_and_send(kaggle, plan, knobs, yes, folder, expected)
         print(f"ref {attempt.ref}: uploaded{'' if plan.step == 'send' else ' before'}")
         attempt = attempt if plan.step == "done" else upload.wait(kaggle, plan, attempt, knobs, clock)
         upload.show_outcome(outgoing, attempt, print)
@@ -147,7 +148,8 @@ def show_dry_run(
     from kit.submission import preview
 
     outgoing = _outgoing(workspace, number, message, file, expected)
-    print("\n".join(preview.preview_lines(outgoing, "unknown in a dry run")))
+    page = _how_to_see(outgoing.submission)
+    print("\n".join(preview.preview_lines(outgoing, "unknown in a dry run", page=page)))
     print("dry run: nothing was sent")
 
 
@@ -161,12 +163,30 @@ def _outgoing(
     return preview.choose_outgoing(workspace, number, message, lambda run: _predict(run, message), expected)
 
 
-def _confirm_and_send(kaggle: SubmissionApi, plan: UploadPlan, knobs: KaggleConfig, yes: bool) -> Attempt:
+def _confirm_and_send(
+    kaggle: SubmissionApi, plan: UploadPlan, knobs: KaggleConfig, yes: bool, workspace: Path, expected: int | None
+) -> Attempt:
     from kit.submission import preview, upload
 
-    print("\n".join(preview.preview_lines(plan.outgoing, upload.limit_text(plan.limits))))
+    submission = plan.outgoing.submission
+    page = _how_to_see(submission) if yes else _page(workspace, submission, expected)
+    print("\n".join(preview.preview_lines(plan.outgoing, upload.limit_text(plan.limits), page=page)))
     confirm("send it?", yes)
     return upload.send(kaggle, plan, knobs, new_id, _clock())
+
+
+def _how_to_see(submission: Submission) -> str:
+    return f"`invoke view --submission {submission.number}` shows its boxes on the test images"
+
+
+def _page(workspace: Path, submission: Submission, expected: int | None) -> str:
+    """The page of a submission, made now; why not, if it cannot be made: that stops no upload."""
+    from kit.evaluation.submission_view import view_submission
+
+    try:
+        return str(view_submission(workspace, submission, progress_bar, expected)[0])
+    except KitError as error:
+        return f"not made: {error.found}"
 
 
 def _predict(run: Run, message: str | None, assignments: Sequence[str] = ()) -> Submission:

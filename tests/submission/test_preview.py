@@ -82,6 +82,8 @@ def test_what_is_not_known_is_called_unknown_and_what_is_known_is_shown(workspac
         "uploads:     none yet",
         "left today:  unknown",
     ]
+    seen = preview_lines(chosen(workspace, message="first try"), "unknown", page="view.html")
+    assert seen == [*shown[:2], "page:        view.html", *shown[2:]]
 
 
 def test_scores_ranges_earlier_scores_and_uploads_are_shown(workspace):

@@ -140,6 +140,9 @@ def test_one_submission_from_the_question_to_its_score_in_table_and_plot(user):
                  "send it? [y/N]", "public score 0.", "local score 0."):  # fmt: skip
         assert text in said
     assert_scored_once(user)
+    page = user.submission().folder / "view.html"  # made and named before the question
+    assert said.index(str(page)) < said.index("send it?")
+    assert '"source":"submission"' in page.read_text(encoding="utf-8")
     truth = pd.read_csv(user.workspace / "test_truth.csv")
     answers = one_box.answers_to_detections(pd.read_csv(user.submission().csv))
     score = average_precision.score_detections(truth, answers, sorted(set(truth["image_id"]))).map50

@@ -11,7 +11,8 @@ const LETTER_WIDTH = 0.62; // of its height, about
 const KEY_STEP = 5; // of the slider
 const SAME_BOX_PX = 1;
 const DEFAULTS = {
-  path: "many", side: 0, slider: 0, order: page.orders.length ? "0" : NAME_ORDER, reverse: false,
+  path: page.source === "submission" ? "one" : "many", side: 0, slider: 0,
+  order: page.orders.length ? "0" : NAME_ORDER, reverse: false,
   truth: "", answered: "", cause: "", from: "", below: "", fold: "", patient: "", boxes: "", text: "", right: "",
   prior: "", finding: "", marks: true, brightness: 100, contrast: 100, invert: false, open: "",
 };
@@ -50,7 +51,8 @@ function controls() {
     select("finding", "Finding of the audit", page.findings.length
       ? [["", "any"], ...page.findings.map((finding, index) => [String(index), finding.check])] : []),
     select("fold", "Fold", folds.length > 1 ? [["", "any"], ...folds.map((fold) => [String(fold), String(fold)])] : []),
-    select("boxes", "True boxes", [["", "any"], ["0", "0"], ["1", "1"], ["2", "2"], ["3", "3 or more"]]),
+    page.source !== "submission" && select("boxes", "True boxes",
+      [["", "any"], ["0", "0"], ["1", "1"], ["2", "2"], ["3", "3 or more"]]),
     select("patient", "Patient", patients.length < images.length
       ? [["", "any"], ...patients.map((name) => [name, name])] : []),
   ];
@@ -127,8 +129,7 @@ function render() {
   const set = images.filter((image) => inSet(image, state));
   shown = ordered(set.filter((image) => fits(image, state, labels)), state);
   byId("count").textContent = String(shown.length);
-  const step = (state.slider / SLIDER_STEPS).toFixed(2);
-  byId("slider-value").textContent = step;
+  if (page.sides.length) byId("slider-value").textContent = (state.slider / SLIDER_STEPS).toFixed(2);
   document.documentElement.style.setProperty("--brightness", state.brightness / 100);
   document.documentElement.style.setProperty("--contrast", state.contrast / 100);
   document.documentElement.style.setProperty("--invert", Number(state.invert));
@@ -246,7 +247,7 @@ function marks(image, side, most) {
   if (!image.sides.length) return found;
   const answers = state.path === "one" ? detections(image, state, side, "one") : image.sides[side].one || [];
   const same = (a, b) => a[ROW.label] === b[ROW.label] && [0, 1, 2, 3].every((i) => Math.abs(a[i] - b[i]) <= SAME_BOX_PX);
-  const rivals = state.path === "one" ? [] : detections(image, state, side, "many");
+  const rivals = runnersUp(image, side);
   const best = rivals.filter((row) => !answers.some((answer) => same(row, answer)))
     .sort((a, b) => b[ROW.score] - a[ROW.score]).slice(0, most);
   return [
@@ -254,6 +255,11 @@ function marks(image, side, most) {
     ...found,
     ...answers.map((box) => ({ box, kind: "answer", text: text(box) })),
   ];
+}
+
+/** The candidates to draw and to list: of one box, only those of a submission, which has no true boxes beside it. */
+function runnersUp(image, side) {
+  return state.path === "one" && page.source !== "submission" ? [] : detections(image, state, side, "many");
 }
 
 /** What a card says of its image. */
@@ -271,7 +277,7 @@ function words(image, only = null) {
     else if (side.right !== null) parts.push(`${who}${side.right ? "right" : "wrong"}`);
   });
   parts.push(...image.findings.map(([number, note]) => page.findings[number].check + (note ? ` (${note})` : "")));
-  if (state.order !== NAME_ORDER && image.orders[Number(state.order)] !== null) {
+  if (state.order !== NAME_ORDER && page.source !== "data" && image.orders[Number(state.order)] !== null) {
     parts.push(`${page.orders[Number(state.order)]}: ${decimal(image.orders[Number(state.order)])}`);
   }
   return parts.join("; ");
@@ -309,7 +315,7 @@ function boxRows(image) {
     const name = image.sides.length > 1 ? `${sideNames[index]}: ` : "";
     const of = (kind, list) => list.map((box) => row(name + kind, box, (box[ROW.score] / SCORE_STEPS).toFixed(4),
       box.length > ROW.cause ? page.causes[box[ROW.cause]] : ""));
-    const rivals = state.path === "one" ? [] : detections(image, state, index, "many");
+    const rivals = runnersUp(image, index);
     rows.push(...of("answer", side.one || []));
     rows.push(...of("candidate", [...rivals].sort((a, b) => b[ROW.score] - a[ROW.score]).slice(0, BOXES_IN_LARGE)));
     const more = rivals.length - BOXES_IN_LARGE;

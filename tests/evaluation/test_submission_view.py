@@ -1,0 +1,109 @@
+"""The page of a submission: the boxes that are sent, the runners-up, the doubt, and why there may be none."""
+
+import shutil
+
+import pandas as pd
+import pytest
+from made_up_view import read_block
+from toy import copied
+
+from kit.core.errors import KitError
+from kit.evaluation.predict import predict
+from kit.evaluation.submission_view import DISAGREEMENT, DOUBT, doubt, view_submission
+from kit.runs.folder import Run
+from kit.submission.folders import read_submissions
+from kit.submission.preview import file_by_hand, numbered
+
+
+@pytest.fixture(scope="module")
+def predicted_source(evaluated_source, tmp_path_factory):
+    workspace = copied(evaluated_source, tmp_path_factory.mktemp("predicted") / "toy")
+    predict(Run(workspace, "demo"), "first <try>")
+    return workspace
+
+
+@pytest.fixture
+def predicted(predicted_source, tmp_path):
+    return copied(predicted_source, tmp_path / "toy")
+
+
+def page_of(workspace, number=1):
+    (path,) = view_submission(workspace, numbered(workspace, number))
+    return path, read_block(path)
+
+
+def test_the_page_has_the_boxes_of_the_csv_and_the_candidates_they_were_chosen_from(predicted):
+    path, content = page_of(predicted)
+    (submission,) = read_submissions(predicted / "submissions")
+    assert path == submission.folder / "view.html"
+    sent = pd.read_csv(submission.csv).set_index("image_id")
+    assert {image["name"] for image in content["images"]} == set(sent.index)
+    assert content["orders"][0] == DOUBT
+    assert DISAGREEMENT in content["orders"]
+    doubts = [image["orders"][0] for image in content["images"]]
+    assert doubts == sorted(doubts, reverse=True)
+    for image in content["images"]:
+        side, row = image["sides"][0], sent.loc[image["name"]]
+        ((*box, label, score),) = side["one"]
+        assert box == pytest.approx([row.x_min, row.y_min, row.x_max, row.y_max], abs=0.051)
+        assert content["labels"][label] == row.label
+        assert score == pytest.approx(row.confidence * 10_000, abs=1)
+        assert side["right"] is None
+        assert image["truth"] == []
+        assert side["prior"] == (side["many"] == [])
+        assert image["orders"][0] == 1 or not side["prior"]
+    assert "No runners-up" not in path.read_text(encoding="utf-8")
+    assert "“first &lt;try&gt;”" in path.read_text(encoding="utf-8")
+
+
+def test_without_its_run_or_its_detections_the_page_says_why_it_has_no_runners_up(predicted):
+    run = Run(predicted, "demo")
+    run.detections("test").unlink()
+    path, content = page_of(predicted)
+    assert "No runners-up are shown: run demo has no stored detections" in path.read_text(encoding="utf-8")
+    assert all(image["sides"][0]["many"] == [] for image in content["images"])
+    shutil.rmtree(run.folder)
+    path, content = page_of(predicted)
+    assert "No runners-up are shown: its run demo is gone" in path.read_text(encoding="utf-8")
+    assert content["orders"] == ["doubt", "confidence of the answer"]
+
+
+def test_a_submission_made_by_hand_has_a_page_too(predicted, tmp_path):
+    table = pd.read_csv(numbered(predicted, 1).csv)
+    table.assign(confidence=0.5).to_csv(tmp_path / "mine.csv", index=False)
+    file_by_hand(predicted, tmp_path / "mine.csv", None)
+    path, content = page_of(predicted, 2)
+    assert "made by hand" in path.read_text(encoding="utf-8")
+    assert {image["orders"][0] for image in content["images"]} == {0.5}
+
+
+def test_a_run_that_answers_otherwise_by_now_lends_no_runners_up(predicted, tmp_path):
+    table = pd.read_parquet(Run(predicted, "demo").detections("test"))
+    assert len(table)
+    table.assign(x_max=table["x_max"] * 0.9 + table["x_min"] * 0.1).to_parquet(
+        Run(predicted, "demo").detections("test"), index=False
+    )
+    path, _ = page_of(predicted)
+    assert "run demo answers otherwise by now" in path.read_text(encoding="utf-8")
+
+
+def test_an_edited_csv_is_refused_until_it_is_restored(predicted):
+    submission = numbered(predicted, 1)
+    whole = submission.csv.read_text()
+    submission.csv.write_text(whole + "\n")
+    with pytest.raises(KitError, match="as it was filed") as caught:
+        view_submission(predicted, submission)
+    assert "restore it from a copy" in caught.value.do
+    submission.csv.write_text(whole)
+    view_submission(predicted, submission)
+
+
+def test_the_doubt_is_the_ratio_of_the_first_value_that_is_not_sent_to_the_last_that_is():
+    answers = pd.DataFrame({"image_id": ["a", "b", "c", "twice", "twice"], "score": [0.9, 0.2, 0.1, 0.8, 0.6]})
+    candidates = pd.DataFrame({
+        "image_id": ["a", "a", "b", "twice", "twice", "twice"], "value": [0.45, 0.9, 0.2, 0.8, 0.3, 0.6],
+    })  # fmt: skip
+    found = doubt(answers, candidates, frozenset({"c"}))
+    assert found == pytest.approx({"a": 0.45 / 0.9, "b": 0, "c": 1, "twice": 0.3 / 0.6})
+    without = doubt(answers, candidates[:0], frozenset())
+    assert without == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.9, "twice": 0.4})
