@@ -261,6 +261,11 @@ def test_without_internet_the_extra_cannot_be_installed_and_the_advice_works(det
 @pytest.mark.parametrize("detector", SET_DETECTORS)
 def test_a_tiny_one_needs_no_weights_and_others_have_none_of_imagenet(detector, tmp_path):
     assert planned(tmp_path, "model.size=tiny", preset_name=detector).config.model.start == "none"
+    begun = Run(tmp_path, "mine")  # a training that has begun names what it starts from
+    begun.folder.mkdir(parents=True)
+    save(override(preset(detector), ["model.size=tiny", "model.weights=none", "model.norm=batch"]), begun.config)
+    assert planned(tmp_path, "model.size=tiny", preset_name=detector).config.model.weights == "none"
+    begun.config.unlink()
     (better,) = advice(tmp_path, "model.weights=imagenet", says="coco, none", preset_name=detector)
     planned(tmp_path, better, preset_name=detector)
 

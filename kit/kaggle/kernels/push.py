@@ -165,10 +165,13 @@ def _readable(weights: Path) -> str:
 
 
 def _with_norms_of(stored: ModelConfig, wanted: ModelConfig) -> ModelConfig:
-    """The wanted knobs; where they leave the norms open, those of the stored run."""
+    """The wanted knobs and the weights that they mean; norms that they leave open are those of the stored run."""
     norm = stored.norm if wanted.norm == "auto" else wanted.norm
     return dataclasses.replace(
-        wanted, norm=norm, norm_eps=stored.norm_eps if wanted.norm_eps < 0 else wanted.norm_eps
+        wanted,
+        weights=wanted.start,
+        norm=norm,
+        norm_eps=stored.norm_eps if wanted.norm_eps < 0 else wanted.norm_eps,
     )
 
 
