@@ -16,7 +16,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from kit.core.errors import KitError, first_few, reason
+from kit.core.errors import KitError, closest_names, first_few, reason
 
 PARTIAL_SUFFIX = ".partial"
 _HASH_BLOCK_BYTES = 1 << 20
@@ -82,6 +82,24 @@ def write_text(path: Path, text: str) -> None:
         ) from error  # fmt: skip
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def require_existing(path: Path, flag: str) -> None:
+    """Raise KitError with the nearest names if there is nothing at a path that a user names with a flag."""
+    try:
+        if path.exists():
+            return
+        parent = next((parent for parent in path.parents if parent.is_dir()), Path())
+        names = [entry.name for entry in parent.iterdir() if not entry.name.startswith(".")]
+    except OSError as error:
+        raise KitError(
+            f"a file or folder for {flag}", f"{path}: {reason(error)}", f"name another {flag}"
+        ) from error
+    missing = path.relative_to(parent).parts[0]
+    raise KitError(
+        f"a file or folder for {flag}", f"no such file or folder: {path}",
+        f"name another {flag}; in {parent} the nearest names to {missing} are: {closest_names(missing, names)}",
+    )  # fmt: skip
 
 
 def require_utf8_names(paths: Iterable[Path]) -> None:

@@ -1,6 +1,7 @@
 """The one reader of text that people write with an editor: UTF-8 or UTF-16, with any line ends.
 
-Notepad and PowerShell write a byte order mark or UTF-16, and CRLF. The text that comes out is the same for all.
+Notepad and PowerShell write a byte order mark or UTF-16 (others without a mark), and CRLF. The text that comes out
+is the same for all.
 """
 
 from __future__ import annotations
@@ -34,10 +35,19 @@ def read_text(path: Path, what: str, do: str) -> str:
 def decoded(content: bytes) -> str:
     """The text of a file's bytes, without a byte order mark, its lines ended by ``\\n``.
 
-    It is UTF-16 if it begins with such a mark, else UTF-8. Raises UnicodeDecodeError.
+    It is UTF-16 if it begins with such a mark or has the zeros of one, else UTF-8. Raises UnicodeDecodeError.
     """
-    mark, encoding = next((pair for pair in _MARKS if content.startswith(pair[0])), (b"", "utf-8"))
+    mark, encoding = next((pair for pair in _MARKS if content.startswith(pair[0])), (b"", _unmarked(content)))
     return content.removeprefix(mark).decode(encoding).replace("\r\n", "\n").replace("\r", "\n")
+
+
+def _unmarked(content: bytes) -> str:
+    """The encoding of bytes without a mark: UTF-16 if every second byte is 0 in half of the letters or more."""
+    for encoding, zeros, others in (("utf-16-le", 1, 0), ("utf-16-be", 0, 1)):
+        high, low = content[zeros::2], content[others::2]
+        if len(high) == len(low) and 0 not in low and 2 * high.count(0) >= len(high) > 0:
+            return encoding
+    return "utf-8"
 
 
 def is_plain(content: bytes) -> bool:
@@ -77,4 +87,5 @@ def possible_sizes(path: Path) -> set[int]:
         return {len(content)}
     texts = (text, text.replace("\n", "\r\n"))
     marked = {len(mark) + len(one.encode(encoding)) for mark, encoding in _MARKS for one in texts}
+    marked |= {len(one.encode("utf-16-le")) for one in texts}  # without a mark
     return marked | {len(one.encode("utf-8")) for one in texts} | {len(content)}

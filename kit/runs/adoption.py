@@ -13,21 +13,21 @@ import pandas as pd
 
 from kit.config import Config, load, override, save
 from kit.core.errors import KitError
-from kit.core.files import sha256
+from kit.core.files import require_existing, sha256
 from kit.core.json_files import fingerprint, write_json
 from kit.core.progress import Track, silent
-from kit.core.text_files import has_sha256, read_text, text_sha256
+from kit.core.text_files import has_sha256, text_sha256
 from kit.data.competition import TestData, TrainingData, has_test, load_test, load_training, patients
 from kit.data.splits import cross_fits
 from kit.runs.detections import write_detections
 from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split, workspace_config
 from kit.runs.foreign_rows import read_rows
+from kit.runs.image_list import read_image_list
 from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
 from kit.runs.members import Adopted, read_adopted
-from kit.schemas.csv_text import Fault, TableError
 from kit.schemas.detections import DETECTION_COLUMNS
-from kit.schemas.file_names import TABLE
+from kit.schemas.file_names import TABLE, TRAIN
 from kit.schemas.foreign.content import OPTIONAL
 
 KEPT = "adopted"  # instead of best, ema or last
@@ -72,14 +72,17 @@ def adopt(
 
     Raises:
         TableError: All faults of the file.
-        KitError: Another run has the name.
+        KitError: Another run has the name, or there is no such file.
     """
+    for named, flag in ((path, "--detections"), (held_out, "--held-out"), (images_file, "--images")):
+        if named is not None:
+            require_existing(named, flag)
     everywhere = workspace_config(run.workspace)
     config = override(dataclasses.replace(Config(), data=everywhere.data, competition=everywhere.competition),
                       assignments)  # fmt: skip
     data = load_training(run.workspace, config, track)
     test = load_test(run.workspace, config, track) if has_test(run.workspace) else None
-    held = read_image_list(held_out, data.image_ids) if held_out else data.image_ids
+    held = read_image_list(held_out, data.image_ids, run.workspace / "data" / TRAIN) if held_out else data.image_ids
     rows = read_rows(path, data, test, held, images_file, clip)
     table, trained = rows.table, rows.held_out
     split = _split(data, held, table[trained], config)
@@ -112,23 +115,6 @@ def adopt(
         mark_finished(run, KEPT, (), (), {run.name: digest})
         save(config, run.config)
         return arrival
-
-
-def read_image_list(path: Path, known: Sequence[str]) -> tuple[str, ...]:
-    """The images of ``train/`` that a text file names, one per line, sorted. Raises TableError for any other."""
-    lines = read_text(path, f"{path}, a text file with an image_id a line", "name another --held-out").splitlines()
-    named = [(number, line.strip()) for number, line in enumerate(lines, start=1) if line.strip()]
-    images = set(known)
-    faults = [
-        Fault(path, number, name, "the file name of an image of train/")
-        for number, name in named
-        if name not in images
-    ]
-    if faults or not named:
-        raise TableError(
-            path, faults or [Fault(path, None, "no lines", "an image_id a line")], "correct these lines"
-        )
-    return tuple(sorted({name for _, name in named}))
 
 
 def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:

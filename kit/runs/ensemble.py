@@ -10,13 +10,13 @@ from collections.abc import Sequence
 from dataclasses import asdict
 
 from kit.config import Config, load, override, save
-from kit.core.errors import KitError, first_few
+from kit.core.errors import KitError, closest_names, first_few
 from kit.core.files import sha256
 from kit.core.json_files import write_json
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
 from kit.runs.detections import KEY, merge_detections
-from kit.runs.folder import Run, Split, mark_finished, read_finished, read_split, require_finished
+from kit.runs.folder import Run, Split, mark_finished, names, read_finished, read_split, require_finished
 from kit.runs.guards import require_same_truth
 from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
@@ -141,11 +141,12 @@ def member_run(run: Run, name: str) -> Run:
     if not member.config.exists():
         raise KitError(
             f"run {name!r}, a member of the ensemble {run.name!r}", f"no such run in {member.folder.parent}",
-            "restore its folder, or make an ensemble of other runs under another --run NAME",
+            f"nearest: {closest_names(name, names(run.workspace))}; restore its folder, or make an ensemble of "
+            "other runs under another --run NAME",
         )  # fmt: skip
     if member.ensemble.exists():
-        names = " ".join(f"--of {source.run}" for source in read_ensemble(member).members)
-        raise KitError("members that are no ensembles", f"{name!r} is one", f"name its members instead: {names}")
+        flags = " ".join(f"--of {source.run}" for source in read_ensemble(member).members)
+        raise KitError("members that are no ensembles", f"{name!r} is one", f"name its members instead: {flags}")
     require_finished(member)
     return member
 

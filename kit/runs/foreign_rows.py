@@ -21,6 +21,7 @@ from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, map_text, s
 from kit.schemas.foreign.forms import read_foreign
 from kit.schemas.missing_images import named_otherwise
 from kit.schemas.no_finding import has_no_corners
+from kit.schemas.number_cells import parse_numbers, without_corners
 from kit.schemas.row_checks import (
     AREA,
     IMAGE_CHECKS,
@@ -30,11 +31,12 @@ from kit.schemas.row_checks import (
     clip_to_image,
     failed_checks,
 )
-from kit.schemas.tables import parse_numbers, raise_faults
+from kit.schemas.tables import raise_faults
 from kit.schemas.turned_boxes import turned_boxes, turned_sizes
 
 _DO = "correct these lines and adopt the file again"
 _CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
+_NO_BOX = "leave out the rows without a box: an image without a detection needs no row"
 _ONE_HALF = "an image of train/ or of test/, not of both: the column part, or a folder, says which"
 _ADD_PART = "add a column part (or a key part of each entry) with train or test, and adopt the file again"
 _MAKE_FOLDERS = "put the files into subfolders train/ and test/ of the folder, and adopt it again"
@@ -111,7 +113,7 @@ def read_rows(
     if not clip and _CENTRE_INSIDE.test(table).all():
         outside = [dataclasses.replace(fault, do=_CLIP) for fault in outside]
     faults += [*unknown, *failed_checks(path, known, IMAGE_CHECKS), *outside]
-    faults += _without_corners(path, raw[bare]) + _repeated(path, table)
+    faults += without_corners(path, raw[bare], _NO_BOX) + _repeated(path, table)
     divide = _MAKE_FOLDERS if path.is_dir() else _ADD_PART
     faults += [
         dataclasses.replace(fault, do=divide if fault.expected == _ONE_HALF else "")
@@ -158,17 +160,6 @@ def _located(foreign: Foreign, fault: Fault) -> Fault:
         return fault
     file, line = foreign.origins[fault.line - 1]
     return dataclasses.replace(fault, file=file, line=line)
-
-
-def _without_corners(path: Path, rows: pd.DataFrame) -> list[Fault]:
-    """One fault for all rows without a box."""
-    if rows.empty:
-        return []
-    more = f" and {len(rows) - 1} rows more" if len(rows) > 1 else ""
-    return [
-        Fault(path, int(rows[LINE].iloc[0]), f"{rows['image_id'].iloc[0]}, no corners{more}", "four corners",
-              "leave out the rows without a box: an image without a detection needs no row")
-    ]  # fmt: skip
 
 
 def _repeated(path: Path, table: pd.DataFrame) -> list[Fault]:

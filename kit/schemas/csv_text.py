@@ -9,6 +9,7 @@ import codecs
 import csv
 import io
 import re
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,6 +28,7 @@ _ROW_WORDS = {".json": "entry", ".parquet": "row"}  # a position in these is no 
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
 _INTEGER = re.compile(r"-?[0-9]{1,15}")  # what float64 holds exactly
 _PAGE = ("<!doctype html", "<html")
+_LONE_CR = re.compile(rb"\r(?!\n)")
 _UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 
@@ -78,7 +80,8 @@ def read_cells(path: Path, do: str, marks: bool = True) -> Cells:
     """Read a comma-separated file in UTF-8 or UTF-16; empty lines are left out, header cells may be empty.
 
     Raises TableError with the advice ``do`` if the file is missing, empty, binary, in another encoding, or has a
-    repeated column; and, without ``marks``, if it has a byte order mark, as UTF-16 has.
+    repeated column; and, without ``marks``, if it has a byte order mark, is UTF-16, or has lines that end with a
+    carriage return alone: other programs may read one line.
     """
     physical = list(io.StringIO(_text(path, do, marks), newline=""))
     reader = csv.reader(physical, strict=True)
@@ -147,10 +150,14 @@ def _text(path: Path, do: str, marks: bool) -> str:
         raise refuse("an empty file", "a header and rows")
     if "\0" in text:
         raise refuse("a NUL byte", _UTF8, text.count("\n", 0, text.index("\0")) + 1)
-    if not marks and data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+    if not marks and not data.startswith(codecs.BOM_UTF8) and b"\0" in data:
         raise refuse("UTF-16 text", _UTF8)
     if not marks and data.startswith(codecs.BOM_UTF8):
         raise refuse("\ufeff", "no byte order mark (save the table as plain UTF-8)", 1)
+    if not marks and (alone := _LONE_CR.search(data)):
+        line = 1 + data.count(b"\n", 0, alone.start())
+        found = Fault(path, line, "a carriage return alone", "lines that end with \\n or \\r\\n")
+        raise TableError(path, [found], f"tr '\\r' '\\n' < {shlex.quote(str(path))} > NEW.csv, and take NEW.csv")
     return text
 
 

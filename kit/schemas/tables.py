@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
@@ -21,6 +20,7 @@ from kit.schemas.fractions import boxes_in_fractions
 from kit.schemas.image_headers import ImageFacts, image_headers
 from kit.schemas.missing_images import named_otherwise
 from kit.schemas.no_finding import has_no_corners, says_no_finding, stands_for_no_finding
+from kit.schemas.number_cells import parse_numbers, without_corners
 from kit.schemas.row_checks import (
     AREA,
     EXACTLY_INSIDE,
@@ -45,6 +45,11 @@ _NIH_MEANING = ("image_id", "label", "x_min", "y_min", "width", "height")
 _SHOWN_IDS = 10
 _FIX = "correct the file, or fetch it anew"
 _FUSE = "leave out the repeated rows, or --set data.repeated_boxes=fuse if several readers gave them"
+_LABEL_OR_LEAVE_OUT = (
+    "leave out the rows without a box, or label them No finding: an image without a finding needs no row"
+)
+CORRECT = "correct these lines, then repeat the command with the same file"
+_EVERY_ID = "write a box for every ID, whatever its confidence: corners in pixels"
 _MANY_ROWS = 10  # that fail for one cause: fewer are single mistakes
 log = logging.getLogger("kit")
 
@@ -74,7 +79,7 @@ def read_annotations(
     faults += _image_faults(
         path, pd.concat([table[[LINE, "image_id"]], raw.loc[empty, [LINE, "image_id"]]]), images, folder
     )
-    faults += _without_corners(path, bare)
+    faults += without_corners(path, bare, _LABEL_OR_LEAVE_OUT)
     table = with_image_facts(table, images)
     turned, rest = turned_boxes(path, table, table["image_id"].map(images.get))
     faults += turned + _box_faults(path, rest, NIH_AREA if "width" in raw else AREA)
@@ -120,13 +125,13 @@ def read_mapping(path: Path, images: Mapping[str, ImageFacts], expected_ids: int
 
 
 def read_submission(
-    path: Path, mapping: pd.DataFrame, labels: Collection[str], images: Mapping[str, ImageFacts]
+    path: Path, mapping: pd.DataFrame, labels: Collection[str], images: Mapping[str, ImageFacts], do: str = CORRECT
 ) -> pd.DataFrame:
     """A submission, checked as Kaggle checks it: exactly the eight columns, every ID of the mapping once.
 
-    ``labels`` are those of train.csv. Rows may have any order. Raises TableError with all faults.
+    ``labels`` are those of train.csv. Rows may have any order. Raises TableError with all faults and the advice
+    ``do``.
     """
-    do = "make it anew with `invoke predict`, or correct these lines"
     cells = read_cells(path, do, marks=False)
     if cells.header != SUBMISSION_COLUMNS:
         fault = Fault(
@@ -134,7 +139,11 @@ def read_submission(
         )
         raise TableError(path, [fault], do)
     numeric = (*CORNERS, "confidence")
-    table, faults = parse_numbers(cells, cells.table, ("image_id", "label"), floats=numeric, integers=("ID",))
+    bare = cells.table[has_no_corners(cells.table[CORNERS])]
+    table, faults = parse_numbers(
+        cells, cells.table.drop(index=bare.index), ("image_id", "label"), floats=numeric, integers=("ID",)
+    )
+    faults += without_corners(path, bare, _EVERY_ID)
     image_of_id = mapping.set_index("ID")["image_id"]
     table = with_image_facts(table.assign(mapping=table["ID"].map(image_of_id)), images)
     checks = (
@@ -172,14 +181,16 @@ def read_submission(
     return table[list(SUBMISSION_COLUMNS)].reset_index(drop=True)
 
 
-def validate_submission(path: Path, data: Path, expected_ids: int, orientation: str = "ignore") -> pd.DataFrame:
+def validate_submission(
+    path: Path, data: Path, expected_ids: int, orientation: str = "ignore", do: str = CORRECT
+) -> pd.DataFrame:
     """``read_submission`` with the mapping, labels and image headers of a competition's folder ``data``.
 
     ``orientation`` is the knob data.orientation, which decides the images' sizes.
     """
     images = image_headers(data / TEST, orientation)
     mapping = read_mapping(data / MAPPING, images, expected_ids)
-    return read_submission(path, mapping, annotation_labels(data / TABLE), images)
+    return read_submission(path, mapping, annotation_labels(data / TABLE), images, do)
 
 
 def annotation_labels(path: Path) -> set[str]:
@@ -217,18 +228,6 @@ def _image_faults(path: Path, table: pd.DataFrame, images: Mapping[str, ImageFac
     faults, rest = named_otherwise(path, unknown, images, folder)
     judged = pd.concat([table[table["image_id"].isin(list(images))], rest])
     return faults + failed_checks(path, with_image_facts(judged, images), IMAGE_CHECKS)
-
-
-def _without_corners(path: Path, rows: pd.DataFrame) -> list[Fault]:
-    """One fault for all rows that have a finding's label and no corners."""
-    if rows.empty:
-        return []
-    image_id, label = rows[["image_id", "label"]].iloc[0]
-    more = f" and {len(rows) - 1} rows more" if len(rows) > 1 else ""
-    return [
-        Fault(path, int(rows[LINE].iloc[0]), f"{image_id}, label {label}, no corners{more}", "four corners",
-              "leave out the rows without a box, or label them No finding: an image without a finding needs no row")
-    ]  # fmt: skip
 
 
 def _box_faults(path: Path, table: pd.DataFrame, area: RowCheck) -> list[Fault]:
@@ -290,39 +289,6 @@ def _renamed_columns(cells: Cells, kit_names: Mapping[str, str], expected: str) 
         fault = Fault(cells.path, cells.header_line, ",".join(cells.header), header)
         raise TableError(cells.path, [fault], _FIX)
     return cells.table[[LINE, *kit_names]].rename(columns=dict(kit_names))
-
-
-def parse_numbers(
-    cells: Cells,
-    raw: pd.DataFrame,
-    texts: Sequence[str],
-    floats: Sequence[str] = (),
-    integers: Sequence[str] = (),
-) -> tuple[pd.DataFrame, list[Fault]]:
-    """Parse the number columns of ``raw``; a row with a bad cell is left out.
-
-    Args:
-        cells: the file, for its name and its faults.
-        raw: the columns to use, under kit's names.
-        texts: the columns that stay text.
-        floats: the columns of decimal numbers.
-        integers: the columns of whole numbers.
-
-    Returns:
-        The parsed rows, and the faults of the file and of its cells.
-    """
-    faults = list(cells.faults)
-    values: dict[str, pd.Series] = {}
-    for name in (*floats, *integers):
-        whole = name in integers
-        values[name] = to_numbers(raw[name], whole)
-        bad = raw.loc[values[name].isna(), [LINE, name]]
-        expected = f"{name} to be {'a whole number (at most 15 digits)' if whole else 'a finite decimal number'}"
-        faults += [
-            Fault(cells.path, line, value, expected) for line, value in bad.itertuples(index=False, name=None)
-        ]
-    rows = raw[[LINE, *texts]].assign(**values).dropna(subset=list(values))
-    return rows.astype(dict.fromkeys(integers, np.int64)), faults
 
 
 def raise_faults(path: Path, table: pd.DataFrame, faults: list[Fault], do: str, rows_needed: bool = True) -> None:

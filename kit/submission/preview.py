@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kit.config import CompetitionConfig, Config, load
 from kit.core.errors import KitError, reason
-from kit.core.files import sha256
+from kit.core.files import require_existing, sha256
 from kit.core.json_files import as_record
 from kit.core.number_text import between
 from kit.data.provenance import downloaded_slug
@@ -116,6 +116,7 @@ def file_by_hand(workspace: Path, path: Path, message: str | None, expected_ids:
     competition, orientation = knobs.competition, knobs.data.orientation
     if expected_ids is not None:
         competition = replace(competition, expected_ids=expected_ids)
+    require_existing(path, "--file")
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -141,7 +142,14 @@ def count_valid_rows(workspace: Path, submission: Submission, expected_ids: int 
     require_unchanged(submission)
     expected = expected_ids or _competition(workspace, submission).expected_ids
     orientation = _orientation(workspace, submission)
-    return len(validate_submission(submission.csv, workspace / "data", expected, orientation))
+    return len(validate_submission(submission.csv, workspace / "data", expected, orientation, _anew(submission)))
+
+
+def _anew(submission: Submission) -> str:
+    """What to do about a filed CSV that is not valid (any more): a filed one never changes."""
+    copy = "`invoke submit --file COPY` files a corrected copy of it"
+    made = submission.origin.run
+    return copy if made == BY_HAND else f"`invoke predict --run {made}` files a new one; or {copy}"
 
 
 def require_unchanged(submission: Submission) -> None:

@@ -112,6 +112,8 @@ def adopt(
     workspace: str = ".",
 ) -> None:
     """Import detections made elsewhere as a run for evaluate, predict and ensemble."""
+    if not detections:
+        raise KitError("--detections FILE", "none", "`invoke adopt --run NAME --detections FILE`")
     from kit.runs.adoption import adopt
     from kit.runs.folder import Run
 

@@ -56,6 +56,7 @@ def validate(
     context: Context, file: str | None = None, set_: Sequence[str] | None = None, workspace: str = "."
 ) -> None:
     """Check a submission file against the mapping, row by row."""
+    from kit.core.files import require_existing
     from kit.schemas.tables import validate_submission
     from kit.submission import folders, preview
 
@@ -68,6 +69,7 @@ def validate(
         path, rows = submission.csv, preview.count_valid_rows(folder, submission, expected if given else None)
     else:
         path = Path(file)
+        require_existing(path, "--file")
         rows = len(validate_submission(path, folder / "data", expected, knobs.data.orientation))
     print(f"{path}: valid, {rows} IDs")
     edited = preview.edited_submission(folder, path)

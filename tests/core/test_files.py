@@ -3,12 +3,13 @@
 import json
 import os
 import stat
+from pathlib import Path
 
 import pytest
 from filelock import Timeout
 
 from kit.core.errors import KitError, closest_names, first_few, reason
-from kit.core.files import remove_partials, replacing, sha256, write_text
+from kit.core.files import remove_partials, replacing, require_existing, sha256, write_text
 from kit.core.json_files import read_json, write_json
 from kit.core.locks import exclusive, locked, locked_folder
 
@@ -27,6 +28,33 @@ def test_a_written_file_is_readable_as_any_other_new_file(tmp_path):
     (tmp_path / "plain").write_text("x")
     write_text(tmp_path / "ours", "x")
     assert stat.S_IMODE((tmp_path / "ours").stat().st_mode) == stat.S_IMODE((tmp_path / "plain").stat().st_mode)
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"),
+    [("detectons.csv", "detections.csv"), ("DETECTIONS.CSV", "detections.csv"), ("preds/a.json", "pred"),
+     ("pred/b.json", "a.json"), ("pred/x/a.json", "a.json")],
+)  # fmt: skip
+def test_a_path_that_is_not_there_has_the_nearest_names(typed, near, tmp_path, monkeypatch):
+    (tmp_path / "pred").mkdir()
+    for name in ("detections.csv", "pred/a.json", ".hidden"):
+        (tmp_path / name).touch()
+    monkeypatch.chdir(tmp_path)
+    for path in (tmp_path / typed, Path(typed)):
+        with pytest.raises(KitError) as caught:
+            require_existing(path, "--detections")
+        assert caught.value.found == f"no such file or folder: {path}"
+        assert caught.value.do.startswith("name another --detections; in ")
+        assert near in caught.value.do
+        assert ".hidden" not in caught.value.do
+    require_existing(
+        tmp_path / near if near != "a.json" else tmp_path / "pred" / near, "--detections"
+    )  # as advised
+
+
+def test_a_path_that_no_system_takes_is_said_with_its_reason(tmp_path):
+    with pytest.raises(KitError, match="too long"):
+        require_existing(tmp_path / ("x" * 5000), "--file")
 
 
 def test_line_ends_are_written_as_they_are(tmp_path):

@@ -16,6 +16,9 @@ ENCODINGS = {
     "UTF-16": lambda text: codecs.BOM_UTF16_LE + text.encode("utf-16-le"),
     "UTF-16, the other way": lambda text: codecs.BOM_UTF16_BE + text.encode("utf-16-be"),
 }
+UNMARKED = {
+    encoding: lambda text, encoding=encoding: text.encode(encoding) for encoding in ("utf-16-le", "utf-16-be")
+}
 LINE_ENDS = ("\n", "\r\n", "\r")
 LINES = st.lists(
     st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\r\n\ufeff\0"), max_size=12), max_size=6
@@ -31,11 +34,28 @@ def test_a_text_is_read_alike_from_every_encoding_and_with_every_line_end(encodi
     assert decoded(ENCODINGS[encoding](line_end.join(lines))) == "\n".join(lines)
 
 
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+@given(
+    text=st.text(st.characters(max_codepoint=126, exclude_characters="\r\0"), min_size=1, max_size=40),
+    letters=st.text(st.characters(min_codepoint=256, max_codepoint=0xD7FF), max_size=3),
+)
+def test_utf_16_without_a_mark_is_known_by_its_zeros(encoding, text, letters):
+    """If half of the letters or more are Latin ones, as in a table or in JSON; none has a low byte of 0."""
+    mixed = text + "".join(letter for letter in letters if ord(letter) % 256)[: len(text)]
+    assert decoded(mixed.encode(encoding)) == mixed
+    assert not is_plain(mixed.encode(encoding))
+
+
+@pytest.mark.parametrize("content", [b"\0", b"a\0b", b"ID,a\0b\n1,2\n", b"{}\0\0", b"\0\0", b"a,b\n1,\0\0\n"])
+def test_a_zero_in_other_bytes_is_no_utf_16(content):
+    assert decoded(content) == content.decode()
+
+
 @pytest.mark.parametrize("line_end", LINE_ENDS, ids=["LF", "CRLF", "CR"])
-@pytest.mark.parametrize("encoding", ENCODINGS)
+@pytest.mark.parametrize("encoding", ENCODINGS | UNMARKED)
 def test_the_same_table_has_the_same_hash(encoding, line_end, tmp_path):
     path, plain = tmp_path / "a.csv", tmp_path / "b.csv"
-    path.write_bytes(ENCODINGS[encoding](f"a,b{line_end}1,é{line_end}"))
+    path.write_bytes((ENCODINGS | UNMARKED)[encoding](f"a,b{line_end}1,é{line_end}"))
     plain.write_bytes("a,b\n1,é\n".encode())
     assert text_sha256(path) == text_sha256(plain) == sha256(plain)
     assert has_sha256(path, sha256(plain))

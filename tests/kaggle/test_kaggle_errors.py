@@ -239,7 +239,8 @@ TOKEN = "KGAT_0123456789abcdef"
 MARKED = "\ufeff"
 EDITORS = {
     "plain": ("utf-8", ""), "marked": ("utf-8", MARKED), "PowerShell": ("utf-16-le", MARKED),
-    "the other way": ("utf-16-be", MARKED),
+    "the other way": ("utf-16-be", MARKED), "without a mark": ("utf-16-le", ""),
+    "the other way without a mark": ("utf-16-be", ""),
 }  # fmt: skip
 
 

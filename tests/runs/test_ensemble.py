@@ -140,6 +140,13 @@ class TestWhatChanged:
             with pytest.raises(KitError, match="'demo', a member of the ensemble 'together'"):
                 use()
 
+    def test_a_mistyped_member_has_the_nearest_names(self, both):
+        with pytest.raises(KitError, match="'foldds', a member") as caught:
+            ensemble(Run(both, "together"), ("demo", "foldds"))
+        assert caught.value.do.startswith("nearest: folds;")
+        assert not Run(both, "together").folder.exists()
+        ensemble(Run(both, "together"), ("demo", "folds"))  # as advised
+
     def test_lost_detections_of_a_member_say_how_to_make_them_anew(self, run):
         Run(run.workspace, "folds").detections("validation").unlink()
         with pytest.raises(KitError, match="invoke train --run folds"):

@@ -236,6 +236,16 @@ class TestForms:
         table = page.partition("| form |")[2].partition("\n\n")[0]
         assert re.findall(r"^\| (?!-)(.+?) \|", table, re.M) == list(EXAMPLES)
 
+    @pytest.mark.parametrize("key", ["part", "fold", "view"])
+    def test_null_counts_as_absent(self, key, place, tmp_path):
+        entries = [entry | {key: None} for entry in results(place.table)]
+        assert place.agrees(place.read(dump(tmp_path / "a.json", entries)))
+
+    def test_null_in_place_of_a_number_is_said_as_it_stands(self, place, tmp_path):
+        entries = results(place.table)
+        refused = place.refused(dump(tmp_path / "a.json", [*entries, entries[0] | {"score": None}]))
+        assert "found 'null', expected score to be a finite decimal number" in refused.found
+
     def test_names_without_their_ending_are_those_of_the_one_image(self, place, tmp_path, caplog):
         dump(tmp_path / "a.json", results(place.table, lambda name: name[:-4]))
         with caplog.at_level("INFO", "kit"):

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,41 @@ def test_a_single_fraction_among_other_boxes_is_named(judge, caplog):
     caplog.clear()
     assert len(judge(text(*GOOD[:2], "2,a.png,0,0,1,1,0.5,Mass"))) == 3
     assert not caplog.messages
+
+
+@pytest.mark.parametrize("change", [
+    lambda content: content.replace(b"\n", b"\r"), lambda content: content.replace(b"\n", b"\r", 2),
+    lambda content: content.replace(b"\n", b"\r\n").replace(b"\r\n", b"\r", 1),
+    lambda content: content[:-1] + b"\r",
+])  # fmt: skip
+def test_a_line_that_ends_with_a_carriage_return_alone_is_a_fault_whose_command_mends_it(change, tmp_path):
+    path = tmp_path / "my file.csv"
+    path.write_bytes(change(text(*GOOD).encode()))
+    with pytest.raises(TableError, match="a carriage return alone") as caught:
+        read_submission(path, MAPPING, LABELS, IMAGES)
+    assert len(caught.value.faults) == 1
+    command, _, _ = caught.value.do.partition(", and take")
+    subprocess.run(["bash", "-c", command], cwd=tmp_path, check=True)
+    assert len(read_submission(tmp_path / "NEW.csv", MAPPING, LABELS, IMAGES)) == 3
+
+
+@pytest.mark.parametrize("cell", ["", "NA", "N/A", "None", "nan", " ", "null", "#N/A"])
+def test_rows_without_corners_are_one_fault_and_with_corners_they_are_well(cell, judge):
+    rows = [f"{number},{name},{','.join([cell] * 4)},0.5,Mass" for number, name in enumerate(MAPPING["image_id"])]
+    with pytest.raises(TableError) as caught:
+        judge(text(*rows))
+    (fault,) = caught.value.faults
+    assert (fault.line, fault.value) == (2, "a.png, label Mass, no corners and 2 rows more")
+    assert caught.value.do == "write a box for every ID, whatever its confidence: corners in pixels"
+    assert len(judge(text(*(row.replace(f",{','.join([cell] * 4)},", ",1,2,3,4,") for row in rows)))) == 3
+
+
+def test_the_advice_is_for_the_file_that_was_handed_in(judge, tmp_path):
+    with pytest.raises(TableError, match="correct these lines, then repeat the command with the same file"):
+        judge(text(*GOOD[:2]))
+    (tmp_path / "s.csv").write_text(text(*GOOD[:2]))
+    with pytest.raises(TableError, match="so be it"):
+        read_submission(tmp_path / "s.csv", MAPPING, LABELS, IMAGES, "so be it")
 
 
 def test_line_ends_of_windows_are_fine(judge):
@@ -231,14 +267,14 @@ def test_at_most_ten_missing_ids_are_shown(tmp_path):
     ]
 
 
-def test_the_error_says_how_a_submission_is_made_anew(judge):
+def test_the_error_says_what_to_do_with_the_file(judge):
     with pytest.raises(TableError) as caught:
         judge(text(GOOD[0], GOOD[1].replace("Nodule", "nodule"), GOOD[2]))
     shown = str(caught.value).splitlines()
     assert shown[1:] == [
         "found:    1 fault",
         "  submission.csv:3: found 'nodule', expected one of the labels Mass, Nodule",
-        "do:       make it anew with `invoke predict`, or correct these lines",
+        "do:       correct these lines, then repeat the command with the same file",
     ]
 
 

@@ -251,8 +251,31 @@ def test_a_hand_made_file_is_checked_as_any_other_and_named(change, says, worksp
     assert file_by_hand(workspace, path, None).number == 1
 
 
+def test_the_advice_on_faults_is_for_the_file_that_has_them(workspace, tmp_path):
+    path, text = tmp_path / "mine.csv", answers(workspace, 0.75)
+    broken = text.replace(text.splitlines()[1], "")
+    path.write_text(broken)
+    with pytest.raises(KitError) as refused:
+        file_by_hand(workspace, path, None)
+    assert refused.value.do == "correct these lines, then repeat the command with the same file"
+    filed(workspace, broken)
+    with pytest.raises(KitError) as refused:
+        chosen(workspace)
+    assert refused.value.do.startswith(
+        "`invoke predict --run demo` files a new one; or `invoke submit --file COPY`"
+    )
+    path.write_text(text)  # a corrected copy, as it says
+    assert file_by_hand(workspace, path, None).number == 2
+    assert chosen(workspace).submission.number == 2
+    filed(workspace, broken, run=BY_HAND)
+    with pytest.raises(KitError) as refused:
+        chosen(workspace)
+    assert "invoke predict" not in refused.value.do
+    assert "`invoke submit --file COPY`" in refused.value.do
+
+
 def test_a_hand_made_file_that_is_not_there_or_has_no_message_is_refused(workspace, tmp_path):
-    with pytest.raises(KitError, match="No such file"):
+    with pytest.raises(KitError, match="no such file"):
         file_by_hand(workspace, tmp_path / "none.csv", None)
     (tmp_path / "mine.csv").write_text(answers(workspace))
     with pytest.raises(KitError, match="--message"):

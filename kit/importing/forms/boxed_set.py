@@ -15,7 +15,7 @@ from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
 from kit.schemas.file_names import is_companion
 from kit.schemas.image_headers import IMAGE_SUFFIXES
 from kit.schemas.no_finding import has_no_corners, stands_for_no_finding
-from kit.schemas.tables import parse_numbers
+from kit.schemas.number_cells import parse_numbers
 
 DICOM_SUFFIXES = (".dcm", ".dicom")
 TRAIN_PART, TEST_PART = "train", "test"

@@ -200,5 +200,5 @@ def _row(entry: Mapping[str, Any], image_id: str, label: str) -> dict[str, str]:
     x_min, y_min, width, height = entry["bbox"]
     corners = (x_min, y_min, x_min + width, y_min + height)
     return row(image_id, corners, entry["score"], label) | {
-        name: str(entry[name]) for name in KEPT if name in entry
+        name: str(entry[name]) for name in KEPT if entry.get(name) is not None
     }

@@ -68,9 +68,9 @@ def cells_of(path: Path, rows: Sequence[Mapping[str, str]], lines: Sequence[int]
 
 
 def row(image_id: str, corners: Iterable[object], score: object, label: str) -> dict[str, str]:
-    """The needed cells of a row as texts."""
+    """The needed cells of a row as texts; None is JSON's null."""
     values = (image_id, *corners, score, label)
-    return dict(zip(NEEDED, map(str, values), strict=True))
+    return {name: "null" if value is None else str(value) for name, value in zip(NEEDED, values, strict=True)}
 
 
 def stated_sizes(image_ids: pd.Series, sizes: Mapping[str, Size]) -> pd.Series:
