@@ -59,7 +59,8 @@ def images(tmp_path_factory):
 
 def plain_rows(data):
     """The table as Python itself reads it: one dict of texts per line that is not empty."""
-    encoding = "utf-16" if data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+    marked = data[:2] in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if marked else {data[:1]: "utf-16-be", data[1:2]: "utf-16-le"}.get(b"\0", "utf-8-sig")
     rows = [row for row in csv.reader(io.StringIO(data.decode(encoding), newline=""), strict=True) if row]
     return [dict(zip(rows[0], row, strict=True)) for row in rows[1:]]
 
