@@ -141,8 +141,9 @@ def annotated_test_images(
         return Finding(WARNING, ANNOTATED, text, do, rows)
     return Finding(
         FAULT, ANNOTATED, f"{text}, and train.csv is not the file that `invoke download` recorded",
-        "remove these rows, or fetch the competition's own file with `invoke download`: the test's answers are no "
-        f"training data (--allow {ANNOTATED} trains on them anyway)", rows,
+        "remove these rows, or move what data/ holds away, hidden files too, and `invoke download` brings the "
+        "competition's own file: the test's answers are no training data "
+        f"(--allow {ANNOTATED} trains on them anyway)", rows,
     )  # fmt: skip
 
 

@@ -17,9 +17,12 @@ def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
         content = _read(path)
     except FileNotFoundError as error:
         raise KitError(f"the checkpoint {path}", "no such file", do) from error
-    # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file.
+    # torch raises RuntimeError, UnpicklingError, EOFError and others for a broken file; for one that holds more
+    # than plain values it advises to run the code in it.
     except Exception as error:
-        raise KitError(f"{path} to be a checkpoint of plain tensors and values", reason(error), do) from error
+        is_other = type(error).__name__ == "UnpicklingError"  # whose module no source of kit imports
+        found = "another kind of file, or one that would run code" if is_other else reason(error)
+        raise KitError(f"{path} to be a checkpoint of plain tensors and values", found, do) from error
     if not isinstance(content, dict):
         raise KitError(f"{path} to hold a dict of weights", type(content).__name__, do)
     return content

@@ -13,6 +13,7 @@ from kit.core.errors import KitError, first_few
 from kit.core.text_files import has_sha256, possible_sizes
 from kit.data.provenance import KAGGLE, NAME, DownloadRecord
 from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, is_companion
+from kit.schemas.misplaced import misplaced_files
 
 
 def exists(path: Path) -> bool:
@@ -96,6 +97,8 @@ def require_as_recorded(data: Path, record: DownloadRecord, slug: str) -> None:
         do = "move away what was changed or added; then `invoke download --force` fetches all files anew"
         if record.origin != KAGGLE:
             do = f"put them back; or, if the change is yours, delete {data / NAME} and call again"
+        if hint := misplaced_files(data):
+            do = f"{hint}; or {do}"
         raise KitError(f"the files in {data} as `invoke download` left them", first_few(faults, separator="; "), do)
 
 

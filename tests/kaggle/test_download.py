@@ -199,6 +199,17 @@ def test_images_that_were_deleted_come_back_as_the_refusal_says(mounted, tmp_pat
     assert len(image_headers(data / "train")) == 32
 
 
+def test_a_folder_that_was_renamed_is_named_and_right_once_renamed_back(mounted, tmp_path):
+    data = tmp_path / "work" / "data"
+    download(tmp_path / "work", mounted, SLUG)
+    (data / "train").unlink()
+    shutil.copytree(tmp_path / "input" / SLUG / "train", data / "Train")
+    with pytest.raises(KitError, match=f"do:       rename {data / 'Train'} to {data / 'train'}; or "):
+        download(tmp_path / "work", mounted)
+    (data / "Train").rename(data / "train")
+    assert download(tmp_path / "work", mounted)[1]
+
+
 def test_a_set_that_is_mounted_in_another_case_is_linked(mounted, tmp_path):
     root = tmp_path / "input" / SLUG
     for name, other in (("train", "Train"), ("train.csv", "Train.csv"), ("test", "TEST")):

@@ -207,6 +207,9 @@ def test_a_file_that_holds_no_weights_is_refused_before_a_session_and_both_ways_
         says="w.pth",
     )[-1:]
     planned(tmp_path, better)
+    with pytest.raises(KitError) as error:
+        planned(tmp_path, f"model.weights={tmp_path / 'w.pth'}")
+    assert "weights_only" not in str(error.value)  # torch's own advice is to run the code in it
     weights_file(tmp_path / "w.pth")
     assert planned(tmp_path, f"model.weights={tmp_path / 'w.pth'}").weights
 
