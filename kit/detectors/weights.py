@@ -81,7 +81,8 @@ def _load_set_detector(model: SetDetector, config: ModelConfig, record: Path | N
     path = starting_file(config, repository, record)
     weights = _state_dict(load_checkpoint(path, _CHECK_WEIGHTS))
     if not any(name.startswith("network.") for name in weights):  # not a checkpoint of kit, but as published
-        weights = converted_weights(model, weights)
+        weights = {name: tensor for name, tensor in weights.items() if _is_plain(tensor)}
+        weights = converted_weights(model, weights) if weights else {}
     return _load_fitting(model, weights, str(path))
 
 
@@ -111,7 +112,7 @@ def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str
     return load_checkpoint(path, again)
 
 
-def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Tensor]:
+def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = checkpoint.get("state_dict", checkpoint)
     return inner if isinstance(inner, dict) else {}
 
@@ -139,6 +140,10 @@ def _load_body(model: nn.Module, weights: Mapping[str, Tensor], source: str) -> 
     return [name for name in model.state_dict() if not name.startswith("backbone.body.")]
 
 
+def _is_plain(weight: object) -> bool:
+    return isinstance(weight, Tensor) and weight.layout == torch.strided and not weight.is_complex()
+
+
 def _fits(weight: object, own: Tensor) -> bool:
     return (
         isinstance(weight, Tensor)
@@ -155,7 +160,8 @@ def _load_fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str) 
     if len(fitting) < len(own) / 2:
         raise KitError(
             f"{source} to fit this detector", f"{len(fitting)} of its {len(own)} tensors do",
-            "choose the model.detector of the file's weights",
+            "choose the model.detector of the file's weights"
+            + (", and their model.size" if isinstance(model, SetDetector) else ""),
         )  # fmt: skip
     model.load_state_dict(fitting, strict=False)
     return missing

@@ -185,6 +185,30 @@ def test_weights_as_published_fill_all_but_the_class_heads(name, tmp_path):
         load_initial_weights(networks.build(wrong, 8), wrong)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"model": {"a": torch.zeros(2)}},  # as D-FINE's own repository has them
+        {"a": 3},
+        {"model.decoder.class_embed.0.weight": torch.zeros(3, dtype=torch.complex64)},
+        {"model.enc_output.0.weight": torch.zeros(0)},
+        {},
+    ],
+)
+def test_a_file_of_other_things_is_refused_and_one_of_this_size_is_taken(content, tmp_path):
+    pytest.importorskip("transformers", reason="the extra detr is not installed")
+    path = tmp_path / "w.pth"
+    torch.save(content, path)
+    config = ModelConfig(detector="dfine", size="tiny", weights=str(path))
+    network = networks.build(resolve_norms(config), 8)
+    with pytest.raises(KitError, match="to fit this detector") as caught:
+        load_initial_weights(network, config)
+    assert "model.size" in caught.value.do
+    torch.save({"state_dict": network.state_dict()}, path)
+    assert load_initial_weights(network, config) == []
+
+
 def test_weights_of_imagenet_are_refused_and_the_advice_works():
     config = ModelConfig(detector="dfine", size="tiny", weights="imagenet")
     with pytest.raises(KitError, match="weights that exist for dfine") as caught:

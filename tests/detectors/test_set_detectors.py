@@ -257,6 +257,14 @@ class TestNetworks:
         assert all(one["scores"].dtype == one["boxes"].dtype == torch.float32 for one in found)
         assert all(torch.isfinite(one["boxes"]).all() for one in found)
 
+    def test_one_class_is_enough(self, name):
+        built(name)
+        network = networks.build(resolve_norms(ModelConfig(detector=name, size="tiny", score_floor=0.0)), 1)
+        only = {"boxes": torch.tensor([[10.0, 10, 50, 50]]), "labels": torch.tensor([1])}
+        assert torch.isfinite(sum(network.train()(MIXED[2:3], [only]).values()))
+        with torch.inference_mode():
+            assert set(network.eval()(MIXED[2:3])[0]["labels"].tolist()) <= {1}
+
     def test_a_batch_of_one_small_image_trains(self, name):
         network = built(name)
         assert takes_one_image(network, 32)

@@ -51,7 +51,7 @@ def learn_by_heart(name, most_steps=500):
         optimizer.step()
         if step % LOOK_EVERY == 0:
             score = map50(network, images, targets)
-            logging.getLogger(__name__).info("step %d: loss %.2f, mAP@0.5 %.3f", step, loss, score)
+            logging.getLogger(__name__).info("step %d: loss %.2f, mAP@0.5 %.3f", step, loss.detach(), score)
             if score == 1:
                 return step, score
     return most_steps, score
