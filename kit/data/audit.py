@@ -30,9 +30,11 @@ from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding, counted
 from kit.data.images import Levels
 from kit.data.patient_pattern import fitting_share, knows_patients, suggested_pattern
 from kit.data.picture_checks import (
+    FEW_LEVELS,
     INVERTED,
     ORIENTATION,
     OUTLYING,
+    few_levels,
     inverted_images,
     orientation_tags,
     outlying_levels,
@@ -45,7 +47,7 @@ LABELS, PATIENTS, CLASSES = "labels-alike", "patients-in-both", "class-counts"
 UNREAD = "unread-images"
 CHECKS = (
     ANNOTATED, UNITS, NO_FINDING, UNREAD, DUPLICATES, REPEATED, BOXES, LABELS, ORIENTATION, INVERTED, OUTLYING,
-    PATTERN, PATIENTS, CLASSES,
+    FEW_LEVELS, PATTERN, PATIENTS, CLASSES,
 )  # fmt: skip
 _ALIKE = 0.8  # of difflib: Infiltrate and Infiltration .82, Pneumonia and Pneumothorax .67
 _NAMES_SHOWN = 3
@@ -105,6 +107,7 @@ def findings(data: AuditInput) -> list[Finding]:
         orientation_tags(files),
         inverted_images(files, data.inverted),
         outlying_levels(data.levels),
+        few_levels(data.prints.names, data.prints.copies),
         patient_pattern(data.train, data.test, data.config, data.groups),
         patients_in_both(list(data.train), list(data.test), data.patients),
         class_counts(data.annotations),

@@ -31,7 +31,7 @@ from kit.schemas.image_headers import UPRIGHT, ImageFacts, image_headers, image_
 
 _GIB = 2**30
 _KEY_DIGITS = 16
-_FORMAT = 4
+_FORMAT = 5
 _TASK = 8  # images: scheduling a small one alone costs as much as decoding it
 log = logging.getLogger("kit")
 

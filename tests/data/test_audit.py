@@ -190,6 +190,7 @@ class TestWorkspace:
             "annotated-test-images", "box-units", "unread-images", "duplicate-images", "repeated-boxes",
             "improbable-boxes", "labels-alike", "patient-pattern",
             "orientation-tags", "inverted-images", "outlying-levels", "no-finding-boxes",
+            "few-levels",
         }  # fmt: skip
         assert "duplicate-images" in found.page.read_text()
         require_sound(found, ())

@@ -191,9 +191,36 @@ def test_a_few_pixels_far_from_the_others_cost_these_no_grey_level(colour, marke
     assert (decoded.levels.low, decoded.levels.high) == (low, high)
 
 
-def test_a_bright_part_of_more_than_a_hundredth_is_part_of_the_picture(tmp_path):
+@pytest.mark.parametrize("colour", [0, 2])
+@given(share=st.floats(0.011, 0.05), at_black=st.booleans(), edge=st.integers(0, 6))
+def test_a_marker_beyond_a_gap_costs_the_others_no_grey_level(colour, share, at_black, edge, tmp_path_factory):
+    """A twentieth of the pixels at most; some pixels of its soft edge lie in the gap."""
+    anatomy = TWELVE_BITS + 20_000
+    levels, marked = anatomy.copy(), int(share * anatomy.size)
+    levels.flat[levels.size - marked :] = 65535
+    levels.flat[levels.size - marked : levels.size - marked + edge] = 45_000
+    others = anatomy.flat[: levels.size - marked]
+    if at_black:
+        levels, others = 65535 - levels, 65535 - others
+    path = tmp_path_factory.getbasetemp() / "beyond.png"
+    path.write_bytes(png(np.repeat(levels[..., None], CHANNELS[colour], axis=2), 16, colour))
+    decoded = decode(path)
+    assert (decoded.levels.low, decoded.levels.high) == (others.min(), others.max())
+    assert decoded.levels.outside == marked
+    assert len(np.unique(decoded.pixels)) == 256
+
+
+def test_two_levels_stay_black_and_white_whatever_their_share(tmp_path):
+    for share in (0.005, 0.02, 0.5, 0.97):
+        levels = np.full(TWELVE_BITS.shape, 100)
+        levels.flat[: int(share * levels.size)] = 60_000
+        Image.fromarray(levels.astype(np.uint16)).save(tmp_path / "a.png")
+        assert sorted(np.unique(read_grey(tmp_path / "a.png"))) == [0, 255]
+
+
+def test_a_bright_part_of_more_than_a_twentieth_is_part_of_the_picture(tmp_path):
     levels = TWELVE_BITS.copy()
-    levels.flat[-130:] = 65535
+    levels.flat[-610:] = 65535
     Image.fromarray(levels.astype(np.uint16)).save(tmp_path / "a.png")
     decoded = decode(tmp_path / "a.png")
     assert decoded.levels.outside == 0 and decoded.levels.high == 65535

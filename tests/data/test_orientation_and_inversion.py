@@ -19,6 +19,7 @@ from kit.data.dataset import DetectionDataset
 from kit.data.duplicates import pictures
 from kit.data.images import as_read, pixel_digest, read_picture
 from kit.data.inversion import inverted_images
+from kit.data.picture_checks import few_levels
 from kit.data.pixel_cache import open_cache
 from kit.reports.audit_report import audit_workspace
 from kit.runs.foreign_rows import read_rows
@@ -342,6 +343,36 @@ class TestJudgement:
     def test_noise_has_no_inverse(self):
         copies = np.random.default_rng(0).integers(0, 256, (200, 64, 64)).astype(np.uint8)
         assert not inverted_images(copies, np.ones(200, dtype=bool)).any()
+
+
+class TestFewLevels:
+    def test_no_pictures_and_pictures_of_one_level_have_no_few_levels(self):
+        assert few_levels([], np.zeros((0, 64, 64), np.uint8)) is None
+        assert few_levels(["a"], np.full((1, 64, 64), 7, np.uint8)) is None
+        assert few_levels(list("abcd"), chests(4, 1)) is None
+
+    @given(st.integers(1, 9), st.integers(0, 240), st.booleans())
+    def test_anatomy_beside_a_large_marker_is_named(self, share, start, inverted):
+        copies = chests(3, share)
+        copies[1] = copies[1] // 17 + min(start, 170)
+        copies[1].flat[: copies[1].size * share // 100 + 1] = 255
+        found = few_levels(["a", "b", "c"], 255 - copies if inverted else copies)
+        assert found.rows["image"].tolist() == ["b"]
+        assert found.level == "warning"
+
+    def test_a_marker_over_a_tenth_of_a_deep_picture_is_said_and_painted_over_it_is_well(self, toy):
+        path = sorted((toy / "data" / "train").iterdir())[0]
+        levels = np.asarray(Image.open(path).convert("L")).astype(np.uint16) * 16
+        marked = levels.copy()
+        marked[:, :8] = 65535
+        Image.fromarray(marked).save(path)
+        warning = findings(toy)["few-levels"]
+        assert warning.rows["image"].tolist() == [f"train/{path.name}"]
+        assert path.name in warning.text
+        assert "paint it over with levels of the anatomy" in warning.do
+        marked[:, :8] = 4095
+        Image.fromarray(marked).save(path)
+        assert "few-levels" not in findings(toy)
 
 
 class TestOutlyingLevels:
