@@ -44,8 +44,8 @@ def forms(secret: str, users: Iterable[str] = ()) -> frozenset[str]:
     """Every text under which a secret can appear; forms of fewer than four letters are left out.
 
     These are the secret, without its outer white space, with its white space collapsed, each of its lines; what
-    ``repr``, JSON, URLs and HTML make of them, also of each other's result, since an error often quotes another
-    one; and base64 of them, alone and as the authorization USER:SECRET of each of ``users``.
+    ``repr``, JSON, URLs, HTML and shells make of them, also of each other's result, since an error often quotes
+    another one; UTF-16 of them; and base64 of them, alone and as authorization USER:SECRET of each of ``users``.
     """
     parts = {secret, secret.strip(), " ".join(secret.split()), *map(str.strip, secret.splitlines())}
     parts = {part for part in parts if len(part) >= _SHORTEST_FORM}
@@ -53,11 +53,12 @@ def forms(secret: str, users: Iterable[str] = ()) -> frozenset[str]:
     twice = {form for part in once for form in _escaped(part)}
     pairs = {f"{user}:{part}" for user in users for part in parts}
     encoded = {form for text in parts | pairs for form in _in_base64(text)}
+    encoded |= {form for part in parts for form in _in_utf_16(part)}
     return frozenset(form for form in parts | once | twice | encoded if len(form) >= _SHORTEST_FORM)
 
 
 def _escaped(text: str) -> Iterator[str]:
-    """What Python, JSON, URLs and HTML write for a text."""
+    """What Python, JSON, shells, URLs and HTML write for a text."""
     latin = _in_bytes(text).decode("latin-1")
     yield latin  # UTF-8 that is read as Latin-1
     for python in (_inside_quotes(text, repr), _inside_quotes(text, ascii), _inside_quotes(latin, ascii)):
@@ -66,6 +67,8 @@ def _escaped(text: str) -> Iterator[str]:
     for in_json in (json.dumps(text)[1:-1], json.dumps(text, ensure_ascii=False)[1:-1]):
         yield in_json
         yield in_json.replace("/", "\\/")
+    yield text.replace("'", "'\"'\"'")  # shlex.quote, and what shells write themselves
+    yield text.replace("'", "'\\''")
     for safe in ("", "/", "/:@", "!~*'()"):
         in_url = urllib.parse.quote(_in_bytes(text), safe=safe)
         yield in_url
@@ -82,10 +85,18 @@ def _inside_quotes(text: str, escape: Callable[[str], str]) -> str:
 
 
 def _in_base64(text: str) -> Iterator[str]:
-    """Base64 of a text in UTF-8 and, as the HTTP library has it, in Latin-1; without padding."""
-    for content in {_in_bytes(text), text.encode("latin-1", "ignore")}:
+    """Base64 of a text in UTF-8, UTF-16 and, as the HTTP library has it, in Latin-1; without padding."""
+    for content in {_in_bytes(text), text.encode("latin-1", "ignore"), text.encode("utf-16-le", "surrogatepass")}:
         for encode in (base64.b64encode, base64.urlsafe_b64encode):
             yield encode(content).decode().rstrip("=")
+
+
+def _in_utf_16(text: str) -> Iterator[str]:
+    """UTF-16 of a text that is read or quoted byte by byte."""
+    for encoding in ("utf-16-le", "utf-16-be"):
+        wide = text.encode(encoding, "surrogatepass").decode("latin-1")
+        yield from (wide, _inside_quotes(wide, ascii), _inside_quotes(wide, ascii).replace("'", "\\'"))
+        yield from (json.dumps(wide)[1:-1], json.dumps(wide, ensure_ascii=False)[1:-1])
 
 
 def _in_bytes(text: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from kit.config import Config, differences, knobs, load, override, save
 from kit.core.errors import KitError
@@ -22,11 +22,14 @@ def adjust(run: Run, assignments: Sequence[str]) -> None:
         save(wanted, run.config)
 
 
-def save_knobs(run: Run, config: Config) -> None:
-    """Write the knobs of a finished run, if they differ from those that it has."""
-    if config != load(run.config):
+def save_knobs(run: Run, wanted: Callable[[], Config]) -> None:
+    """Write the knobs that are wanted of a finished run, if they differ from those that it has.
+
+    ``wanted`` is called again under the run's lock: another command may have changed a knob in between.
+    """
+    if wanted() != load(run.config):
         with using_results(run):
-            save(config, run.config)
+            save(wanted(), run.config)
 
 
 def require_same_knobs(run: Run, stored: Config, wanted: Config, every_knob: bool = False) -> None:

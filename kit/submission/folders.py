@@ -137,7 +137,7 @@ def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[P
         try:
             write_text(partial / CSV_NAME, text)
             check(partial / CSV_NAME)
-            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds")
+            now = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
             submission = Submission(folder / name, number, now, origin, sha256(partial / CSV_NAME))
             write_json(partial / MANIFEST_NAME, _manifest(submission))
             partial.rename(folder / name)

@@ -112,7 +112,7 @@ def train(
         for fold_run in folds:
             stack.enter_context(training_lock(fold_run))
         if run.finished.exists() and run.detections("validation").exists():
-            save_knobs(run, config)
+            save_knobs(run, lambda: _config(run, recipe, preset_name is not None, assignments))
             return Trained(run, read_finished(run), already=True)
         audit = audit_workspace(workspace, config, track)
         require_sound(audit, allow)

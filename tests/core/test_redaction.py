@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import shlex
 import subprocess
 import sys
 import traceback
@@ -46,6 +47,14 @@ QUOTERS = {
     "HTML": html.escape,
     "HTML as the pages have it": lambda text: str(escape(text)),
     "UTF-8 read as Latin-1": lambda text: text.encode().decode("latin-1"),
+    "UTF-16 read as Latin-1": lambda text: text.encode("utf-16-le").decode("latin-1"),
+    "UTF-16 read the other way": lambda text: text.encode("utf-16-be").decode("latin-1"),
+    "repr of UTF-16": lambda text: repr(text.encode("utf-16-le")),
+    "JSON of UTF-16": lambda text: json.dumps(text.encode("utf-16-le").decode("latin-1")),
+    "base64 of UTF-16, as PowerShell has it": lambda text: base64.b64encode(text.encode("utf-16-le")).decode(),
+    "a shell's word": lambda text: shlex.join(["curl", "-H", text]),
+    "a shell's word, as shells write it": lambda text: "'" + text.replace("'", "'\\''") + "'",
+    "repr of a shell's words": lambda text: repr(shlex.join(["curl", text])),
     "base64": lambda text: base64.b64encode(text.encode()).decode(),
     "Basic authorization": lambda text: f"Basic {base64.b64encode(f'ada:{text}'.encode()).decode()}",
     "Bearer authorization": lambda text: f"Invalid header value: {f'Bearer {text}'!r}",

@@ -205,6 +205,13 @@ def test_an_edited_submission_is_sent_by_the_command_that_its_refusal_names(work
     assert edited_submission(workspace, made.csv) is None
 
 
+def test_a_submission_of_the_same_second_as_a_run_is_the_newer_of_the_two(workspace):
+    for number in range(1, 4):
+        mark_finished(Run(workspace, "demo"), "best", (1,), (2,), {"demo": f"{number}" * 64})
+        filed(workspace, run=BY_HAND)
+        assert chosen(workspace).submission.number == number  # `never` predicts
+
+
 def test_a_newer_run_is_not_predicted_in_place_of_a_submission_that_was_edited(workspace):
     edit(filed(workspace))
     mark_finished(Run(workspace, "demo"), "best", (1,), (2,), {"demo": "b" * 64})
