@@ -48,6 +48,24 @@ def test_the_seed_preset_is_the_recipe_of_the_notebook():
     assert seed.decision.threshold == 0
 
 
+def test_the_presets_of_d_fine_and_rf_detr_are_the_published_recipes():
+    """The sources are in kit/presets.py; rates of the backbone: half, and the mean over RF-DETR's twelve layers."""
+    layers = [1.5e-4 * 0.7**2 * 0.8**above / 1e-4 for above in range(1, 13)]
+    for name, size_px, rate, factor, decay, mean in (
+        ("dfine", 640, 2.5e-4, 1.25e-4 / 2.5e-4, 1.25e-4, 0.9999),
+        ("rfdetr", 512, 1e-4, sum(layers) / 12, 1e-4, 0.993),
+    ):
+        recipe = config.preset(name)
+        assert (recipe.model.detector, recipe.model.size, recipe.model.weights) == (name, "s", "coco")
+        assert recipe.model.image_size_px == size_px
+        training = recipe.training
+        assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adamw", rate, decay)
+        assert training.backbone_rate == pytest.approx(factor, abs=0.005)
+        assert (training.decay_norms, training.clip_norm) == (False, 0.1)
+        assert (training.ema_decay, training.keep) == (mean, "ema")
+        assert (training.batch_size, training.effective_batch) == (4, 16)
+
+
 @pytest.mark.parametrize("name", config.PRESETS)
 def test_every_preset_is_valid_and_survives_a_file(name, tmp_path):
     config.save(config.preset(name), tmp_path / "config.json")

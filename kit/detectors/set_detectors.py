@@ -5,7 +5,9 @@ The networks are those of transformers, an optional extra. Their sizes are data:
 
 from __future__ import annotations
 
+import copy
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +26,7 @@ from kit.core.json_files import read_record
 LOSS_KINDS = ("class", "box", "rest")
 _CLASS_LOSSES, _BOX_LOSSES, _COUNTS = ("loss_vfl", "loss_ce"), ("loss_bbox", "loss_giou"), "cardinality_error"
 _LEAST_VERSION = (5, 18)  # before, the main loss of D-FINE was taken over the denoising queries
-_INSTALL = "pip install 'transformers>=5.18', or pip install -e '.[detr]' in kit's own folder"
+_INSTALL = "pip install -U 'transformers>=5.18', or pip install -e '.[detr]' in kit's own folder"
 
 
 @dataclass(frozen=True)
@@ -201,7 +203,7 @@ def converted_weights(detector: SetDetector, weights: Mapping[str, Tensor]) -> d
     transformers.logging.disable_progress_bar()
     try:
         network, found = getattr(transformers, family.model).from_pretrained(
-            None, config=own.config, state_dict=dict(weights), ignore_mismatched_sizes=True,
+            None, config=copy.deepcopy(own.config), state_dict=dict(weights), ignore_mismatched_sizes=True,
             output_loading_info=True,
         )  # fmt: skip
     finally:
@@ -226,8 +228,7 @@ def _transformers(family: SetFamily) -> Any:
     except ImportError as error:
         raise KitError(f"transformers, which {family.model} is from", "it is not installed", _INSTALL) from error
     version = str(transformers.__version__)
-    if tuple(int(part) for part in version.split(".")[:2]) < _LEAST_VERSION or not hasattr(
-        transformers, family.model
-    ):
+    is_old = tuple(map(int, re.findall(r"\d+", version)[:2])) < _LEAST_VERSION
+    if is_old or not hasattr(transformers, family.model):
         raise KitError(f"transformers 5.18 or later, with {family.model}", version, _INSTALL)
     return transformers

@@ -258,6 +258,8 @@ def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:
     """The network as training takes it: with its starting weights, unless a checkpoint will replace them."""
     detector = bare_detector(config, split)
     if not run.last.exists():
+        if rank() == 0 and not run.config.exists():
+            run.weights.unlink(missing_ok=True)  # of an attempt that did not begin
         random = weights.load_initial_weights(detector, config.model, run.weights)
         if rank() == 0:
             log.info("run %s: starting from weights %r", run.title, config.model.weights)

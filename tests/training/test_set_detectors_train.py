@@ -1,5 +1,7 @@
 """D-FINE and RF-DETR on the whole road: kill and resume, two processes, learning by heart."""
 
+import json
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,8 +12,12 @@ from interruption import interrupted_after_one_epoch
 from PIL import Image
 from toy import TOY, copied
 
-from kit.config import SET_DETECTORS, load
+from kit.config import SET_DETECTORS, ModelConfig, load
+from kit.core.errors import KitError
+from kit.core.files import sha256
+from kit.detectors import networks
 from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.weights import resolve_norms
 from kit.evaluation.predict import predict
 from kit.evaluation.report import evaluate
 from kit.runs.folder import Run
@@ -67,6 +73,25 @@ def test_two_processes_train_together_though_one_has_no_boxes(name, toy):
     assert "(class " in err and ", box " in err
     weights = load_checkpoint(Run(toy, "demo").last, "")["state_dict"]
     assert all(torch.isfinite(tensor).all() for tensor in weights.values() if tensor.is_floating_point())
+
+
+def test_a_run_that_did_not_begin_may_begin_with_other_weights_and_then_keeps_them(toy, tmp_path):
+    knobs = (*recipe("dfine"), "training.max_epochs=1", "training.ema_decay=0", "training.keep=last")
+    weights = tmp_path / "a.ckpt"
+    run = Run(toy, "demo")
+    torch.save({"state_dict": {"network.a": torch.zeros(1)}}, weights)
+    with pytest.raises(KitError, match="to fit this detector"):
+        train(toy, None, "demo", (*knobs, f"model.weights={weights}"))
+    assert not run.config.exists()
+    torch.manual_seed(2)
+    config = resolve_norms(ModelConfig(detector="dfine", size="tiny"))
+    torch.save({"state_dict": networks.build(config, 8).state_dict()}, weights)
+    interrupted_after_one_epoch(toy, (*knobs, "training.max_epochs=2", f"model.weights={weights}"))
+    assert json.loads(run.weights.read_text())["sha256"] == sha256(weights)
+    run.last.unlink()
+    weights.write_bytes(weights.read_bytes() + b" ")
+    with pytest.raises(KitError, match="as it was when the run began"):
+        train(toy, None, "demo", (*knobs, "training.max_epochs=2", f"model.weights={weights}"))
 
 
 def test_eight_images_are_learned_by_heart():
