@@ -37,8 +37,8 @@ PRESETS: dict[str, dict[str, Any]] = {
     },
     # https://github.com/Peterande/D-FINE: configs/dfine/custom/dfine_hgnetv2_s_custom.yml has the learning rate,
     # half of it for the backbone (sizes m and l: .1 and .05), the weight decay, and none on norms and biases;
-    # configs/dfine/include/optimizer.yml the clipping, the decay of the mean, and 500 steps of warm-up (here 5 epochs).
-    # There it trains 120 epochs at 640 px in steps of 32 images; here 60 in steps of 16, for small data.
+    # configs/dfine/include/optimizer.yml the clipping, the decay of the mean, and 500 steps of warm-up (here 5
+    # epochs). There it trains 120 epochs at 640 px in steps of 32 images; here 60 in steps of 16, for small data.
     "dfine": {
         "model.detector": "dfine",
         "model.size": "s",
