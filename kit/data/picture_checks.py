@@ -96,6 +96,6 @@ def few_levels(names: Sequence[str], copies: UInt8[np.ndarray, "n h w"]) -> Find
         WARNING, FEW_LEVELS,
         f"{counted(len(table), 'image')} with nine tenths of the pixels within {_NARROW} of 256 grey levels: "
         f"{first_few(table['image'], _SHOWN)}",
-        "look at them: if a large marker, a letter or a plate takes the range, the anatomy is nearly flat: paint it "
-        "over with levels of the anatomy, or write these images anew with its range", table,
+        "look at them: if a large marker, a letter or a plate takes the range, the anatomy is nearly flat: paint "
+        "it over with levels of the anatomy, or write these images anew with its range", table,
     )  # fmt: skip
