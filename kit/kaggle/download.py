@@ -285,7 +285,8 @@ def _require_room(staging: Path, listed: Mapping[str, int]) -> None:
     sizes = file_sizes(staging.parent, [staging.name])
     present = sum(size for path, size in sizes.items() if REPLACED not in path.split("/"))
     needed = 2 * sum(listed.values()) - present
-    require_free_space(staging, needed, f"more room for the archive and its files in {staging.parent}")
+    what = f"more room for the archive and its files, as Kaggle lists them, in {staging.parent}"
+    require_free_space(staging, needed, f"{what} (--allow {FILE_LIST} if the list is wrong)")
 
 
 def _slug(text: str | None, workspace: Path, config: Config) -> str:

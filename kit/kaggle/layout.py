@@ -103,7 +103,7 @@ def _move(source: Path, goal: Path, archive: Path) -> None:
     if taken:
         raise _by_hand(archive, f"one {taken[0]} in {archive.name}", "two, in different folders")
     for name, place in places.items():
-        if (source / name) != (goal / place):
+        if source != goal or name != place:
             make_folder((goal / place).parent)
             (source / name).rename(goal / place)
             _prune((source / name).parent, source)

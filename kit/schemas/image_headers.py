@@ -15,7 +15,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 
 from kit.core.errors import KitError, reason
 from kit.core.files import require_utf8_names
-from kit.schemas.file_names import IMAGE_SUFFIXES, is_companion
+from kit.schemas.file_names import IMAGE_SUFFIXES, TEST, TRAIN, is_companion
 from kit.schemas.misplaced import misplaced_files
 
 UPRIGHT = 1  # of the EXIF orientations 1..8; from 5 on width and height change places
@@ -78,7 +78,7 @@ def image_names(folder: Path) -> list[str]:
         )
     except OSError as error:
         data = folder.parent
-        do = misplaced_files(data) or (
+        do = (misplaced_files(data) if folder.name in (TRAIN, TEST) else "") or (
             f"put the images there; or move what {data} holds away, hidden files too, and `invoke download` brings "
             "all files"
         )

@@ -6,7 +6,6 @@ Organisers pack them at the top, in a folder more, with ``Train`` for ``train``,
 from __future__ import annotations
 
 from collections.abc import Iterable
-from pathlib import PurePosixPath
 
 from kit.schemas.file_names import (
     COMPETITION_FILES,
@@ -27,17 +26,19 @@ def enclosing_folder(names: Iterable[str]) -> str:
     It is the only uppermost folder that has train.csv, alone or in a zip; "" if there is none, or several, or if
     the other files lie elsewhere: then train.csv alone is out of its place.
     """
-    paths = [PurePosixPath(name) for name in names if not is_companion(name)]
-    folders = {path.parent for path in paths if TABLE in (entry_like(path.name), zipped_entry(path.name))}
-    highest = min((len(folder.parts) for folder in folders), default=0)
-    found = [folder for folder in folders if len(folder.parts) == highest]
+    kept = [name for name in names if not is_companion(name)]
+    folders = {name.rpartition("/")[0] for name in kept if _is_table(name)}
+    highest = min((_depth(folder) for folder in folders), default=0)
+    found = [folder for folder in folders if _depth(folder) == highest]
     if not highest or len(found) > 1:
         return ""
-    for outer in (found[0], found[0].parent):  # the table may lie among the images
-        if _others(path.relative_to(outer) for path in paths if path.is_relative_to(outer)):
-            return outer.as_posix() if outer.parts else ""
-    are_elsewhere = _others(path for path in paths if not path.is_relative_to(found[0]))
-    return "" if are_elsewhere or entry_like(found[0].name) else found[0].as_posix()
+    for outer in (found[0], found[0].rpartition("/")[0]):  # the table may lie among the images
+        if _has_others(
+            name.removeprefix(f"{outer}/") for name in kept if not outer or name.startswith(f"{outer}/")
+        ):
+            return outer
+    are_elsewhere = _has_others(name for name in kept if not name.startswith(f"{found[0]}/"))
+    return "" if are_elsewhere or entry_like(found[0].rpartition("/")[2]) else found[0]
 
 
 def placed(names: Iterable[str]) -> dict[str, str]:
@@ -70,9 +71,21 @@ def folder_of_images(names: Iterable[str], folder: str) -> str:
     return parents.pop() if len(parents) == 1 else ""
 
 
-def _others(paths: Iterable[PurePosixPath]) -> bool:
+def _depth(folder: str) -> int:
+    return folder.count("/") + 1 if folder else 0
+
+
+def _is_table(name: str) -> bool:
+    """Whether a path is train.csv's, under a near name or in a zip."""
+    if not name.lower().endswith((".csv", ".txt", ".zip")):  # of images there are many
+        return False
+    last = name.rpartition("/")[2]
+    return TABLE in (entry_like(last), zipped_entry(last))
+
+
+def _has_others(names: Iterable[str]) -> bool:
     """Whether one of the paths begins with another file or folder of the competition than train.csv."""
-    tops = {path.parts[0] for path in paths}
+    tops = {name.split("/", 1)[0] for name in names}
     return any((entry_like(top) or zipped_entry(top)) not in ("", TABLE) for top in tops)
 
 
@@ -96,7 +109,9 @@ def _with_table(goals: dict[str, str], table: str) -> dict[str, str]:
         goal for goal in goals.values() if "/" not in goal and table in (entry_like(goal), zipped_entry(goal))
     ]
     alone = [
-        name for name, goal in goals.items() if goal.count("/") == 1 and entry_like(goal.split("/")[1]) == table
+        name
+        for name, goal in goals.items()
+        if goal.count("/") == 1 and not is_image(goal) and entry_like(goal.split("/")[1]) == table
     ]
     return goals if at_top or len(alone) != 1 else goals | {alone[0]: table}
 
