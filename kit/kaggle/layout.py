@@ -102,6 +102,10 @@ def _move(source: Path, goal: Path, archive: Path) -> None:
         taken = [top for top in sorted(set(tops)) if exists(goal / top)]
     if taken:
         raise _by_hand(archive, f"one {taken[0]} in {archive.name}", "two, in different folders")
+    if moved_here := [(name, place) for name, place in places.items() if source == goal and name != place]:
+        name, place = moved_here[0]
+        log.info("%s: %d files are put where data/ has them, such as %s at %s", archive.name, len(moved_here), name,
+                 place)  # fmt: skip
     for name, place in places.items():
         if source != goal or name != place:
             make_folder((goal / place).parent)

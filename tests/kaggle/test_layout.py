@@ -120,6 +120,17 @@ def test_every_layout_ends_as_the_same_files(layout, tmp_path):
     assert found(folder) == FILES
 
 
+@pytest.mark.parametrize("layout", ["at its top", "with companions", "in a folder more", "images in a folder more"])
+def test_what_is_put_elsewhere_than_the_archive_has_it_is_said(layout, tmp_path, caplog):
+    caplog.set_level("INFO", "kit")
+    folder, archive = unpacked(tmp_path, LAYOUTS[layout])
+    arrange(folder, archive, LARGE)
+    said = {"in a folder more": ["a.zip: 5 files are put where data/ has them, such as chest-xray/"],
+            "images in a folder more": ["a.zip: 3 files are put where data/ has them, such as test/x y/z/c.png at "
+                                        "test/c.png"]}.get(layout, [])  # fmt: skip
+    assert [text.partition("ID_to")[0] for text in caplog.messages] == said
+
+
 def test_an_empty_archive_stays_empty(tmp_path):
     folder, archive = unpacked(tmp_path, {})
     arrange(folder, archive, LARGE)
