@@ -179,6 +179,9 @@ class TrainingConfig:
     precision: str = knob(
         "auto", "auto: half precision on a GPU, 32 bits on the CPU", choices=("auto", "32", "16", "bf16")
     )
+    deterministic: bool = knob(
+        False, "true: on a GPU the same weights each time, where torch has such algorithms; slower"
+    )
     ema_decay: float = knob(0.0, "decay of the running mean of weights and buffers; 0: no mean", low=0, high=1)
     keep: str = knob(
         "best",

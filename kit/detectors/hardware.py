@@ -6,6 +6,7 @@ torch has an exception type for a full GPU only; on the CPU, and between process
 from __future__ import annotations
 
 import contextlib
+import os
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +18,7 @@ from kit.core.errors import KitError, reason
 _FULL = ("can't allocate memory", "out of memory", "bad_alloc", "bad allocation")
 _GONE = ("gloo", "nccl", "connection reset by peer", "connection closed by peer", "broken pipe")
 _LETTERS_SHOWN = 200
+_CUBLAS_WORKSPACE = "CUBLAS_WORKSPACE_CONFIG", ":4096:8"  # cuBLAS is deterministic with buffers of its own only
 
 
 def process_count(config: Config) -> int:
@@ -36,6 +38,22 @@ def lightning_precision(config: Config) -> Any:
     """Lightning's name of the configured precision."""
     names = {"32": "32-true", "16": "16-mixed", "bf16": "bf16-mixed"}
     return names.get(config.training.precision, "16-mixed" if uses_gpu(config) else "32-true")
+
+
+@contextlib.contextmanager
+def deterministic_algorithms(wanted: bool) -> Iterator[None]:
+    """If ``wanted``, torch takes algorithms that give the same numbers each time, and warns where it has none.
+
+    On the CPU they all do. cuBLAS reads its variable when a process first uses it.
+    """
+    before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    if wanted:
+        os.environ.setdefault(*_CUBLAS_WORKSPACE)
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before[0], warn_only=before[1])
 
 
 @contextlib.contextmanager

@@ -25,7 +25,13 @@ from kit.config import Config
 from kit.core.files import remove_partials, replacing
 from kit.data.competition import TrainingData
 from kit.detectors.checkpoints import load_checkpoint
-from kit.detectors.hardware import explain_failures, lightning_precision, process_count, uses_gpu
+from kit.detectors.hardware import (
+    deterministic_algorithms,
+    explain_failures,
+    lightning_precision,
+    process_count,
+    uses_gpu,
+)
 from kit.detectors.memory import keeping_freed_memory
 from kit.detectors.set_detectors import SetDetector
 from kit.runs.folder import Run, Split
@@ -96,6 +102,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
         try:
             with (
                 keeping_freed_memory(device),
+                deterministic_algorithms(settings.deterministic),
                 explain_failures(settings.batch_size, config.model.image_size_px, knob),
             ):
                 trainer.fit(module, ckpt_path=run.last if state else None)
