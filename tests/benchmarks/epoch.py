@@ -45,14 +45,14 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
         write_competition(place, 3, train_images=sizes.epoch_images + _HELD_OUT, test_images=8, size_px=size_px)
         data = load_training(place, config)
         split = Split(data.labels, data.image_ids, (data.image_ids[:_HELD_OUT],), data.table_sha256)
-        batches = _in_memory(config, split, data)
+        batches = in_memory(config, split, data)
         classes = len(data.labels)
         _bare(config, batches[:2], classes)
         times = [
             (
                 *_ours(Run(place, f"run{number}"), config, split, data),
                 _bare(config, batches, classes),
-                _bare_with_kept_memory(config, batches, classes),
+                bare_with_kept_memory(config, batches, classes),
             )
             for number in range(sizes.epoch_repeats)
         ]
@@ -118,12 +118,13 @@ def _bare(config: Config, batches: list[Prepared], classes: int) -> float:
     return timed(epoch)
 
 
-def _bare_with_kept_memory(config: Config, batches: list[Prepared], classes: int) -> float:
+def bare_with_kept_memory(config: Config, batches: list[Prepared], classes: int) -> float:
+    """Seconds of the bare loop, freed memory kept as kit keeps it."""
     with keeping_freed_memory("cpu"):
         return _bare(config, batches, classes)
 
 
-def _in_memory(config: Config, split: Split, data: TrainingData) -> list[Prepared]:
+def in_memory(config: Config, split: Split, data: TrainingData) -> list[Prepared]:
     """The very batches that the kit's first epoch has, ready for the network."""
     seed, size = config.training.seed, config.training.batch_size
     dataset = DetectionDataset(data, split.training(0), config.model.image_size_px, seed, config.augmentation)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import statistics
@@ -13,6 +14,7 @@ from typing import Any, Literal
 
 import torch
 
+NOT_MEASURED = "not measured"
 Kind = Literal["times less", "times as much", "apart"]
 Clock = Callable[[], float]
 WALL: Clock = time.perf_counter
@@ -27,7 +29,10 @@ WHY = {
     "fusion": "the limit is what arrays bring over loops, box by box",
     "resamples": "the limit is what weighing the matches anew brings over matching each resample",
     "startup": "the limit is what a user waits for gladly before anything is said",
+    "cold": "the limits leave a quarter for the audit and the first batch, and three fifths for all but training",
+    "stored": "the limits are what is left once every look-up is one of codes, and nothing is made twice",
     "growth": "the limit leaves a seventh for what the processor's caches no longer hold",
+    "gpu": "the limits are those of the CPU: a twentieth for loading and checks, a tenth for the views",
     "memory": "one Python object per image, copied as its references are counted, would take ten times the limit",
 }
 
@@ -52,19 +57,23 @@ class Row:
         """other / ours where less is better by a factor, ours / other where it is a surplus, or the difference."""
         if self.kind == "apart":
             return self.ours - self.other
+        if not self.ours or not self.other:
+            return math.nan
         return self.other / self.ours if self.kind == "times less" else self.ours / self.other
 
     @property
     def reached(self) -> bool | None:
         """Whether every limit of the row holds; None where it has none."""
-        if self.limit is None and self.ceiling is None:
+        if (self.limit is None and self.ceiling is None) or math.isnan(self.ours):
             return None
         return self._ratio_holds and (self.ceiling is None or self.ours <= self.ceiling)
 
     @property
     def verdict(self) -> str:
         """Reached, or by how much not, and the note."""
-        if self.reached is None:
+        if math.isnan(self.ours):
+            said = NOT_MEASURED
+        elif self.reached is None:
             said = "no limit"
         elif self.reached:
             said = "reached"
@@ -90,13 +99,20 @@ class Row:
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values for JSON."""
-        return asdict(self) | {"ratio": self.ratio, "reached": self.reached, "verdict": self.verdict}
+        values = asdict(self) | {"ratio": self.ratio, "reached": self.reached, "verdict": self.verdict}
+        lost = {name for name, value in values.items() if isinstance(value, float) and math.isnan(value)}
+        return values | dict.fromkeys(lost)  # JSON has no NaN
 
     @property
     def _ratio_holds(self) -> bool:
         if self.limit is None:
             return True
         return self.ratio >= self.limit if self.kind == "times less" else self.ratio <= self.limit
+
+
+def not_measured(name: str, what: str, why: str) -> Row:
+    """A row without figures, and why."""
+    return Row(name, what, "", "", math.nan, math.nan, "apart", note=why)
 
 
 def timed(work: Callable[[], object], clock: Clock = WALL) -> float:

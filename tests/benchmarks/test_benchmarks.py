@@ -7,10 +7,13 @@ import sys
 import pytest
 from repository import ROOT
 
-from benchmarks.__main__ import BENCHMARKS, chosen
-from benchmarks.measure import WHY, Row, in_turn
+from benchmarks.__main__ import BENCHMARKS, LONG, chosen, markdown
+from benchmarks.measure import WHY, Row, in_turn, not_measured
 from benchmarks.tables import detections, image_names, truth
+from kit.config import DETECTOR_NAMES
 from kit.core.errors import KitError
+
+MACHINE = {"processor": "P", "cores": 2, "torch": "2", "torch_threads": 2, "gpu": None}
 
 
 def row(**changed):
@@ -70,10 +73,38 @@ def test_made_up_tables_are_functions_of_their_seed():
 
 
 def test_an_unknown_name_is_refused_with_the_nearest():
-    assert chosen(None) == BENCHMARKS
+    assert chosen(None, long=True) == BENCHMARKS
+    assert set(BENCHMARKS) - set(chosen(None)) == set(LONG)
+    assert chosen("cold") == ("cold",)
     assert chosen("fusion") == ("fusion",)
     with pytest.raises(KitError, match="--only fusion"):
         chosen("fussion")
+
+
+def test_a_row_that_was_not_measured_says_why_and_survives_the_file(tmp_path):
+    lost = not_measured("gpu", "everything on a GPU", "no GPU here")
+    assert lost.reached is None
+    assert lost.verdict == "not measured (no GPU here)"
+    path = tmp_path / "bench.json"
+    path.write_text(json.dumps({"machine": MACHINE, "rows": [lost.as_dict(), row().as_dict()]}, allow_nan=False))
+    assert markdown(path).splitlines()[-2:] == [
+        "| everything on a GPU |  |  |  |  |  | not measured (no GPU here) |",
+        "| w | a | 2 s | 10 s | 5 |  | no limit |",
+    ]
+
+
+@pytest.mark.slow
+def test_the_gpus_rows_all_come_on_the_cpu(tmp_path):
+    goal = tmp_path / "bench.json"
+    command = [sys.executable, "-m", "tests.benchmarks", "--tiny", "--only", "gpu", "--device", "cpu"]
+    done = subprocess.run([*command, "--json", goal], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(goal.read_text())["rows"]
+    assert sum("under autocast" in found["what"] for found in rows) == len(DETECTOR_NAMES)
+    resumed = [found["ours"] for found in rows if "stopped and resumed" in found["what"]]
+    assert resumed == [0, 0]
+    failed = [found for found in rows if found["ours"] is None and "on the CPU" not in found["verdict"]]
+    assert not failed
 
 
 @pytest.mark.slow
