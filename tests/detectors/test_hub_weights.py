@@ -5,6 +5,7 @@ import hashlib
 import json
 import re
 import shutil
+import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -54,13 +55,14 @@ class Hub:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.address = f"http://127.0.0.1:{self.server.server_address[1]}"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        threading.Thread(target=self.server.serve_forever, args=(0.02,), daemon=True).start()
 
 
 @pytest.fixture
 def offline(tmp_path, monkeypatch):
-    """No hub: its caches are empty, and its address refuses at once."""
+    """No hub: its caches are empty, it is switched off, and its address refuses."""
     constants = pytest.importorskip("huggingface_hub.constants", reason="the extra detr is not installed")
+    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")  # the discard port
@@ -71,6 +73,7 @@ def offline(tmp_path, monkeypatch):
 @pytest.fixture
 def hub(offline, monkeypatch):
     hub = Hub()
+    monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_OFFLINE", False)
     monkeypatch.setenv("HF_ENDPOINT", hub.address)
     yield hub
     hub.server.shutdown()
@@ -133,6 +136,14 @@ def test_offline_the_error_names_repository_file_and_place_and_the_advice_works(
     assert json.loads((tmp_path / "weights.json").read_text())["revision"] == ""
     none = re.search(r"--set model\.weights=(\w+)", caught.value.do)[1]
     assert load_initial_weights(torch.nn.Identity(), dataclasses.replace(COCO, weights=none)) == []
+
+
+@pytest.mark.slow  # the hub's client tries it again for half a minute
+def test_a_hub_out_of_reach_is_an_error_in_words(offline, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys.modules["huggingface_hub.constants"], "HF_HUB_OFFLINE", False)
+    with pytest.raises(KitError, match=REPOSITORY) as caught:
+        starting_file(COCO, REPOSITORY, None)
+    assert "put it at" in caught.value.do
 
 
 def test_a_file_of_this_machine_is_kept_by_its_hash_wherever_it_lies(tmp_path):
