@@ -25,9 +25,9 @@ for library in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
 
 with warnings.catch_warnings():  # jaxtyping imports what is installed and warns of what is old there
     warnings.simplefilter("ignore")
-    from jaxtyping import install_import_hook
+    import typechecks
 
-    install_import_hook("kit", "typechecks.check")
+typechecks.install()
 
 
 def pytest_collection_modifyitems(items):
