@@ -370,7 +370,10 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         if not equals:
-            raise KitError("--set KEY=VALUE", repr(assignment), "write it as --set training.batch_size=2")
+            default = _spec(key.strip()).default
+            raise KitError(
+                "--set KEY=VALUE", repr(assignment), f"write it as --set {key.strip()}={as_text(default)}"
+            )
         values[key.strip()] = parse(key.strip(), text.strip())
     return config.replace(values)
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from invoke import Exit, task
 
-from kit.core.errors import KitError
+from kit.core.errors import KitError, closest_names
 from kit.core.files import is_utf8, with_escapes
 from kit.tasks.console import show_log
 from kit.tasks.streams import guard_streams, require_written
@@ -49,13 +49,24 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
                 body(*args, **kwargs)
                 require_written()
             except KitError as error:
-                raise Exit(str(error), code=1) from None
+                raise Exit(f"{error}{_without_workspace(kwargs.get('workspace'))}", code=1) from None
             except KeyboardInterrupt:
                 raise Exit("stopped; the same command goes on from here", code=INTERRUPTED) from None
 
         return task(**options)(guarded)
 
     return decorate
+
+
+def _without_workspace(workspace: str | None) -> str:
+    """More advice for any error of a verb whose workspace is not there: its name may be mistyped."""
+    path = Path(workspace or ".")
+    if workspace is None or path.exists() or not path.name:
+        return ""
+    near = closest_names(
+        path.name, [entry.name for entry in path.parent.glob("*/") if not entry.name.startswith(".")]
+    )
+    return f"\n          (--workspace names no folder that is there: {path}; nearest in {path.parent}: {near})"
 
 
 def _require_utf8(values: Mapping[str, Any]) -> None:
@@ -84,14 +95,18 @@ def upload_knobs(workspace: Path, assignments: Sequence[str]) -> tuple[KaggleCon
 
     Raises KitError if ``--set`` has another knob.
     """
+    from kit.config import knobs
+
     ids = "competition.expected_ids"
     keys = [text.partition("=")[0].strip() for text in assignments]
     others = [key for key in keys if key != ids and not key.startswith("kaggle.")]
     if others:
+        near = closest_names(others[0], [ids, *(key for key in knobs() if key.startswith("kaggle."))])
+        is_known = others[0] in knobs()
         raise KitError(
             f"--set with a knob of the section kaggle., or {ids}",
             repr(others[0]),
-            "leave it out, or give it to `invoke train`",
+            "leave it out, or give it to `invoke train`" if is_known else f"nearest: {near}",
         )
     config = workspace_knobs(workspace, assignments)
     return config.kaggle, config.competition.expected_ids if ids in keys else None

@@ -333,7 +333,17 @@ class TestRefused:
         assert odd != whole
         (tmp_path / "theirs.parquet").write_bytes(odd)
         assert "a parquet file" in faults_of(place, tmp_path / "theirs.parquet")[0]
-        assert "no such file" in faults_of(place, tmp_path / "missing.csv")[0]
+
+    @pytest.mark.parametrize("flag", ["--detections", "--held-out", "--images"])
+    def test_a_file_that_is_not_there_has_the_nearest_names(self, flag, place, tmp_path):
+        paths = {name: tmp_path / "there.json" for name in ("--detections", "--held-out", "--images")}
+        paths["--detections"].write_text("[]")
+        paths[flag] = tmp_path / "their.json"
+        with pytest.raises(KitError, match=f"for {flag}") as caught:
+            adopt(Run(place, "refused"), paths["--detections"], paths["--held-out"], images_file=paths["--images"])
+        assert caught.value.found == f"no such file or folder: {tmp_path / 'their.json'}"
+        assert caught.value.do.endswith("the nearest names to their.json are: there.json")
+        assert not Run(place, "refused").folder.exists()
 
 
 @pytest.mark.slow

@@ -2,9 +2,10 @@
 
 import pytest
 from command_line import assert_refused, invoke
+from invoke import Exit
 
 from kit.core.errors import KitError
-from kit.tasks.command import upload_knobs
+from kit.tasks.command import command, upload_knobs
 
 
 def test_a_submission_that_is_missing_names_the_next_step(toy):
@@ -30,6 +31,32 @@ def test_an_upload_takes_its_own_knobs_and_the_number_of_ids(tmp_path):
     knobs, expected = upload_knobs(tmp_path, ["kaggle.attempts=2"])  # left out, as it says
     assert (knobs.attempts, expected) == (2, None)
     assert upload_knobs(tmp_path, ["competition.expected_ids=8"])[1] == 8
+
+
+@pytest.mark.parametrize(
+    ("typed", "near"), [("kagle.attempts=2", "kaggle.attempts"), ("expected_ids=8", "competition.")]
+)
+def test_a_mistyped_knob_of_an_upload_has_the_nearest_names(typed, near, tmp_path):
+    with pytest.raises(KitError) as refused:
+        upload_knobs(tmp_path, [typed])
+    assert refused.value.do.startswith(f"nearest: {near}")
+    upload_knobs(tmp_path, ["kaggle.attempts=2", "competition.expected_ids=8"])  # as it says
+
+
+def test_an_error_in_a_workspace_that_is_not_there_has_the_nearest_folders(tmp_path):
+    def fail(context, workspace="."):
+        """Fail."""
+        raise KitError("this", "that", "so")
+
+    (tmp_path / "chest").mkdir()
+    verb = command()(fail).body
+    for typed in ("chset", "chest/"):
+        with pytest.raises(Exit) as caught:
+            verb(None, workspace=str(tmp_path / typed))
+        hint = f"(--workspace names no folder that is there: {tmp_path / typed}; nearest in {tmp_path}: chest)"
+        assert (hint in caught.value.message) == (typed == "chset")  # and with the name it says, no hint
+    with pytest.raises(Exit, match=r"do:       so$"):
+        verb(None)
 
 
 @pytest.mark.slow
