@@ -336,7 +336,7 @@ class TestRefused:
 
     @pytest.mark.parametrize("flag", ["--detections", "--held-out", "--images"])
     def test_a_file_that_is_not_there_has_the_nearest_names(self, flag, place, tmp_path):
-        paths = {name: tmp_path / "there.json" for name in ("--detections", "--held-out", "--images")}
+        paths = dict.fromkeys(("--detections", "--held-out", "--images"), tmp_path / "there.json")
         paths["--detections"].write_text("[]")
         paths[flag] = tmp_path / "their.json"
         with pytest.raises(KitError, match=f"for {flag}") as caught:
