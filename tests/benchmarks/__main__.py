@@ -29,9 +29,9 @@ _PRINTED_WIDTH = 180  # letters, where no terminal has its own
 # One module each, in the order of the table.
 BENCHMARKS = (
     "samples", "epoch", "scores", "views", "fusion", "resamples", "startup", "stored", "growth", "memory", "gpu",
-    "cold",
+    "pages", "cold",
 )  # fmt: skip
-LONG = ("cold",)  # more than a minute each: with --long, or by name
+LONG = ("pages", "cold")  # more than a minute each: with --long, or by name
 
 
 def measured(sizes: Sizes, names: Iterable[str]) -> Iterator[Row]:

@@ -33,6 +33,7 @@ WHY = {
     "stored": "the limits are what is left once every look-up is one of codes, and nothing is made twice",
     "growth": "the limit leaves a seventh for what the processor's caches no longer hold",
     "gpu": "the limits are those of the CPU: a twentieth for loading and checks, a tenth for the views",
+    "pages": "the limits are what a browser opens at once and what a laptop has free",
     "memory": "one Python object per image, copied as its references are counted, would take ten times the limit",
 }
 

@@ -65,9 +65,9 @@ function causesPanel(counts, names, choose, isChosen) {
 function confusionPanel(matrix, labels, choose, isChosen) {
   const most = (row) => Math.max(1, ...(row < labels.length ? matrix.slice(0, -1).flat() : matrix[row]));
   const head = make("tr", {}, make("th", { scope: "col" }, "true \\ answered"),
-    ...[...labels, "missed"].map((label) => make("th", { scope: "col", class: "upright" }, label)));
+    ...[...labels, "missed"].map((label) => make("th", { scope: "col", class: "upright", title: label }, label)));
   const body = matrix.map((counts, row) =>
-    make("tr", {}, make("th", { scope: "row" }, labels[row] ?? "no true box"),
+    make("tr", {}, make("th", { scope: "row", title: labels[row] }, labels[row] ?? "no true box"),
       ...counts.map((count, column) => {
         if (row === labels.length && column === labels.length) return make("td", {});
         const filters = { truth: String(row), answered: String(column), cause: "", from: "", below: "" };
