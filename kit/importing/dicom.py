@@ -18,6 +18,7 @@ from PIL import Image
 from kit.core.errors import KitError, reason
 from kit.data.images import Grey, ImageError, scaled
 
+DICOM_SUFFIXES = (".dcm", ".dicom")
 _INSTALL = "pip install -e '.[dicom]' brings pydicom and its plug-ins"
 _FACTS = ("PatientID", "Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "NumberOfFrames",
           "BitsAllocated", "BurnedInAnnotation")  # fmt: skip

@@ -25,11 +25,10 @@ from kit.core.errors import KitError
 from kit.core.files import replacing
 from kit.core.progress import Track
 from kit.data.images import Grey, ImageError, decode, fitted_size, resize_longest
-from kit.importing.dicom import decode_dicom, dicom_facts
-from kit.importing.forms.boxed_set import DICOM_SUFFIXES
+from kit.importing.dicom import DICOM_SUFFIXES, decode_dicom, dicom_facts
 from kit.schemas.image_headers import UPRIGHT, image_header
 
-_FEW = 32  # images that are not worth the start of processes
+_FEW, _FEW_HEADERS = 32, 1000  # images and headers that are not worth the start of processes
 _AT_ONCE = 4  # of them, handed to a process
 _PNG_EFFORT = 1  # of zlib, 0 to 9: more costs more time than decoding, for files a tenth smaller
 T = TypeVar("T")
@@ -114,7 +113,7 @@ def on_all_cores(function: Callable[[T], R], items: Sequence[T], what: str, trac
 
     Raises KitError if a process dies, as a decoder may in broken files.
     """
-    if len(items) < _FEW:
+    if len(items) < (_FEW_HEADERS if function is picture_facts else _FEW):
         return list(track(map(function, items), what, len(items)))
     try:
         with _processes() as pool:

@@ -29,7 +29,7 @@ _PRINTED_WIDTH = 180  # letters, where no terminal has its own
 # One module each, in the order of the table.
 BENCHMARKS = (
     "samples", "epoch", "scores", "views", "fusion", "resamples", "startup", "stored", "growth", "memory", "gpu",
-    "pages", "cold",
+    "importing", "pages", "cold",
 )  # fmt: skip
 LONG = ("pages", "cold")  # more than a minute each: with --long, or by name
 

@@ -34,6 +34,7 @@ WHY = {
     "growth": "the limit leaves a seventh for what the processor's caches no longer hold",
     "gpu": "the limits are those of the CPU: a twentieth for loading and checks, a tenth for the views",
     "pages": "the limits are what a browser opens at once and what a laptop has free",
+    "importing": "the limit leaves a third for headers, checks, durable files and the tables",
     "memory": "one Python object per image, copied as its references are counted, would take ten times the limit",
 }
 

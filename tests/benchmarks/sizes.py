@@ -45,6 +45,10 @@ class Sizes:
     gpu_batches: tuple[int, ...] = (4, 16)
     gpu_steps: int = 20
     gpu_workers: tuple[int, ...] = (0, 2, 4, 8)
+    dicoms: int = 100
+    few_dicoms: int = 40
+    dicom_px: int = 2000
+    dicom_repeats: int = 1
 
 
 FULL = Sizes()
@@ -55,4 +59,5 @@ TINY = Sizes(
     stored_images=32, stored_tested=8, stored_boxes=3, demo_images=32, demo_tested=8, demo_boxes=2,
     cold_images=16, whole_demo=False,
     gpu_px=64, gpu_images=12, gpu_viewed=2, gpu_batches=(2, 4), gpu_steps=1, gpu_workers=(0,),
+    dicoms=40, few_dicoms=36, dicom_px=64, dicom_repeats=1,
 )  # fmt: skip

@@ -11,13 +11,13 @@ import pandas as pd
 
 from kit.boxes.geometry import CORNERS
 from kit.core.errors import KitError, first_few
+from kit.importing.dicom import DICOM_SUFFIXES
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
 from kit.schemas.file_names import is_companion
 from kit.schemas.image_headers import IMAGE_SUFFIXES
 from kit.schemas.no_finding import has_no_corners, stands_for_no_finding
 from kit.schemas.number_cells import parse_numbers
 
-DICOM_SUFFIXES = (".dcm", ".dicom")
 TRAIN_PART, TEST_PART = "train", "test"
 ROW_COLUMNS = ("image", *CORNERS, "label", "reader", "file", LINE)
 FIX = "correct the file (a copy of it, if it is the publisher's), and import again"
