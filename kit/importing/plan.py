@@ -93,7 +93,8 @@ def plan_import(options: ImportOptions, track: Track = silent) -> Plan:
     faults = [*found.faults, *_picture_faults(everyone, facts, names), *_size_faults(found, facts)]
     rows, wrong = _checked(rows)
     if faults or wrong:
-        raise TableError(options.source, by_cause([*faults, *wrong]), FIX)
+        joined = by_cause([*faults, *wrong])
+        raise TableError(options.source, joined, "; ".join(dict.fromkeys(fault.do or FIX for fault in joined)))
     targets = read_label_map(options.labels, set(rows["label"])) if options.labels else {}
     becomes = mapped(set(rows["label"]), targets)
     table = _label_table(rows, becomes)

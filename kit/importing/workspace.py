@@ -82,8 +82,10 @@ def finished_import(options: ImportOptions) -> ImportRecord | None:
     record = read_record(path, ImportRecord, again)
     changed = [key for key, value in settings(options).items() if record.settings.get(key) != value]
     if changed:
-        pairs = ", ".join(f"{key} {record.settings.get(key)!r}" for key in changed)
-        raise KitError(f"{data} to be made as this command makes it", f"an import with {pairs}", again)
+        found = ", ".join(
+            "another --labels" if key == "--labels" else f"{key} {record.settings.get(key)}" for key in changed
+        )
+        raise KitError(f"{data} to be made as this command makes it", f"an import with {found}", again)
     if record.source_sha256 != source_state(options.source):
         raise KitError(
             f"{data} to be made of {options.source} as it is now", "a source that has changed since", again

@@ -118,7 +118,7 @@ def import_set(
     for note in plan.notes:
         print(note)
     unclear = plan.labels[(plan.labels["near"] != plan.labels["becomes"]) & (plan.labels["near"] != "")]
-    if len(unclear):
+    if len(unclear) and labels is None:
         print("near: labels of the competition; --labels MAP.csv (source,target) renames labels or leaves them out")
     record = carry_out(plan, progress_bar)
     print(f"imported {_imported(record)}, into {Path(into) / 'data'}; origins: {Path(into) / 'data' / 'import'}")

@@ -176,6 +176,19 @@ def test_headers_that_are_wrong_are_said_before_any_image_is_converted(tmp_path)
     assert plan_import(options("rsna", source, tmp_path / "work")).train
 
 
+@pytest.mark.parametrize("name", ["a\nb", " a", "a\x1b[2J"])
+def test_a_name_that_no_table_takes_is_refused_and_a_renamed_file_is_taken(name, tmp_path):
+    source = written("yolo", tmp_path / "set")
+    path = source / "images" / "train" / f"{NAMES[0]}.png"
+    path.rename(path.with_name(f"{name}.png"))
+    with pytest.raises(TableError) as refused:
+        plan_import(options("yolo", source, tmp_path / "work"))
+    assert "an image_id that is not empty" in str(refused.value) and "rename the file" in refused.value.do
+    assert "\x1b" not in str(refused.value)
+    path.with_name(f"{name}.png").rename(path)  # the advice
+    assert len(plan_import(options("yolo", source, tmp_path / "work")).train) == 5
+
+
 def test_an_orientation_is_kept_and_no_other_tag(tmp_path):
     source = written("coco", tmp_path / "set")
     path = source / "train2017" / f"{NAMES[0]}.png"

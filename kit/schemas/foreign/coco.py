@@ -66,7 +66,7 @@ def ids_of(path: Path, content: Mapping[str, Any], labels: Sequence[str], do: st
         if count > 1
     ]
     if repeated:
-        raise TableError(path, by_cause(repeated), f"{_MAKE_UNIQUE}; then adopt the file again")
+        raise TableError(path, by_cause(repeated), f"{_MAKE_UNIQUE}; then give the file again")
     sizes = {
         entry["file_name"]: (int(entry["width"]), int(entry["height"]))
         for entry in images
