@@ -38,8 +38,9 @@ def misplaced(data: Path) -> list[Misplaced]:
     Looked for is only what is not there: near names, zips and other archives, a folder more, images that lie one
     folder too deep, a table that lies in another folder. Nothing is read but names and the ends of zips.
     """
-    absent = [entry for entry in COMPETITION_FILES if not (data / entry).exists()]
-    deeper = [entry for entry in (TRAIN, TEST) if entry not in absent and not _has_images(data / entry)]
+    bare = [entry for entry in (TRAIN, TEST) if (data / entry).is_dir() and not _has_images(data / entry)]
+    deeper = [entry for entry in bare if any(is_image(path.name) for path in (data / entry).rglob("*"))]
+    absent = [entry for entry in COMPETITION_FILES if entry in {*bare} - {*deeper} or not (data / entry).exists()]
     found: list[Misplaced | None] = [
         Misplaced(table, f"{table} is {_A_PAGE}: delete it and fetch it anew")
         for table in (MAPPING, TABLE)
@@ -79,7 +80,8 @@ def _folder(folder: Path, data: Path, absent: Sequence[str], deeper: Sequence[st
         if table in absent and len(alone) == 1:
             steps.append(f"move {data / alone[0]} to {data / table}")
     if entry_like(folder.name) in absent and any(map(is_image, names)):
-        steps.append(f"rename {folder} to {data / entry_like(folder.name)}")
+        goal = data / entry_like(folder.name)
+        steps.append(f"move what is in {folder} into {goal}" if goal.exists() else f"rename {folder} to {goal}")
     return Misplaced(folder.name, "; ".join(steps)) if steps else None
 
 
@@ -166,4 +168,4 @@ def _is_page(path: Path) -> bool:
 
 
 def _has_images(folder: Path) -> bool:
-    return not folder.is_dir() or any(is_image(path.name) and path.is_file() for path in folder.iterdir())
+    return any(is_image(path.name) and path.is_file() for path in folder.iterdir())

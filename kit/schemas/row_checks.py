@@ -126,11 +126,12 @@ def _inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:
     return inside | (rows["width_px"] == 0) | ~has_area(rows)
 
 
+IMAGE_THERE = "an image that is there"
 IMAGE_CHECKS = (
     RowCheck(f"an image_id {_PLAIN}", ("image_id",), lambda rows: _is_plain(rows["image_id"])),
     RowCheck("a file name without a path", ("image_id",), lambda rows: ~_has_path(rows)),
     RowCheck(
-        "an image that is there",
+        IMAGE_THERE,
         ("image_id",),
         lambda rows: (rows["image_fault"] != "missing") | _has_path(rows) | ~_is_plain(rows["image_id"]),
     ),

@@ -18,6 +18,7 @@ from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells, to_
 from kit.schemas.file_names import MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.fractions import boxes_in_fractions
 from kit.schemas.image_headers import ImageFacts, image_headers
+from kit.schemas.misplaced import misplaced_files
 from kit.schemas.missing_images import named_otherwise
 from kit.schemas.no_finding import has_no_corners, says_no_finding, stands_for_no_finding
 from kit.schemas.number_cells import parse_numbers, without_corners
@@ -25,6 +26,7 @@ from kit.schemas.row_checks import (
     AREA,
     EXACTLY_INSIDE,
     IMAGE_CHECKS,
+    IMAGE_THERE,
     INSIDE,
     LABEL,
     NIH_AREA,
@@ -227,7 +229,14 @@ def _image_faults(path: Path, table: pd.DataFrame, images: Mapping[str, ImageFac
     unknown = table[~table["image_id"].isin(list(images))]
     faults, rest = named_otherwise(path, unknown, images, folder)
     judged = pd.concat([table[table["image_id"].isin(list(images))], rest])
-    return faults + failed_checks(path, with_image_facts(judged, images), IMAGE_CHECKS)
+    found = failed_checks(path, with_image_facts(judged, images), IMAGE_CHECKS)
+    missing = [fault for fault in found if fault.expected == IMAGE_THERE]
+    if len(missing) >= _MANY_ROWS:
+        value = f"{missing[0].value} (and {len(missing) - 1} rows more)"
+        do = misplaced_files(folder.parent) or f"put their images into {folder}, or leave these rows out"
+        found = [fault for fault in found if fault.expected != IMAGE_THERE]
+        found.append(dataclasses.replace(missing[0], value=value, do=do))
+    return faults + found
 
 
 def _box_faults(path: Path, table: pd.DataFrame, area: RowCheck) -> list[Fault]:

@@ -258,6 +258,14 @@ ON_DISK = {  # what is there as it should be; and what else is there, by name
         {"train.zip": as_zip(below("train", IMAGES["train"]) | {"__MACOSX/._a.png": b"", ".DS_Store": b""})},
     ),
     "a zip of images without a name": (WITHOUT_TRAIN, {"images.zip": as_zip(IMAGES["train"])}),
+    "an empty folder and a zip": (
+        WITHOUT_TRAIN,
+        {"train": Path.mkdir, "Train.zip": as_zip(IMAGES["train"])},
+    ),
+    "an empty folder and one with a near name": (
+        WITHOUT_TRAIN,
+        {"train": Path.mkdir, "train images": as_folder(IMAGES["train"])},
+    ),
     "a folder in another case": (WITHOUT_TRAIN, {"Train": as_folder(IMAGES["train"])}),
     "a near name": (WITHOUT_TRAIN, {"train_images": as_folder(IMAGES["train"] | {"Thumbs.db": b""})}),
     "a folder without a name": (WITHOUT_TRAIN, {"übungs bilder": as_folder(IMAGES["train"])}),
@@ -298,7 +306,7 @@ def follow(do, data):
             (data / "unpacked here" / found[1]).rename(found[2])
         elif found := re.fullmatch(r"move its images: those that train.csv names into (\S+)", part):
             (data / "unpacked here").rename(found[1])
-        elif found := re.fullmatch(r"move what is in (?:its folder )?(.+) up into (\S+)", part):
+        elif found := re.fullmatch(r"move what is in (?:its folder )?(.+?)(?: up)? into (\S+)", part):
             moved_up(data / found[1], Path(found[2]))
         elif found := re.fullmatch(r"move the images in (.+) up into (\S+)", part):
             moved_up(Path(found[1]), Path(found[2]))

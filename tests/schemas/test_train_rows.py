@@ -106,6 +106,16 @@ class TestImageNames:
         path = written(tmp_path / "train.csv", boxes(converted))
         assert len(read_annotations(path, facts(converted))) == COUNT
 
+    @pytest.mark.parametrize("there", [0, 1])
+    def test_many_images_that_are_not_there_are_one_line_and_both_ways_out_work(self, there, tmp_path):
+        (tmp_path / "train").mkdir()
+        path = written(tmp_path / "train.csv", boxes(NAMES))
+        fault, do = the_fault(read_annotations, path, facts(NAMES[:there]))
+        assert fault.value == f"{NAMES[there]} (and {COUNT - there - 1} rows more)"
+        assert do == f"put their images into {tmp_path / 'train'}, or leave these rows out"
+        assert len(read_annotations(path, facts(NAMES))) == COUNT
+        assert len(read_annotations(written(path, boxes(NAMES[:1])), facts(NAMES[:1]))) == 1
+
     @pytest.mark.parametrize("deeper", ["train", "train/train", "a/ü b/c"])
     def test_images_in_deeper_folders_are_named_and_moved_up_they_are_read(self, deeper, tmp_path):
         inner = tmp_path / "train" / deeper
