@@ -25,7 +25,7 @@ def true_boxes(seed, count=60, sides_px=(60, 300)):
 
 
 def rows_of(boxes, sides=(WIDTH, HEIGHT)):
-    return boxes.assign(part="train", width_px=sides[0], height_px=sides[1])
+    return boxes.assign(part="train", width_px=sides[0], height_px=sides[1], score=0.5)
 
 
 def scaled(boxes, x, y):
@@ -96,6 +96,77 @@ class TestUnits:
         assert "scale the boxes" in fault.do
         assert float(re.search(r"x scaled by (\S+)", fault.value)[1]) == pytest.approx(1 / x, rel=0.2)
         assert faults(rows_of(scaled(scaled(near, x, y), 1 / x, 1 / y)), truth) == []
+
+    @settings(max_examples=8)
+    @given(
+        st.integers(0, 10**6), st.one_of(st.floats(0.7, 0.93), st.floats(1.08, 1.4)),
+        st.one_of(st.floats(0.7, 0.93), st.floats(1.08, 1.4)), st.floats(0, 5),
+    )  # fmt: skip
+    def test_a_scale_near_one_is_refused_though_false_boxes_reach_the_border(self, seed, x, y, noise_px):
+        truth, rng = true_boxes(seed), np.random.default_rng(seed + 1)
+        near = truth.assign(
+            **{name: truth[name] + rng.uniform(-noise_px, noise_px, len(truth)) for name in CORNERS}
+        )
+        false = true_boxes(seed + 2, 30).assign(x_max=WIDTH, y_max=HEIGHT)
+        rows = pd.concat([scaled(near, x, y), false], ignore_index=True)
+        (fault,) = faults(rows_of(rows), truth)
+        assert "those of resized pictures" in fault.value
+        assert "scale the boxes" in fault.do
+        assert faults(rows_of(pd.concat([near, false], ignore_index=True)), truth) == []
+
+    @settings(max_examples=8)
+    @given(st.integers(0, 10**6), st.floats(0.3, 0.66), st.floats(0.3, 0.66), st.integers(12, 30))
+    def test_a_test_half_of_resized_pictures_is_refused_and_scaling_it_helps(self, seed, x, y, images):
+        truth = true_boxes(seed, 120)
+        theirs = true_boxes(seed + 1, 4 * images).assign(
+            image_id=[f"t{number % images}.png" for number in range(4 * images)]
+        )
+        halves = [rows_of(truth), rows_of(theirs).assign(part="test")]
+        assert faults(pd.concat(halves), truth) == []
+        halves[1] = scaled(halves[1], x, y)
+        (fault,) = faults(pd.concat(halves), truth)
+        assert f"boxes on {images} images of test/ that all end before" in fault.value
+        assert "scale the boxes" in fault.do
+        halves[1] = scaled(halves[1], 1 / x, 1 / y)
+        assert faults(pd.concat(halves), truth) == []
+
+    @settings(max_examples=8)
+    @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 5))
+    def test_a_test_half_with_fewer_boxes_an_image_is_in_no_other_unit(self, seed, images, boxes):
+        """The surest box of an image alone, say, where train/ has every detection."""
+        truth, rng = true_boxes(seed), np.random.default_rng(seed)
+        ours = pd.concat([truth.assign(score=0.9), true_boxes(seed + 3, 300)]).fillna({"score": 0.1})
+        ours = rows_of(ours).assign(score=ours["score"])
+        names = [f"t{number}.png" for number in rng.permutation(images * boxes) % images]
+        theirs = rows_of(true_boxes(seed + 1, images * boxes).assign(image_id=names)).assign(part="test")
+        assert faults(pd.concat([ours, theirs]), truth) == []
+
+    def test_a_test_half_that_ends_a_little_earlier_is_said(self, caplog):
+        truth = true_boxes(5)
+        theirs = rows_of(true_boxes(6).assign(image_id=lambda t: "t" + t["image_id"])).assign(part="test")
+        assert faults(pd.concat([rows_of(truth), theirs]), truth) == []
+        assert not caplog.messages
+        assert faults(pd.concat([rows_of(truth), scaled(theirs, 0.8, 0.8)]), truth) == []
+        (line,) = caplog.messages
+        assert line.startswith("a.csv: boxes on 30 images of test/ that all end before 77% of the width and 79% of")
+        assert "if they are of resized pictures, scale the boxes" in line
+
+    @settings(max_examples=8)
+    @given(st.integers(0, 10**6), st.floats(0.3, 0.6), st.floats(0.3, 0.6))
+    def test_boxes_that_fit_nothing_and_end_early_are_refused_and_scaling_them_helps(self, seed, x, y):
+        truth, found = true_boxes(seed), rows_of(true_boxes(seed + 1))
+        assert faults(found, truth) == []
+        (fault,) = faults(scaled(found, x, y), truth)
+        assert "scale the boxes" in fault.do
+        assert faults(scaled(scaled(found, x, y), 1 / x, 1 / y), truth) == []
+
+    def test_a_test_half_beyond_its_images_is_refused_where_clipping_would_hide_it(self):
+        truth = true_boxes(5)
+        theirs = rows_of(scaled(true_boxes(6).assign(image_id=lambda t: "t" + t["image_id"]), 1.3, 1.3))
+        (fault,) = faults(pd.concat([rows_of(truth), theirs.assign(part="test")]), truth)
+        assert "end far beyond them" in fault.value
+        back = scaled(theirs, 1 / 1.3, 1 / 1.3).assign(part="test")
+        assert faults(pd.concat([rows_of(truth), back]), truth) == []
 
     @pytest.mark.parametrize("written", CONVENTIONS)
     @settings(max_examples=10)
