@@ -151,7 +151,7 @@ def annotated_test_images(
 
 
 def unread_images(paths: Sequence[str]) -> Finding | None:
-    """Pictures in train/ and test/ that are not read, by their paths: one folder too deep, or in another format."""
+    """Pictures in train/ and test/ that are not read, by their paths: in deeper folders, or in another format."""
     if not paths:
         return None
     return Finding(

@@ -35,8 +35,8 @@ def misplaced_files(data: Path) -> str:
 def misplaced(data: Path) -> list[Misplaced]:
     """Files and folders of ``data`` that may be the competition's in another form, by name.
 
-    Looked for is only what is not there: near names, zips and other archives, a folder more, images that lie one
-    folder too deep, a table that lies in another folder. Nothing is read but names and the ends of zips.
+    Looked for is only what is not there: near names, zips and other archives, a folder more, images in
+    deeper folders, a table that lies in another folder. Nothing is read but names and the ends of zips.
     """
     bare = [entry for entry in (TRAIN, TEST) if (data / entry).is_dir() and not _has_images(data / entry)]
     deeper = [entry for entry in bare if any(is_image(path.name) for path in (data / entry).rglob("*"))]
@@ -109,7 +109,7 @@ def _archive(path: Path, data: Path, absent: Sequence[str]) -> Misplaced | None:
             entries = [one for one in opened.infolist() if not one.is_dir() and not is_companion(one.filename)]
     except (OSError, zipfile.BadZipFile, ValueError, NotImplementedError):
         what = _A_PAGE if _is_page(path) else "no whole zip archive"
-        return Misplaced(path.name, f"{path.name} is {what}: delete it and fetch it anew")
+        return Misplaced(path.name, f"{path.name} is {what}: delete it and fetch it anew", bool(named))
     names = [one.filename.replace("\\", "/") for one in entries]
     outside = next((name for name in names if name.startswith("/") or ".." in name.split("/")), "")
     if outside:

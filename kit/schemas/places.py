@@ -1,6 +1,6 @@
 """Where the files of an archive or a folder belong in data/, from their names alone.
 
-Organisers pack them at the top, in a folder more, with ``Train`` for ``train``, or with images one folder too deep.
+Organisers pack them at the top, in a folder more, with ``Train`` for ``train``, or with images in deeper folders.
 """
 
 from __future__ import annotations
