@@ -22,6 +22,8 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 THREADS = "1" if int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")) > 1 else "2"
 for library in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
     os.environ.setdefault(library, THREADS)
+# Threads that wait sleep: spinning takes the core from the processes that a test starts beside this one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 with warnings.catch_warnings():  # jaxtyping imports what is installed and warns of what is old there
     warnings.simplefilter("ignore")
