@@ -20,6 +20,7 @@ from kit.runs.adoption import adopt
 from kit.runs.folder import Run
 from kit.runs.foreign_rows import read_rows
 from kit.schemas.foreign import read_foreign
+from kit.schemas.tables import SUBMISSION_COLUMNS, read_annotations, read_submission
 
 COLUMNS = ["image_id", *CORNERS, "score", "label"]
 SIDE_PX = 96
@@ -732,6 +733,36 @@ class TestRefused:
         (fault,) = error.faults
         assert fault.value.endswith("no corners and 6 rows more")
         assert "leave out the rows without a box" in error.do
+        place.table.to_csv(tmp_path / "a.csv", index=False)
+        assert place.agrees(place.read(tmp_path / "a.csv"))
+
+    @pytest.mark.parametrize(
+        "cell", ["1,5", "1.234,5", "1 000", "1_000", "1'000", "0x1", "inf", "nan", "", "\u0661", "1e999", "True"]
+    )
+    def test_a_number_that_is_none_is_refused_alike_in_every_table_and_in_json(self, cell, place, tmp_path):
+        expected = "to be a finite decimal number"
+        first, label = place.table["image_id"][0], place.labels[0]
+        own = pd.DataFrame([(first, cell, 2, 30, 40, label)], columns=["image_id", *CORNERS, "label"])
+        own.to_csv(tmp_path / "train.csv", index=False)
+        with pytest.raises(KitError, match=f"found {re.escape(repr(cell))}, expected x_min {expected}"):
+            read_annotations(tmp_path / "train.csv", place.data.pixels.facts)
+        own.assign(ID=0, confidence=0.5)[list(SUBMISSION_COLUMNS)].to_csv(tmp_path / "s.csv", index=False)
+        mapping = pd.DataFrame({"ID": [0], "image_id": [first]})
+        with pytest.raises(KitError, match=f"found {re.escape(repr(cell))}, expected x_min {expected}"):
+            read_submission(tmp_path / "s.csv", mapping, {label}, place.data.pixels.facts)
+        own.assign(score=0.5).to_csv(tmp_path / "a.csv", index=False)
+        assert f"found {cell!r}, expected x_min {expected}" in place.refused(tmp_path / "a.csv").found
+        entries = results(place.table)
+        entries[0]["score"] = cell
+        assert (
+            f"found {cell!r}, expected score {expected}" in place.refused(dump(tmp_path / "a.json", entries)).found
+        )
+        assert place.agrees(place.read(dump(tmp_path / "a.json", results(place.table))))
+
+    @pytest.mark.parametrize("separator", [";", "\t"])
+    def test_a_table_of_another_separator_is_refused_and_with_commas_it_is_read(self, separator, place, tmp_path):
+        place.table.to_csv(tmp_path / "a.csv", index=False, sep=separator, decimal="," if separator == ";" else ".")
+        assert "with commas between the cells and points in the numbers" in place.refused(tmp_path / "a.csv").found
         place.table.to_csv(tmp_path / "a.csv", index=False)
         assert place.agrees(place.read(tmp_path / "a.csv"))
 

@@ -44,6 +44,8 @@ def read_table(path: Path, labels: Sequence[str], ids: Ids, do: str) -> Foreign:
     if misspelt or None in taken.values():
         words = [" or ".join(reversed(names)) for names in _NAMES.values()]
         header = f"the columns {', '.join(words)} and, if wanted, {', '.join(KEPT)}"
+        if len(cells.header) == 1:
+            header += "; with commas between the cells and points in the numbers"
         if misspelt:
             header += f"; {', '.join(f'{name.strip().lower()}, not {name}' for name in misspelt)}"
         raise TableError(path, [Fault(path, cells.header_line, ",".join(cells.header), header)], do)
