@@ -22,7 +22,7 @@ from kit.detectors.tta import View, views
 from kit.evaluation.predict import predict
 from kit.runs import detecting
 from kit.runs.detecting import store_detections
-from kit.runs.detections import read_detections
+from kit.runs.detections import detections_key, read_detections
 from kit.runs.folder import Run
 from kit.schemas.detections import DETECTION_COLUMNS
 
@@ -82,6 +82,13 @@ def test_every_view_finds_the_square_in_the_originals_pixels(tmp_path):
     assert table.groupby("image_id")["view"].apply(list).tolist() == [list(InferenceConfig().views)] * 4
     boxes = table[["x_min", "y_min", "x_max", "y_max"]].to_numpy()
     assert np.abs(boxes - [10, 20, 50, 60]).max() <= 2.5  # a pixel of a picture half the size, and its blur
+
+
+def test_stored_detections_stay_those_of_their_run_with_another_batch_size_but_not_with_other_views(tmp_path):
+    pixels = squares(tmp_path, [(100, 100)])
+    key = detections_key(source(batch_size=4), pixels, list(pixels.facts))
+    assert detections_key(source(batch_size=1), pixels, list(pixels.facts)) == key
+    assert detections_key(source(views=("plain",)), pixels, list(pixels.facts)) != key
 
 
 def test_batches_find_what_single_images_find(tmp_path):
