@@ -105,7 +105,8 @@ def adopt(
             if not arrival.already:
                 goal.unlink(missing_ok=True)  # of an attempt that was killed
             if len(of_part) and not goal.exists():  # of a run that was adopted before: it was lost
-                write_detections(of_part.reset_index(drop=True), goal, digest)
+                key = read_adopted(run).sha256 if arrival.already else digest
+                write_detections(of_part.reset_index(drop=True), goal, key)
         if arrival.already:
             return arrival
         folds = int(table.loc[~trained, "fold"].max()) + 1 if arrival.test_rows else len(split.folds)

@@ -25,7 +25,7 @@ def merge_detections(
     path: Path, tables: Sequence[pd.DataFrame], image_ids: Sequence[str] | None = None
 ) -> pd.DataFrame:
     """Stored tables, or their rows on some images, as one at ``path``; it is written unless it is up to date."""
-    key = fingerprint([[table.attrs.get(KEY) for table in tables], image_ids])
+    key = merged_key([table.attrs.get(KEY) for table in tables], image_ids)
     if path.exists() and (merged := read_detections(path)).attrs.get(KEY) == key:
         return merged
     table = detection_table(
@@ -33,6 +33,11 @@ def merge_detections(
     )
     write_detections(table, path, key)
     return table
+
+
+def merged_key(keys: Sequence[str | None], image_ids: Sequence[str] | None) -> str:
+    """The key of stored tables with these keys as one, or of their rows on some images."""
+    return fingerprint([keys, image_ids])
 
 
 def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:

@@ -15,7 +15,7 @@ from kit.core.files import sha256
 from kit.core.json_files import write_json
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
-from kit.runs.detections import KEY, merge_detections
+from kit.runs.detections import KEY, merge_detections, merged_key, read_detections
 from kit.runs.folder import Run, Split, mark_finished, names, read_finished, read_split, require_finished
 from kit.runs.guards import require_same_truth
 from kit.runs.knobs import require_same_knobs
@@ -102,7 +102,9 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
     goal = run.detections(TrainingData.detections_name)
     whole = run.ensemble.exists() and run.finished.exists() and goal.exists()
     if whole and read_ensemble(run) == now and read_split(run) == split:
-        return
+        key = merged_key(list(now.detections.values()), split.validation)
+        if read_detections(goal).attrs.get(KEY) == key:  # else somebody put another table in its place
+            return
     tables = [read_held_out(other, own) for other, own in zip(runs, splits, strict=True)]
     for table, digest in zip(tables, now.detections.values(), strict=True):
         table.attrs = {KEY: digest}

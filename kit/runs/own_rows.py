@@ -12,7 +12,7 @@ import pandas as pd
 
 from kit.core.errors import KitError, first_few
 from kit.data.competition import TestData, TrainingData
-from kit.runs.detections import read_detections
+from kit.runs.detections import KEY, read_detections
 from kit.runs.folder import Run, Split
 from kit.runs.members import members, read_adopted
 
@@ -57,7 +57,9 @@ def require_own_rows(
         folds = set(table[["run", "fold"]].drop_duplicates().itertuples(index=False, name=None))
         wrong = sorted(folds - {(member.run, fold) for member in of for fold in range(member.folds)})
         faults += [f"rows of fold {first_few(fold for _, fold in wrong)}"] if wrong and not strangers else []
-    elif not others and not run.ensemble.exists() and not run.adopted.exists():
+    if run.adopted.exists() and table.attrs.get(KEY) != read_adopted(run).sha256:
+        faults += [f"those of another file than {read_adopted(run).file}, which was adopted"]
+    if part != TestData.detections_name and not others and not run.ensemble.exists() and not run.adopted.exists():
         moved = table[table["fold"] != table["image_id"].map(split.fold_of)]
         faults += [f"{len(moved)} rows of a fold that was trained on their image"] if len(moved) else []
     if faults:

@@ -18,7 +18,7 @@ from kit.data.competition import load_test, load_training, patients
 from kit.evaluation.predict import predict
 from kit.evaluation.report import evaluate
 from kit.runs.adoption import adopt
-from kit.runs.detections import read_detections
+from kit.runs.detections import read_detections, write_detections
 from kit.runs.ensemble import ensemble
 from kit.runs.folder import Run, existing, read_finished, read_split
 from kit.runs.guards import require_same_data
@@ -213,6 +213,8 @@ class TestAdopted:
         bring_in(Run(workspace, "new"), path)
         for record, name, file in ((run.split, "table_sha256", table), (run.adopted, "sha256", path)):
             write_json(record, read_json(record, "") | {name: sha256(file)})
+        for stored in (run.detections("validation"), run.detections("test")):
+            write_detections(read_detections(stored), stored, sha256(path))
         assert bring_in(run, path).already
         require_same_data(run, read_split(run), load_training(workspace, toy_config()))
         ensemble(Run(workspace, "both"), ("old", "new"))

@@ -127,6 +127,14 @@ class TestWhatChanged:
         table = read_detections(run.detections("validation"))
         assert (table["run"] == "demo").sum() == len(few)
 
+    def test_a_table_that_was_put_in_place_of_the_ensembles_is_not_believed(self, run):
+        path = run.detections("validation")
+        before, table = path.read_bytes(), read_detections(path).assign(score=0.5)
+        table.attrs = {}
+        table.to_parquet(path, index=False)
+        refresh(run)
+        assert path.read_bytes() == before
+
     @pytest.mark.slow
     def test_a_report_is_made_anew_where_a_member_changed(self, run):
         before = evaluate(run)

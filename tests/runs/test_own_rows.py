@@ -13,7 +13,7 @@ from kit.evaluation.held_out import score_held_out
 from kit.evaluation.predict import predict
 from kit.evaluation.report import evaluate
 from kit.runs.adoption import adopt
-from kit.runs.detections import read_detections
+from kit.runs.detections import KEY, read_detections
 from kit.runs.ensemble import ensemble
 from kit.runs.folder import Run, read_split
 from kit.runs.out_of_fold import detections
@@ -124,6 +124,23 @@ class TestAdopted:
     def adopted(self, toy, file, name="theirs"):
         run = Run(toy, name)
         return run, adopt(run, file, None, (f"competition.expected_ids={TOY_TEST_IMAGES}",))
+
+    @pytest.mark.parametrize("part", ["validation", "test"])
+    @pytest.mark.parametrize("is_kits", [True, False])
+    def test_the_table_of_another_file_is_not_believed(self, is_kits, part, toy, file, tmp_path):
+        """Its rows could be the run's own: only the key says that they were adopted from elsewhere."""
+        run, _ = self.adopted(toy, file)
+        path = run.detections(part)
+        before, table = path.read_bytes(), read_detections(path).assign(score=0.75)
+        table.attrs = {KEY: "0" * 64} if is_kits else {}
+        table.to_parquet(path, index=False)
+        with pytest.raises(KitError, match=r"of another file than theirs\.csv, which was adopted") as caught:
+            self.used(run, part)
+        assert "invoke adopt --run theirs --detections theirs.csv" in caught.value.do
+        path.unlink()  # as advised
+        self.adopted(toy, file)
+        assert path.read_bytes() == before
+        self.used(run, part)
 
     @pytest.mark.parametrize("part", ["validation", "test"])
     def test_a_lost_or_strange_table_is_restored_by_the_command_that_is_advised(self, part, toy, file):
