@@ -815,6 +815,8 @@ class TestRefused:
         assert place.agrees(place.read(folder))
         (folder / "._classes.txt").write_bytes(b"\0")  # macOS leaves these
         (folder / "._0.json").write_bytes(b"\0")
+        (folder / "__MACOSX").mkdir()
+        (folder / "__MACOSX" / "0.txt").write_bytes(b"\0")
         assert place.agrees(place.read(folder))
         (tmp_path / "empty").mkdir()
         assert "name the folder" in place.refused(tmp_path / "empty").do

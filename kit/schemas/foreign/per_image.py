@@ -34,7 +34,7 @@ def read_folder(folder: Path, do: str) -> Foreign:
     labels). An image has the name of its file. Raises TableError with all faults of the files, and KitError
     without files, with files in other subfolders, or without ``classes.txt`` in the folder or beside it.
     """
-    inner = sorted(path for path in folder.glob("*") if path.is_dir())
+    inner = sorted(path for path in folder.glob("*") if path.is_dir() and not is_companion(path.name))
     places = [("", folder), *((path.name.lower(), path) for path in inner if path.name.lower() in (TRAIN, TEST))]
     _require_no_other_folder(folder, [path for path in inner if path.name.lower() not in (TRAIN, TEST)])
     files = [(part, path) for part, place in places for path in _files(place)]
