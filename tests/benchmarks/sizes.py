@@ -55,7 +55,7 @@ FULL = Sizes()
 TINY = Sizes(
     size_px=96, images=8, repeats=1, laptop_px=64, epoch_images=8, epoch_repeats=1, evaluated_images=2,
     viewed_images=2, fused_images=3, fused_sources=2, fused_boxes=4, resampled_images=12, resampled_boxes=3,
-    resamples=10, resamples_of_other=1, starts=1, page_images=12, few=100, many=200, loader_epochs=2,
+    resamples=10, resamples_of_other=1, starts=1, page_images=40, few=100, many=200, loader_epochs=2,
     stored_images=32, stored_tested=8, stored_boxes=3, demo_images=32, demo_tested=8, demo_boxes=2,
     cold_images=16, whole_demo=False,
     gpu_px=64, gpu_images=12, gpu_viewed=2, gpu_batches=(2, 4), gpu_steps=1, gpu_workers=(0,),

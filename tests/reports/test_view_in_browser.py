@@ -62,6 +62,16 @@ def matrix_of(truth, found, labels):
     return cells, images
 
 
+def test_the_made_up_run_has_boxes_that_only_a_wrong_class_or_a_wrong_place_is_near(made):
+    _, _, truth, found = made
+    kept = found[found["score"] >= 0.57].reset_index(drop=True)
+    causes = detection_causes(truth, kept, NAMES)
+    right, other, aside = (set(causes.true_box[causes.cause == cause]) for cause in (RIGHT, *CAUSES[:2]))
+    assert other - right - aside
+    assert aside - right - other
+    assert set(range(len(truth))) - right - other - aside
+
+
 def shown_matrix(window):
     cells = window.page.eval_on_selector_all(
         ".cell", "cells => cells.map(cell => [cell.dataset.row, cell.dataset.column, cell.textContent])"
