@@ -14,6 +14,8 @@ from kit.evaluation.run_view import COST, answered_right, disagreement, view_run
 from kit.metrics.error_analysis import CAUSES, detection_causes
 from kit.runs.folder import Run, read_split
 
+pytestmark = pytest.mark.usefixtures("undrawn")
+
 BOX, FAR = (0, 0, 10, 10), (50, 50, 60, 60)
 
 
@@ -59,6 +61,7 @@ def test_images_come_by_their_cost_with_patient_and_fold(page):
         assert image["sides"][0]["right"] == (image["sides"][0]["one"][0][6] == 0)
 
 
+@pytest.mark.slow
 def test_two_runs_stand_side_by_side_and_what_one_gained_the_other_lost(evaluated):
     demo = Run(evaluated, "demo")
     half = second_run(demo, "half")
@@ -104,3 +107,14 @@ def test_an_image_is_right_if_its_answers_are_hits_or_its_best_candidates():
         answers, detection_causes(one_truth, answers, ["one"]), many, detection_causes(truth, many, names), truth
     )
     assert found == {"one": False, "two": True, "lost": False}
+
+
+@pytest.mark.slow
+def test_a_run_that_found_nothing_is_answered_by_the_prior(evaluated):
+    run = Run(evaluated, "demo")
+    stored = run.detections("validation")
+    pd.read_parquet(stored)[:0].to_parquet(stored, index=False)
+    (path,) = view_run(run)
+    sides = [image["sides"][0] for image in read_block(path)["images"]]
+    assert all(side["many"] == [] for side in sides)
+    assert all(side["prior"] == bool(side["one"]) for side in sides)

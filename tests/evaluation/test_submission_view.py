@@ -9,7 +9,8 @@ from toy import copied
 
 from kit.core.errors import KitError
 from kit.evaluation.predict import predict
-from kit.evaluation.submission_view import DISAGREEMENT, DOUBT, doubt, view_submission
+from kit.evaluation.run_view import view_run
+from kit.evaluation.submission_view import DISAGREEMENT, DOUBT, OF_FOLDS, doubt, view_submission
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
 from kit.submission.preview import file_by_hand, numbered
@@ -107,3 +108,29 @@ def test_the_doubt_is_the_ratio_of_the_first_value_that_is_not_sent_to_the_last_
     assert found == pytest.approx({"a": 0.45 / 0.9, "b": 0, "c": 1, "twice": 0.3 / 0.6})
     without = doubt(answers, candidates[:0], frozenset())
     assert without == pytest.approx({"a": 0.1, "b": 0.8, "c": 0.9, "twice": 0.4})
+
+
+@pytest.mark.slow
+def test_several_folds_are_a_filter_of_the_run_and_disagree_about_the_test(folded):
+    run = Run(folded, "folds")
+    (path,) = view_run(run)
+    assert {image["fold"] for image in read_block(path)["images"]} == {0, 1, 2}
+    predict(run)
+    _, content = page_of(folded)
+    assert OF_FOLDS in content["orders"]
+    assert any(image["sides"][0]["many"] for image in content["images"])
+
+
+@pytest.mark.slow
+def test_an_image_with_two_ids_has_two_answers(evaluated):
+    mapping = evaluated / "data" / "ID_to_Image_Mapping.csv"
+    table = pd.read_csv(mapping)
+    table.loc[1, "image_id"] = twice = table.loc[0, "image_id"]
+    table.to_csv(mapping, index=False)
+    run = Run(evaluated, "demo")
+    (path,) = view_run(run)  # as many answers as true boxes
+    images = read_block(path)["images"]
+    assert all(len(image["sides"][0]["one"] or []) == len(image["truth"]) for image in images)
+    predict(run)
+    _, content = page_of(evaluated)
+    assert {image["name"]: len(image["sides"][0]["one"]) for image in content["images"]}[twice] == 2
