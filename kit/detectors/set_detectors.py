@@ -51,6 +51,7 @@ class SetFamily:
     configuration: str
     body: str  # the part with the pretrained weights
     unused: tuple[str, ...]  # weights that no loss reaches
+    boxes_only: tuple[str, ...]  # weights that a batch without boxes does not reach
     mean: tuple[float, float, float]
     deviation: tuple[float, float, float]
     sizes: Mapping[str, Size]
@@ -122,7 +123,10 @@ class SetDetector(nn.Module):
             for target in targets
         ]
         out = self.network(pixel_values=self.padded(images, side), labels=labels)
-        return by_kind(out.loss_dict, self.network.config)
+        losses = by_kind(out.loss_dict, self.network.config)
+        # Several processes wait for the gradient of every weight, also in a batch that does not reach it.
+        reached = [0 * self.network.get_parameter(name).sum() for name in self._family.boxes_only]
+        return losses | {"rest": sum(reached, losses["rest"])}
 
     def _suppressed(self, found: Mapping[str, Tensor], size: Sequence[int]) -> dict[str, Tensor]:
         boxes = clip_boxes_to_image(found["boxes"], (size[0], size[1]))
