@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlparse
@@ -17,6 +17,7 @@ from kit.core.errors import KitError, reason
 from kit.core.files import sha256
 from kit.detectors import timm_backbones
 from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.class_rows import by_label, saved_labels
 from kit.detectors.hub_weights import starting_file
 from kit.detectors.networks import DETECTORS, TORCH_EPS
 from kit.detectors.set_detectors import SetDetector, converted_weights, read_family
@@ -47,23 +48,26 @@ def resolve_norms(config: ModelConfig) -> ModelConfig:
     )
 
 
-def load_initial_weights(model: nn.Module, config: ModelConfig, record: Path | None = None) -> list[str]:
+def load_initial_weights(
+    model: nn.Module, config: ModelConfig, record: Path | None = None, labels: Sequence[str] = ()
+) -> list[str]:
     """Load the configured starting weights into a new detector; returns the names of tensors that stay random.
 
     ``coco`` and a file fill every tensor that fits (a head for other classes does not), ``imagenet`` fills the
-    backbone. ``record`` is the run's file that keeps which weights D-FINE and RF-DETR started from.
+    backbone. Of a checkpoint of kit the class rows are taken by the names of ``labels``, which are the detector's.
+    ``record`` is the run's file that keeps which weights D-FINE and RF-DETR started from.
     Raises KitError if a download fails, or if a file is not of this detector.
     """
     if config.start == "none":
         return []
     if isinstance(model, SetDetector) and config.weights != "imagenet":
-        return _load_set_detector(model, config, record)
+        return _load_set_detector(model, config, record, labels)
     family = DETECTORS[config.detector]
     if config.weights == "imagenet":
         return _load_imagenet(model, config)
     if config.weights == "coco":
         return _load_fitting(model, _downloaded(family.coco, config), "the COCO weights")
-    weights = _state_dict(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
+    weights = _weights_by_label(model, load_checkpoint(Path(config.weights), _CHECK_WEIGHTS), labels)
     if config.backbone and not any(name.startswith("backbone.") for name in weights):
         body_weights = timm_backbones.convert_classifier_weights(config.backbone, weights, config.weights)
         return _load_body(model, body_weights, config.weights)
@@ -76,10 +80,12 @@ def _load_imagenet(model: nn.Module, config: ModelConfig) -> list[str]:
     return _load_backbone(model, _downloaded(DETECTORS[config.detector].imagenet, config))
 
 
-def _load_set_detector(model: SetDetector, config: ModelConfig, record: Path | None) -> list[str]:
+def _load_set_detector(
+    model: SetDetector, config: ModelConfig, record: Path | None, labels: Sequence[str]
+) -> list[str]:
     repository = read_family(config.detector).sizes[config.size].repository
     path = starting_file(config, repository, record)
-    weights = _state_dict(load_checkpoint(path, _CHECK_WEIGHTS))
+    weights = _weights_by_label(model, load_checkpoint(path, _CHECK_WEIGHTS), labels)
     if not any(name.startswith("network.") for name in weights):  # not a checkpoint of kit, but as published
         weights = {name: tensor for name, tensor in weights.items() if _is_plain(tensor)}
         weights = converted_weights(model, weights) if weights else {}
@@ -115,6 +121,18 @@ def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str
 def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = checkpoint.get("state_dict", checkpoint)
     return inner if isinstance(inner, dict) else {}
+
+
+def _weights_by_label(model: nn.Module, checkpoint: Mapping[str, Any], labels: Sequence[str]) -> Mapping[str, Any]:
+    weights, saved = _state_dict(checkpoint), saved_labels(checkpoint)
+    return by_label(weights, saved, model.state_dict(), labels) if saved and labels else weights
+
+
+def first_stage_labels(config: ModelConfig) -> tuple[str, ...]:
+    """The labels of the kit checkpoint that ``model.weights`` names; none for any other start."""
+    if config.start in ("none", "imagenet", "coco"):
+        return ()
+    return saved_labels(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
 
 
 def _saved_norm(path: Path, norm: str, eps: float) -> tuple[str, float]:

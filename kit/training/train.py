@@ -260,9 +260,17 @@ def _starting_detector(run: Run, config: Config, split: Split) -> nn.Module:
     if not run.last.exists():
         if rank() == 0 and not run.config.exists():
             run.weights.unlink(missing_ok=True)  # of an attempt that did not begin
-        random = weights.load_initial_weights(detector, config.model, run.weights)
+        random = weights.load_initial_weights(detector, config.model, run.weights, split.labels)
         if rank() == 0:
             log.info("run %s: starting from weights %r", run.title, config.model.weights)
             if random:
                 log.info("%d tensors have no weights there and start at random", len(random))
+            saved = weights.first_stage_labels(config.model)
+            if saved:
+                copied = [label for label in split.labels if label in saved]
+                new = [label for label in split.labels if label not in saved]
+                log.info(
+                    "class rows copied by label: %s; at random: %s",
+                    ", ".join(copied) or "none", ", ".join(new) or "none",
+                )  # fmt: skip
     return detector
