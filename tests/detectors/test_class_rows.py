@@ -44,7 +44,8 @@ def test_the_same_labels_in_another_order_detect_the_same(name, tmp_path):
     second = networks.build(config, len(FIRST))
     assert load_initial_weights(second, config, tmp_path / "weights.json", FIRST[::-1]) == []
     found = detections(network, FIRST)
-    assert len({row[0] for row in found}) > 1
+    # One class may take every box; not the middle one, whose place is the same in both orders.
+    assert {row[0] for row in found} - {FIRST[1]}
     assert detections(second.eval(), FIRST[::-1]) == found
 
 
