@@ -97,7 +97,7 @@ class TestUnits:
         assert float(re.search(r"x scaled by (\S+)", fault.value)[1]) == pytest.approx(1 / x, rel=0.2)
         assert faults(rows_of(scaled(scaled(near, x, y), 1 / x, 1 / y)), truth) == []
 
-    @settings(max_examples=8)
+    @settings(max_examples=5)
     @given(
         st.integers(0, 10**6), st.one_of(st.floats(0.7, 0.93), st.floats(1.08, 1.4)),
         st.one_of(st.floats(0.7, 0.93), st.floats(1.08, 1.4)), st.floats(0, 5),
@@ -114,7 +114,7 @@ class TestUnits:
         assert "scale the boxes" in fault.do
         assert faults(rows_of(pd.concat([near, false], ignore_index=True)), truth) == []
 
-    @settings(max_examples=8)
+    @settings(max_examples=5)
     @given(st.integers(0, 10**6), st.floats(0.3, 0.66), st.floats(0.3, 0.66), st.integers(12, 30))
     def test_a_test_half_of_resized_pictures_is_refused_and_scaling_it_helps(self, seed, x, y, images):
         truth = true_boxes(seed, 120)
@@ -130,7 +130,7 @@ class TestUnits:
         halves[1] = scaled(halves[1], 1 / x, 1 / y)
         assert faults(pd.concat(halves), truth) == []
 
-    @settings(max_examples=8)
+    @settings(max_examples=5)
     @given(st.integers(0, 10**6), st.integers(1, 30), st.integers(1, 5))
     def test_a_test_half_with_fewer_boxes_an_image_is_in_no_other_unit(self, seed, images, boxes):
         """The surest box of an image alone, say, where train/ has every detection."""
@@ -151,7 +151,7 @@ class TestUnits:
         assert line.startswith("a.csv: boxes on 30 images of test/ that all end before 77% of the width and 79% of")
         assert "if they are of resized pictures, scale the boxes" in line
 
-    @settings(max_examples=8)
+    @settings(max_examples=5)
     @given(st.integers(0, 10**6), st.floats(0.3, 0.6), st.floats(0.3, 0.6))
     def test_boxes_that_fit_nothing_and_end_early_are_refused_and_scaling_them_helps(self, seed, x, y):
         truth, found = true_boxes(seed), rows_of(true_boxes(seed + 1))

@@ -687,7 +687,7 @@ class TestRefused:
         place.table.assign(**{name: value}).to_csv(tmp_path / "a.csv", index=False)
         assert place.agrees(place.read(tmp_path / "a.csv"))
 
-    @settings(max_examples=10)
+    @settings(max_examples=4)
     @given(st.data())
     def test_rows_that_repeat_others_are_one_line_and_left_out_they_are_read(self, place, tmp_path_factory, data):
         path = tmp_path_factory.mktemp("repeated") / "a.csv"
