@@ -17,6 +17,7 @@ from kit.runs.folder import Split
 
 from .detectors import config_of
 from .epoch import bare_with_kept_memory, in_memory
+from .growth import OF_IMAGES, grown
 from .measure import Row, timed
 from .sizes import Sizes
 
@@ -50,6 +51,7 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     yield Row("cold", "the same again, cache and audit there", "importing what training imports", "s", second,
               importing, "apart", limit=_SECOND_SECONDS)  # fmt: skip
     yield _demo(sizes, folder / "demo")
+    yield from grown(sizes.large_few, sizes.large_many, px, folder / "growth", OF_IMAGES)
 
 
 def _demo(sizes: Sizes, workspace: Path) -> Row:

@@ -5,6 +5,7 @@ Per step the time of an image among many against that of one among few: CPU seco
 
 from __future__ import annotations
 
+import shutil
 import statistics
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,12 +20,13 @@ from kit.boxes.geometry import CORNERS
 from kit.choosing import location_prior, one_box
 from kit.choosing.selection import SCORE
 from kit.config import AugmentationConfig, Config, FusionConfig
-from kit.data.competition import TrainingData, load_training
+from kit.data.competition import AUDIT, TrainingData, load_training
 from kit.data.dataset import DetectionDataset
 from kit.data.pixel_cache import open_cache
 from kit.data.splits import assign_folds
 from kit.evaluation.report import THRESHOLDS
 from kit.metrics import average_precision
+from kit.reports.audit_report import audit_workspace
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
 from kit.submission.folders import Origin, write_submission
@@ -33,7 +35,8 @@ from .measure import CPU, Row, timed
 from .sizes import Sizes
 from .tables import LABELS, SIDE_PX, detections, image_names, truth
 
-PX = 32
+PX = 64
+OF_IMAGES = ("cache, built", "audit", "split by patient")
 _LIMIT = 1.15
 _REPEATS, _FEW_REPEATS = 2, 3
 _SOURCES, _BOXES = 2, 10
@@ -42,9 +45,18 @@ Step = Callable[[], object]
 
 def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
     """The rows of this module."""
-    few = _Work.of(sizes.few, folder / "few")
-    many = _Work.of(sizes.many, folder / "many")
+    yield from grown(sizes.few, sizes.many, PX, folder)
+
+
+def grown(
+    few_images: int, many_images: int, px: int, folder: Path, only: Sequence[str] | None = None
+) -> Iterator[Row]:
+    """A row per step: an image of ``px`` pixels among many against one among few."""
+    few = _Work.of(few_images, px, folder / "few")
+    many = _Work.of(many_images, px, folder / "many")
     for name, step in few.steps().items():
+        if only is not None and name not in only:
+            continue
         large = many.steps()[name]
         step()
         times = [
@@ -52,8 +64,8 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
             for _ in range(_REPEATS)
         ]
         a, b = (statistics.median(each) for each in zip(*times, strict=True))
-        yield Row("growth", f"{name}: an image among {sizes.many:,}", f"one among {sizes.few:,}", "ms",
-                  a / sizes.many * 1e3, b / sizes.few * 1e3, "times as much", limit=_LIMIT)  # fmt: skip
+        yield Row("growth", f"{name}: an image of {px} px among {many_images:,}", f"one among {few_images:,}", "ms",
+                  a / many_images * 1e3, b / few_images * 1e3, "times as much", limit=_LIMIT)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -69,13 +81,13 @@ class _Work:
     mapping: pd.DataFrame
 
     @classmethod
-    def of(cls, count: int, folder: Path) -> _Work:
+    def of(cls, count: int, px: int, folder: Path) -> _Work:
         """Write the images and tables, and go through every step once."""
         config = Config()
-        image_ids = sorted(write_images(folder, count))
+        image_ids = sorted(write_images(folder, count, px))
         data = load_training(folder, config)
         found = detections(image_ids, _SOURCES, _BOXES).assign(
-            **{name: lambda t, n=name: t[n] * (PX / SIDE_PX) for name in CORNERS}
+            **{name: lambda t, n=name: t[n] * (px / SIDE_PX) for name in CORNERS}
         )
         mapping = pd.DataFrame({"ID": np.arange(count), "image_id": image_ids})
         sizes = image_sizes(data.pixels.facts)
@@ -90,6 +102,7 @@ class _Work:
         return {
             "cache, built": self.build_cache,
             "cache, opened, and tables read": lambda: load_training(self.folder, self.config),
+            "audit": self.audit,
             "split by patient": lambda: assign_folds(self.data, self.config.data, 0),
             "loader, one epoch": self.load,
             "fusion, suppressed": lambda: fuse(self.detections, FusionConfig(), sources_of(self.detections)),
@@ -105,6 +118,10 @@ class _Work:
         for path in (self.folder / ".cache").glob("train*"):
             path.unlink()
         open_cache(self.folder / "data" / "train", self.folder / ".cache", 1.0)
+
+    def audit(self) -> None:
+        shutil.rmtree(self.folder / AUDIT, ignore_errors=True)
+        audit_workspace(self.folder, self.config)
 
     def load(self) -> None:
         dataset = DetectionDataset(self.data, self.data.image_ids, PX, 0, AugmentationConfig())
@@ -135,15 +152,15 @@ def sources_of(table: pd.DataFrame) -> list[tuple[str, str]]:
     return sorted(set(zip(table["run"], table["view"], strict=True)))
 
 
-def write_images(folder: Path, count: int) -> Sequence[str]:
+def write_images(folder: Path, count: int, px: int = PX) -> Sequence[str]:
     """Small grey PNGs with one box each, and their table, as a competition's training half; the names."""
     names = image_names(count)
     images = folder / "data" / "train"
     images.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for name in names:  # no two alike: equal pixels would stay together in a split
-        Image.fromarray(rng.integers(0, 256, (PX, PX), dtype=np.uint8)).save(images / name, compress_level=1)
+        Image.fromarray(rng.integers(0, 256, (px, px), dtype=np.uint8)).save(images / name, compress_level=1)
     table = truth(names)
-    table[CORNERS] *= PX / SIDE_PX
+    table[CORNERS] *= px / SIDE_PX
     table.to_csv(folder / "data" / "train.csv", index=False)
     return names

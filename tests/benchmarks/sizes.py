@@ -29,6 +29,8 @@ class Sizes:
     few: int = 1_000
     many: int = 20_000
     loader_epochs: int = 4
+    large_few: int = 100
+    large_many: int = 1_000
     stored_images: int = 710
     stored_tested: int = 170
     stored_boxes: int = 100
@@ -56,6 +58,7 @@ TINY = Sizes(
     size_px=96, images=8, repeats=1, laptop_px=64, epoch_images=8, epoch_repeats=1, evaluated_images=2,
     viewed_images=2, fused_images=3, fused_sources=2, fused_boxes=4, resampled_images=12, resampled_boxes=3,
     resamples=10, resamples_of_other=1, starts=1, page_images=40, few=100, many=200, loader_epochs=2,
+    large_few=40, large_many=60,
     stored_images=32, stored_tested=8, stored_boxes=3, demo_images=32, demo_tested=8, demo_boxes=2,
     cold_images=16, whole_demo=False,
     gpu_px=64, gpu_images=12, gpu_viewed=2, gpu_batches=(2, 4), gpu_steps=1, gpu_workers=(0,),
