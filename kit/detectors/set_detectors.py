@@ -6,9 +6,10 @@ The networks are those of transformers, an optional extra. Their sizes are data:
 from __future__ import annotations
 
 import copy
+import functools
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,23 @@ def by_kind(losses: Mapping[str, Tensor], configuration: Any) -> dict[str, Tenso
     return sums
 
 
+def in_32_bits(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """A loss that takes its tensors in 32 bits, also in mixed precision.
+
+    RF-DETR's takes the logarithms of a score and of 1 less the score: half precision rounds sure scores to 0 and 1.
+    """
+
+    def wide(value: Any) -> Any:
+        return value.float() if isinstance(value, Tensor) and value.is_floating_point() else value
+
+    @functools.wraps(loss)
+    def computed(logits: Tensor, *others: Any, **named: Any) -> Any:
+        with torch.autocast(logits.device.type, enabled=False):
+            return loss(wide(logits), *map(wide, others), **{name: wide(value) for name, value in named.items()})
+
+    return computed
+
+
 def converted_weights(detector: SetDetector, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights as they are published, by the names of ``detector``; those that do not fit it are left out."""
     family, own = detector._family, detector.network
@@ -219,10 +237,11 @@ def converted_weights(detector: SetDetector, weights: Mapping[str, Tensor]) -> d
     return {f"network.{name}": tensor for name, tensor in state.items() if tensor.data_ptr() not in random}
 
 
-def _network(family: SetFamily, size: Size, labels: int) -> nn.Module:
+def _network(family: SetFamily, size: Size, labels: int) -> Any:
     transformers = _transformers(family)
     configuration = getattr(transformers, family.configuration)(num_labels=labels, **size.configuration)
-    network: nn.Module = getattr(transformers, family.model)(configuration)
+    network: Any = getattr(transformers, family.model)(configuration)
+    network.loss_function = in_32_bits(network.loss_function)
     return network
 
 

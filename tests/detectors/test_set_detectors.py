@@ -1,5 +1,6 @@
 """D-FINE and RF-DETR in torchvision's calling convention: the arithmetic, then the networks themselves."""
 
+import re
 import sys
 from types import SimpleNamespace
 
@@ -20,6 +21,7 @@ from kit.detectors.set_detectors import (
     by_kind,
     decoded,
     fitting_side,
+    in_32_bits,
     read_family,
 )
 from kit.detectors.weights import load_initial_weights, resolve_norms
@@ -78,6 +80,21 @@ def test_the_parts_of_a_loss_are_summed_by_kind_with_their_weights():
     weighted = {"loss_vfl_dn_0": 1.0, "loss_giou_aux_1": 2.0, "loss_fgl": 3.0, "loss_ddf_aux_0": 4.0}
     sums = by_kind({name: torch.tensor(value) for name, value in weighted.items()}, SimpleNamespace())
     assert {kind: float(part) for kind, part in sums.items()} == {"class": 1, "box": 2, "rest": 3 + 4}
+
+
+def test_a_loss_takes_its_tensors_in_32_bits_and_all_else_as_it_is():
+    seen = []
+
+    def loss(logits, labels, *, boxes, count):
+        seen.append((logits.dtype, labels.dtype, boxes.dtype, count))
+        return logits @ logits.T
+
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        computed = in_32_bits(loss)(
+            torch.ones(1, 2).half(), torch.ones(2).long(), boxes=torch.ones(2).bfloat16(), count=3
+        )
+    assert seen == [(torch.float32, torch.int64, torch.float32, 3)]
+    assert computed.dtype == torch.float32
 
 
 @pytest.mark.parametrize("name", SET_DETECTORS)
@@ -257,6 +274,22 @@ class TestNetworks:
         assert torch.isfinite(loss) and abs(loss - exact) < 0.1 * exact
         assert all(one["scores"].dtype == one["boxes"].dtype == torch.float32 for one in found)
         assert all(torch.isfinite(one["boxes"]).all() for one in found)
+
+    @pytest.mark.parametrize("logit", [-18.0, 9.0])  # whose scores half precision rounds to 0 and 1
+    def test_in_half_precision_sure_scores_have_the_loss_that_they_have_in_32_bits(self, name, logit):
+        network = built(name)
+        with torch.no_grad():
+            for key, weight in network.named_parameters():
+                if re.search(r"(class_embed|enc_score_head)(\.\d+)?\.bias", key):
+                    weight.fill_(logit)
+        losses = []
+        for is_half in (False, True):
+            torch.manual_seed(1)
+            with torch.autocast("cpu", dtype=torch.float16, enabled=is_half):
+                losses.append(sum(network(MIXED[2:3], [target((10, 10, 50, 50))]).values()))
+        assert torch.isfinite(losses[1]) and abs(losses[1] - losses[0]) < 0.1 * losses[0]
+        losses[1].backward()
+        assert all(torch.isfinite(weight.grad).all() for weight in network.parameters() if weight.grad is not None)
 
     def test_one_class_is_enough(self, name):
         built(name)
