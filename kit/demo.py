@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
@@ -132,7 +133,7 @@ def run_demo(workspace: Path, clock: Callable[[], float], track: Track = silent)
     try:
         truth = read_annotations(workspace / TRUTH, test.pixels.facts)
     except KitError as error:
-        do = f"`invoke demo --fresh --workspace {workspace}` makes the demo anew"
+        do = f"`invoke demo --fresh --workspace {shlex.quote(str(workspace))}` makes the demo anew"
         raise KitError(error.expected, error.found, do) from error
     prior_only = one_box.prior_answers(report.prior, test.mapping, image_sizes(test.pixels.facts), 1.0)
 

@@ -6,11 +6,13 @@ a variable, a file in UTF-16) is read here and handed to it in variables.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 import logging
 import os
 import re
+import shlex
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -84,6 +86,15 @@ def find_credentials(environment: Mapping[str, str] = os.environ, home: Path | N
         f"          {number}. {source}" for number, source in enumerate(sources(environment, folder), start=1)
     )
     raise KitError("credentials for Kaggle", f"none in these sources:\n{searched}", HOW_TO_GET)
+
+
+def protect_secrets(environment: Mapping[str, str] = os.environ) -> None:
+    """Let no secret of any source, and no password of a proxy, reach the terminal, whatever is done next.
+
+    Downloads of weights quote the proxy too. Reads files, connects to nothing.
+    """
+    with contextlib.suppress(RuntimeError):  # this account has no home
+        protect(*_every_secret(environment, Path.home()))
 
 
 def _available(environment: Mapping[str, str], home: Path) -> Iterator[tuple[str, Mapping[str, str], bool]]:
@@ -228,4 +239,4 @@ def _read(path: Path, expected: str) -> str:
 
 def _warn_if_readable(path: Path) -> None:
     if os.name == "posix" and path.stat().st_mode & _READABLE_BY_OTHERS:
-        log.warning("%s can be read by other users: `chmod 600 %s`", path, path)
+        log.warning("%s can be read by other users: `chmod 600 %s`", path, shlex.quote(str(path)))

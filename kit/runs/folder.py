@@ -9,6 +9,7 @@ import datetime
 import functools
 import logging
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -222,7 +223,7 @@ def _way_back(run: Run, owner: str) -> str:
     folder = run.folder.with_name(owner)
     if folder.exists():
         return f"--run {owner}; a copy cannot be used: move {run.folder} out of {folder.parent}"
-    return f"rename the folder back: mv {run.folder} {folder}"
+    return f"rename the folder back: mv {shlex.quote(str(run.folder))} {shlex.quote(str(folder))}"
 
 
 def mark_finished(

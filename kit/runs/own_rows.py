@@ -5,6 +5,7 @@ Rows of an unknown run, view, fold or image would drop out on their way to the a
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Collection
 from pathlib import Path
 
@@ -74,7 +75,7 @@ def require_own_rows(
 def _remake(run: Run, part: str) -> str:
     """The command that makes the stored detections of a run anew."""
     if run.adopted.exists():
-        command = f"invoke adopt --run {run.name} --detections {read_adopted(run).file}"
+        command = f"invoke adopt --run {run.name} --detections {shlex.quote(read_adopted(run).file)}"
         return f"`{command}`, with the flags that it was adopted with, writes them anew"
     if part == TestData.detections_name:
         return f"`invoke predict --run {run.name}` makes them anew"

@@ -8,6 +8,7 @@ from __future__ import annotations
 import datetime
 import hashlib
 import logging
+import shlex
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -175,7 +176,7 @@ def edited_submission(workspace: Path, path: Path) -> Submission | None:
 
 def how_to_file(path: Path) -> str:
     """How a file that was edited by hand becomes a submission."""
-    return f"`invoke submit --file {path}` files it as a new submission"
+    return f"`invoke submit --file {shlex.quote(str(path))}` files it as a new submission"
 
 
 def preview_lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>", page: str = "") -> list[str]:

@@ -44,6 +44,7 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
             signal.signal(signal.SIGTERM, signal.default_int_handler)
             guard_streams()
             show_log()
+            _protect_secrets()
             try:
                 _require_utf8(kwargs)
                 body(*args, **kwargs)
@@ -56,6 +57,12 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
         return task(**options)(guarded)
 
     return decorate
+
+
+def _protect_secrets() -> None:
+    from kit.kaggle.credentials import protect_secrets
+
+    protect_secrets()
 
 
 def _without_workspace(workspace: str | None) -> str:

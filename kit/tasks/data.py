@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -123,9 +124,8 @@ def import_set(
     record = carry_out(plan, progress_bar)
     print(f"imported {_imported(record)}, into {Path(into) / 'data'}; origins: {Path(into) / 'data' / 'import'}")
     if record.test_images:
-        print(
-            f"to train there: invoke train --workspace {into} --set competition.expected_ids={record.test_images}"
-        )
+        flags = f"--workspace {shlex.quote(into)} --set competition.expected_ids={record.test_images}"
+        print(f"to train there: invoke train {flags}")
 
 
 def _imported(record: ImportRecord) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 import time
@@ -35,7 +36,7 @@ def demo(context: Context, fresh: bool = False, workspace: str = "demo") -> None
         f"one-box mAP@0.5 on the {result.test_images} test images: {result.score:.3f} "
         f"(location prior alone: {result.prior_score:.3f}; on the validation images: {result.local_score:.3f})\n"
         f"submission: {result.submission}\nreport:     {result.report}\nfigures:    {result.figures}\n"
-        f"`invoke submit --dry-run --workspace {workspace}` shows what would be sent to Kaggle:"
+        f"`invoke submit --dry-run --workspace {shlex.quote(workspace)}` shows what would be sent to Kaggle:"
     )
     show_dry_run(folder, filed[-1].number if filed else None, None)
 

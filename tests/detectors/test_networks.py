@@ -203,6 +203,16 @@ def test_an_impossible_download_names_the_file_its_place_and_the_way_without(tmp
     assert "--set model.weights=none" in caught.value.do
 
 
+def test_a_proxy_whose_address_is_none_ends_a_download_in_words(tmp_path, monkeypatch):
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    monkeypatch.setenv("https_proxy", "http://127.0.0.1:31a28")
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it keeps the proxy of the first download
+    network, _ = built("fasterrcnn_mobilenet_v3_large_320_fpn")
+    with pytest.raises(KitError, match="nonnumeric port"):
+        load_initial_weights(network, ModelConfig(detector="fasterrcnn_mobilenet_v3_large_320_fpn", weights="coco"))
+
+
 class TestLabelsOfTheSeedNotebook:
     """Defect: labels began at 0, which is background, so that the largest class was never learned."""
 

@@ -1,7 +1,9 @@
 """Which folders are runs: copies, renamed and broken ones stop no other run, and are said once."""
 
 import json
+import shlex
 import shutil
+from pathlib import Path
 
 import pytest
 from toy import TOY_TEST_IMAGES, second_run, toy_config
@@ -140,6 +142,19 @@ def test_a_renamed_folder_says_its_old_name_and_works_again_under_it(run):
     with pytest.raises(KitError, match=f"rename the folder back: mv {other} {run.folder}"):
         read_finished(Run(run.workspace, "other"))
     other.rename(run.folder)
+    assert read_finished(run).weights == {"demo": "a" * 64}
+
+
+def test_the_way_back_of_a_renamed_folder_is_one_command_wherever_it_lies(tmp_path):
+    run = Run(tmp_path / "chest x-rays", "demo")
+    run.folder.mkdir(parents=True)
+    mark_finished(run, "best", (1,), (1,), {"demo": "a" * 64})
+    run.folder.rename(run.folder.with_name("other"))
+    with pytest.raises(KitError) as refused:
+        read_finished(Run(run.workspace, "other"))
+    verb, old, new = shlex.split(refused.value.do.partition(": ")[2])
+    assert verb == "mv"
+    Path(old).rename(new)
     assert read_finished(run).weights == {"demo": "a" * 64}
 
 

@@ -2,6 +2,8 @@
 
 import datetime
 import json
+import shlex
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -20,7 +22,7 @@ from kit.submission.folders import (
     record_attempt,
     write_submission,
 )
-from kit.submission.preview import choose_outgoing, edited_submission, file_by_hand, preview_lines
+from kit.submission.preview import choose_outgoing, edited_submission, file_by_hand, how_to_file, preview_lines
 from kit.submission.scoreboard import rows
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -203,6 +205,11 @@ def test_an_edited_submission_is_sent_by_the_command_that_its_refusal_names(work
     assert (outgoing.submission.number, outgoing.message, outgoing.rows) == (3, "edited", TOY_TEST_IMAGES)
     assert outgoing.competition == "its-run-s"
     assert edited_submission(workspace, made.csv) is None
+
+
+def test_a_file_whose_name_has_a_blank_is_named_as_a_shell_takes_it():
+    command = how_to_file(Path("chest x-rays/submission.csv")).split("`")[1]
+    assert shlex.split(command) == ["invoke", "submit", "--file", "chest x-rays/submission.csv"]
 
 
 def test_a_submission_of_the_same_second_as_a_run_is_the_newer_of_the_two(workspace):

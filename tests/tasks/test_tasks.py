@@ -1,5 +1,8 @@
 """The verbs as a user types them: exit codes, no traceback, the next step in every error."""
 
+import io
+import sys
+
 import pytest
 from command_line import assert_refused, invoke
 from invoke import Exit
@@ -57,6 +60,24 @@ def test_an_error_in_a_workspace_that_is_not_there_has_the_nearest_folders(tmp_p
         assert (hint in caught.value.message) == (typed == "chset")  # and with the name it says, no hint
     with pytest.raises(Exit, match=r"do:       so$"):
         verb(None)
+
+
+@pytest.mark.parametrize("name", ["https_proxy", "ALL_PROXY"])
+def test_a_verb_that_needs_no_account_hides_the_password_of_a_proxy_too(name, tmp_path, monkeypatch):
+    """What a download of weights quotes when a letter of the password ends the proxy's address early."""
+
+    def fail(context):
+        """Fail."""
+        print("Invalid port: 'Longpassw0rd'", file=sys.stderr)
+
+    shown = io.StringIO()
+    monkeypatch.setattr(sys, "stdout", io.StringIO())
+    monkeypatch.setattr(sys, "stderr", shown)
+    monkeypatch.setattr("kit.core.redaction._protected", set())
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, "http://ada:Longpassw0rd/x@proxy:3128")
+    command()(fail).body(None)
+    assert shown.getvalue() == "Invalid port: '***'\n"
 
 
 @pytest.mark.slow
