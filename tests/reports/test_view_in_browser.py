@@ -206,6 +206,40 @@ def test_keys_move_open_close_slide_and_hide(watched):
     assert watched.page.evaluate("document.activeElement === document.body")
 
 
+def test_the_focus_stays_on_its_image_and_a_slider_takes_only_the_keys_that_it_needs(watched):
+    press = watched.page.keyboard.press
+    names = watched.shown()
+
+    def focused():
+        return watched.page.evaluate("document.activeElement.closest('.card')?.dataset.name")
+
+    press("ArrowRight")  # nothing had the focus
+    press("j")
+    for key in ("b", "b", "i", "i"):
+        press(key)
+        assert focused() == names[1], key
+    press("j")
+    assert focused() == names[2]
+    watched.page.focus("#control-slider")
+    press("ArrowRight")
+    assert watched.page.text_content("#slider-value") == "0.01"
+    press("+")
+    assert watched.page.text_content("#slider-value") == "0.06"
+    press("b")
+    assert not watched.page.is_checked("#control-marks")
+    assert watched.page.evaluate("document.activeElement.id") == "control-slider"
+
+
+def test_a_page_in_the_dark_prints_dark_letters_on_white(chromium, made):
+    window = Watched(chromium, made[0], color_scheme="dark")
+    window.page.emulate_media(media="print")
+    colours = "one => [getComputedStyle(one).color, getComputedStyle(one).backgroundColor]"
+    assert window.page.eval_on_selector(":root", colours) == ["rgb(38, 43, 51)", "rgb(255, 255, 255)"]
+    assert window.page.eval_on_selector(".card", colours)[1] == "rgb(255, 255, 255)"
+    window.require_quiet()
+    window.close()
+
+
 def test_a_link_opens_the_same_state(chromium, made, watched):
     watched.page.select_option("#control-answered", "0")
     watched.slide(20)

@@ -125,7 +125,7 @@ function readAddress() {
 // ---- the whole page, from the state ----
 
 function render() {
-  const focus = focusedChart();
+  const focus = focused();
   const set = images.filter((image) => inSet(image, state));
   shown = ordered(set.filter((image) => fits(image, state, labels)), state);
   byId("count").textContent = String(shown.length);
@@ -159,13 +159,19 @@ function charts(set) {
   ];
 }
 
-/** The number of the chart's button that has the focus: the charts are made anew, the focus stays. */
-function focusedChart() {
-  return [...byId("charts").querySelectorAll("button")].indexOf(document.activeElement);
+/** What has the focus, a chart's button or a card: both are made anew, the focus stays. */
+function focused() {
+  const chart = [...byId("charts").querySelectorAll("button")].indexOf(document.activeElement);
+  return { chart, card: document.activeElement?.closest(".card")?.dataset.name };
 }
 
-function restoreFocus(number) {
-  if (number >= 0) byId("charts").querySelectorAll("button")[number]?.focus();
+function restoreFocus({ chart, card }) {
+  if (chart >= 0) byId("charts").querySelectorAll("button")[chart]?.focus();
+  if (card !== undefined) buttonOf(card)?.focus({ preventScroll: true });
+}
+
+function buttonOf(name) {
+  return [...document.querySelectorAll(".card")].find((item) => item.dataset.name === name)?.querySelector(".open");
 }
 
 // ---- a card: made at once, its pictures when it comes near the window ----
@@ -338,7 +344,7 @@ function move(by) {
 function close() {
   const name = state.open;
   change({ open: "" });
-  [...document.querySelectorAll(".card")].find((item) => item.dataset.name === name)?.querySelector(".open").focus();
+  buttonOf(name)?.focus();
 }
 
 // ---- keys and events ----
@@ -357,13 +363,19 @@ const KEYS = {
   "?": () => byId("help").showModal(),
 };
 
+/** Whether an arrow moves to another image: on a page without a focus only those aside do, the others scroll. */
+function arrowMoves(event) {
+  const isAside = event.key === "ArrowLeft" || event.key === "ArrowRight";
+  return state.open || event.target.closest(".card") || (isAside && event.target === document.body);
+}
+
 function pressed(event) {
   const control = event.target.closest("input, select, textarea");
   if (event.ctrlKey || event.metaKey || event.altKey || byId("help").open) return;
   if (event.key === "Escape" && control?.dataset.key === "text") control.blur();
-  if (control && !(control.type === "checkbox" && event.key.length === 1)) return;
+  if (control && !(["checkbox", "range"].includes(control.type) && event.key.length === 1)) return;
   const act = Object.hasOwn(KEYS, event.key) ? KEYS[event.key] : null;
-  if (!act || (event.key.startsWith("Arrow") && !state.open && !event.target.closest(".card"))) return;
+  if (!act || (event.key.startsWith("Arrow") && !arrowMoves(event))) return;
   event.preventDefault();
   act();
 }
