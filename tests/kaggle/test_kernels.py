@@ -6,6 +6,7 @@ The road is gone once, with a session that stops itself on the way; what may go 
 import ast
 import contextlib
 import hashlib
+import itertools
 import json
 import os
 import re
@@ -21,7 +22,7 @@ from kaggle_server import FOREVER, USERNAME, KaggleServer
 from kaggle_user import User
 from toy import TOY, TOY_TEST_IMAGES
 
-from kit.config import KaggleConfig, load, override, preset
+from kit.config import Config, KaggleConfig, load, override, preset
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.source_tree import git_state, pack_source, requirements
@@ -204,13 +205,13 @@ sys.exit(sys.argv[1] == "FAILING")
 """
 
 
-def session_of(folder, failing, continues="", weights=None, allow=""):
+def session_of(folder, failing, continues="", weights=None, allow="", knobs=()):
     """A session whose verbs only note that they were called; one of them fails."""
     package, output = folder / "package", folder / "output"
     package.mkdir()
     output.mkdir()
     (package / "invoke.py").write_text(STEPS.replace("FAILING", failing))
-    config = override(preset("demo"), [f"kaggle.input_root={folder / 'input'}", "trainer.accelerator=cpu"])
+    config = override(preset("demo"), [f"kaggle.input_root={folder / 'input'}", "trainer.accelerator=cpu", *knobs])
     push = {"id": "abcd", "run": "mine", "preset": "demo", "continues": continues}
     if weights is not None:
         source, content = weights
@@ -274,6 +275,17 @@ def test_a_session_without_the_weights_that_were_sent_ends_before_it_does_anythi
         for name in ("package", "output", "workspace"):
             shutil.rmtree(tmp_path / name)
         assert session_of(tmp_path, "none", weights=("w.pth", WEIGHTS))[0] == "finished"
+
+
+def test_the_download_of_a_session_takes_as_valid_what_the_training_takes(tmp_path):
+    sent = ("data.repeated_boxes=fuse", "data.orientation=exif", "data.cache_max_gib=40.0")
+    session_of(tmp_path, "none", knobs=sent)
+    download, train = (tmp_path / "package" / "words").read_text().splitlines()[:2]
+    for line in (download, train):
+        assert all(f"--set {text} " in f"{line} " for text in sent)
+    words = download.split()
+    given = [text for word, text in itertools.pairwise(words) if word == "--set"]
+    assert override(Config(), given).data == override(preset("demo"), sent).data
 
 
 def test_the_faults_to_allow_reach_the_download_and_the_training(tmp_path):

@@ -83,8 +83,8 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
     step = _Steps(package, workspace)
     root = f"kaggle.input_root={Path(config.kaggle.input_root).resolve()}"
     ids = f"competition.expected_ids={config.competition.expected_ids}"
-    turn = f"data.orientation={config.data.orientation}"  # decides whether the boxes fit their images
-    knobs = ("--set", root, "--set", ids, "--set", turn)
+    data = [text for text in assignments(config) if text.startswith("data.")]  # what the training takes as valid
+    knobs = [word for text in (root, ids, *data) for word in ("--set", text)]
     step.must_run("download", "--competition", config.competition.slug, *knobs, *allowed)
     words = ("train", "--run", run_name, "--preset", push["preset"], *flags, *allowed)
     ended = step.train(run, words, config, started, gpus)
