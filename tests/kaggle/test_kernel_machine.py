@@ -83,6 +83,13 @@ def test_knobs_that_describe_this_machine_are_not_sent_and_the_preview_names_the
     assert json.loads(text.removeprefix("\n"))["trainer"] == {"accelerator": "auto", "devices": -1, "nodes": 1}
 
 
+def test_the_preview_names_the_groups_of_this_workspace_which_a_session_does_not_have(tmp_path):
+    assert "groups.csv" not in "\n".join(planned(tmp_path).lines(None))
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "groups.csv").write_text("image_id,group\na.png,1\n")
+    assert "not sent:    data/groups.csv" in "\n".join(planned(tmp_path).lines(None))
+
+
 def test_knobs_of_the_machine_that_the_push_names_are_meant_for_kaggles(tmp_path):
     stored_run(tmp_path, *OF_THIS_MACHINE)
     plan = planned(tmp_path, "data.workers=3", "trainer.accelerator=cpu", preset_name=None)

@@ -21,6 +21,7 @@ from kit.core.files import sha256, write_text
 from kit.core.json_files import write_json
 from kit.core.source_tree import git_state, pack_source, requirements
 from kit.data.audit import require_checks
+from kit.data.groups import GROUPS
 from kit.data.provenance import downloaded_slug
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels import dataset, push_log
@@ -80,6 +81,8 @@ class PushPlan:
         ]
         if self.kept:
             lines.append(f"not sent:    {', '.join(self.kept)}: this machine's")
+        if (self.run.workspace / "data" / GROUPS).exists():
+            lines.append(f"not sent:    data/{GROUPS}: data.patient_pattern alone tells patients apart there")
         if self.sends_along:
             is_there = not again and dataset.is_uploaded(self.run, _sent_along(self))
             state = "is there already" if is_there else "is uploaded"
