@@ -50,7 +50,7 @@ def test_the_seed_preset_is_the_recipe_of_the_notebook():
 
 def test_the_presets_of_d_fine_and_rf_detr_are_the_published_recipes():
     """The sources are in kit/presets.py; rates of the backbone: half, and the mean over RF-DETR's twelve layers."""
-    layers = [1.5e-4 * 0.7**2 * 0.8**above / 1e-4 for above in range(1, 13)]
+    layers = [1.5e-4 * 0.7**2 * 0.8 ** (above + 2) / 1e-4 for above in range(12)]
     for name, size_px, rate, factor, decay, mean in (
         ("dfine", 640, 2.5e-4, 1.25e-4 / 2.5e-4, 1.25e-4, 0.9999),
         ("rfdetr", 512, 1e-4, sum(layers) / 12, 1e-4, 0.993),
