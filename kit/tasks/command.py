@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import re
 import secrets
+import shlex
 import signal
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -128,6 +129,12 @@ def chosen_run(workspace: Path, name: str | None) -> Run:
     run = newest_finished(workspace)
     print(f"run {run.name}: the one that finished last")
     return run
+
+
+def view_command(workspace: str | Path, *flags: object) -> str:
+    """The command that writes a page of images of a workspace, as a shell takes it from the folder of the call."""
+    place = () if Path(workspace) == Path() else ("--workspace", workspace)
+    return shlex.join(map(str, ("invoke", "view", *flags, *place)))
 
 
 def new_id() -> str:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from invoke import Context, Exit
 
 from kit.core.errors import KitError
-from kit.tasks.command import SET, WORKSPACE, command, number, whole_number, workspace_knobs
+from kit.tasks.command import SET, WORKSPACE, command, number, view_command, whole_number, workspace_knobs
 from kit.tasks.console import progress_bar, show_frame, show_table
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def explore(context: Context, set_: Sequence[str] | None = None, workspace: str 
     report = describe(Path(workspace), config, progress_bar)
     for title, table in report.tables.items():
         show_frame(title, table)
-    print("images: `invoke view --data`")
+    print(f"images: `{view_command(workspace, '--data')}`")
     print(f"page: {report.page}")
 
 

@@ -10,7 +10,17 @@ from invoke import Context
 
 from kit.core.errors import KitError
 from kit.core.number_text import between
-from kit.tasks.command import RUN, SET, SET_AFTERWARDS, WORKSPACE, chosen_run, command, number, whole_number
+from kit.tasks.command import (
+    RUN,
+    SET,
+    SET_AFTERWARDS,
+    WORKSPACE,
+    chosen_run,
+    command,
+    number,
+    view_command,
+    whole_number,
+)
 from kit.tasks.console import progress_bar, show_table
 
 if TYPE_CHECKING:
@@ -140,7 +150,7 @@ def evaluate(
     from kit.evaluation.report import evaluate
 
     _show_report(evaluate(chosen, progress_bar, tuple(set_ or ())))
-    print(f"images: `invoke view --run {chosen.name}`")
+    print(f"images: `{view_command(workspace, '--run', chosen.name)}`")
     print(f"report: {chosen.folder / 'report.html'}")
 
 

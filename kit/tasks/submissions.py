@@ -20,6 +20,7 @@ from kit.tasks.command import (
     command,
     new_id,
     upload_knobs,
+    view_command,
     whole_number,
     workspace_knobs,
 )
@@ -47,7 +48,7 @@ def predict(
 ) -> None:
     """Predict the test images with a run: the next numbered submission, checked before it is filed."""
     submission = _predict(chosen_run(Path(workspace), run), message, tuple(set_ or ()))
-    print(f"images: `invoke view --submission {submission.number}`")
+    print(f"images: `{view_command(workspace, '--submission', submission.number)}`")
     print(f"submission {submission.number:04d}: {submission.csv}")
 
 
@@ -150,7 +151,7 @@ def show_dry_run(
     from kit.submission import preview
 
     outgoing = _outgoing(workspace, number, message, file, expected)
-    page = _how_to_see(outgoing.submission)
+    page = _how_to_see(workspace, outgoing.submission)
     print("\n".join(preview.preview_lines(outgoing, "unknown in a dry run", page=page)))
     print("dry run: nothing was sent")
 
@@ -171,14 +172,14 @@ def _confirm_and_send(
     from kit.submission import preview, upload
 
     submission = plan.outgoing.submission
-    page = _how_to_see(submission) if yes else _page(workspace, submission, expected)
+    page = _how_to_see(workspace, submission) if yes else _page(workspace, submission, expected)
     print("\n".join(preview.preview_lines(plan.outgoing, upload.limit_text(plan.limits), page=page)))
     confirm("send it?", yes)
     return upload.send(kaggle, plan, knobs, new_id, _clock())
 
 
-def _how_to_see(submission: Submission) -> str:
-    return f"`invoke view --submission {submission.number}` shows its boxes on the test images"
+def _how_to_see(workspace: Path, submission: Submission) -> str:
+    return f"`{view_command(workspace, '--submission', submission.number)}` shows its boxes on the test images"
 
 
 def _page(workspace: Path, submission: Submission, expected: int | None) -> str:

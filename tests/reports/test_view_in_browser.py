@@ -2,6 +2,7 @@
 
 import json
 import urllib.parse
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,6 +12,7 @@ from toy import copied
 
 from kit.evaluation.run_view import view_run
 from kit.metrics.error_analysis import CAUSES, RIGHT, analyse_errors, detection_causes
+from kit.reports.view_data import SUBMISSION
 from kit.reports.view_page import write_view
 from kit.runs.folder import Run
 
@@ -307,6 +309,22 @@ def test_the_page_asks_for_nothing_even_if_a_script_slips_in(chromium, made, tmp
     assert window.count() == len(NAMES)
     assert len(window.faults) >= 2  # the policy says what it refused
     window.close()
+
+
+def test_a_page_offers_no_filter_of_candidates_or_priors_that_it_has_not(chromium, made, tmp_path):
+    view = made[1]
+    (side,) = view.sides
+    many = replace(side.many, detections=side.many.detections[:0], causes=None, scores={})
+    sent = replace(side, one=replace(side.one, causes=None, scores={}), many=many, prior=(), right={})
+    bare = replace(view, source=SUBMISSION, truth=view.truth[:0], sides=(sent,))
+    for number, (page, offered) in enumerate(((view, True), (bare, False))):
+        (path,) = write_view(tmp_path / str(number) / "view.html", page)
+        window = Watched(chromium, path)
+        assert window.count() == len(NAMES)
+        for key in ("path", "prior"):
+            assert window.page.locator(f"#control-{key}").count() == offered, key
+        window.require_quiet()
+        window.close()
 
 
 def test_two_runs_stand_side_by_side_with_filters_of_who_is_right(chromium, tmp_path):

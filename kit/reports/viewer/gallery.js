@@ -29,6 +29,7 @@ function controls() {
   const classes = labels.map((label, index) => [String(index), label]);
   const scored = page.sides.length > 0;
   const judged = scored && page.sides[0].scores.one.classes !== undefined;
+  const any = (test) => images.some((image) => image.sides.some(test));
   const folds = different(images.map((image) => image.fold).filter((fold) => fold !== null));
   const patients = different(images.map((image) => image.patient));
   const rights = sideNames.length > 1
@@ -38,14 +39,16 @@ function controls() {
     select("order", "Sort by", [...page.orders.map((name, index) => [String(index), name]), [NAME_ORDER, "name"]]),
     check("reverse", "Reverse"),
     sideNames.length > 1 && select("side", "Run of the charts", sideNames.map((name, index) => [String(index), name])),
-    scored && select("path", "Boxes", [["many", "all candidates"], ["one", "one box, as submitted"]]),
+    (judged || any((side) => side.many?.length)) && select("path", "Boxes",
+      [["many", "all candidates"], ["one", "one box, as submitted"]]),
     select("truth", "True class", judged ? [["", "any"], ...classes, [String(labels.length), "no true box"]]
       : images.some((image) => image.truth.length) ? [["", "any"], ...classes] : []),
     scored && select("answered", "Answered class",
       [["", "any"], ...classes, ...(judged ? [[String(labels.length), "missed"]] : [])]),
     judged && select("cause", "Cause of loss", [["", "any"], ...page.causes.map((name, index) => [String(index), name])]),
     judged && select("right", sideNames.length > 1 ? "Right" : "Answered right", [["", "any"], ...rights]),
-    scored && select("prior", "Answered by", [["", "any"], ["candidate", "a candidate"], ["prior", "the location prior"]]),
+    any((side) => side.prior) && select("prior", "Answered by",
+      [["", "any"], ["candidate", "a candidate"], ["prior", "the location prior"]]),
     scored && number("from", "A box from confidence"),
     scored && number("below", "A box below confidence"),
     select("finding", "Finding of the audit", page.findings.length
