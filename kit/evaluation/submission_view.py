@@ -63,9 +63,8 @@ def view_submission(
     if expected_ids is not None:
         config = config.replace({"competition.expected_ids": expected_ids})
     data = load_test(workspace, config, track)
-    table = read_submission(
-        submission.csv, data.mapping, annotation_labels(workspace / "data" / TABLE), data.pixels.facts
-    )
+    labels = annotation_labels(workspace / "data" / TABLE, config.data.orientation)
+    table = read_submission(submission.csv, data.mapping, labels, data.pixels.facts)
     answers = answers_to_detections(table)
     runners_up = _runners_up(workspace, submission, data, answers, track)
     rivals = runners_up.candidates.assign(score=runners_up.candidates["confidence"])[SCORED_COLUMNS]

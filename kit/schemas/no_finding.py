@@ -25,7 +25,17 @@ _LABELS = {
     "null",
 }  # letters and digits alone
 _STAND_INS = tuple([low, low, high, high] for low in (-1.0, 0.0, 1.0) for high in (low, low + 1))
-_EMPTY = {"", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"}  # as pandas, NumPy, R and Excel write no value
+_EMPTY = {
+    "",
+    "-",
+    "nan",
+    "na",
+    "n/a",
+    "#n/a",
+    "<na>",
+    "null",
+    "none",
+}  # as people, pandas, NumPy, R and Excel write no value
 _OVER = 1.0  # px that a box of the whole image may lack at each border
 
 

@@ -192,19 +192,20 @@ def validate_submission(
     """
     images = image_headers(data / TEST, orientation)
     mapping = read_mapping(data / MAPPING, images, expected_ids)
-    return read_submission(path, mapping, annotation_labels(data / TABLE), images, do)
+    return read_submission(path, mapping, annotation_labels(data / TABLE, orientation), images, do)
 
 
-def annotation_labels(path: Path) -> set[str]:
+def annotation_labels(path: Path, orientation: str = "ignore") -> set[str]:
     """The labels in train.csv of rows with a box; boxes and images are not checked.
 
-    Raises TableError for faults of the labels.
+    ``orientation`` is the knob data.orientation: a box of a whole image has the size of the turned one. Raises
+    TableError for faults of the labels.
     """
     cells = read_cells(path, _FIX)
     table = _annotation_cells(cells)
     folder = path.parent / TRAIN
     is_needed = says_no_finding(table["label"]).any() and folder.is_dir()  # some of these boxes are whole images
-    images = image_headers(folder) if is_needed else {}
+    images = image_headers(folder, orientation) if is_needed else {}
     table = table[~stands_for_no_finding(table["label"], table[_sides(table)], with_image_facts(table, images))]
     raise_faults(path, table, [*cells.faults, *failed_checks(path, table, (LABEL,))], _FIX)
     return set(table["label"])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import ExifTags, Image
 
 from kit.schemas.csv_text import TableError
-from kit.schemas.image_headers import ImageFacts
+from kit.schemas.image_headers import ImageFacts, image_headers
 from kit.schemas.tables import (
     NIH_COLUMNS,
     annotation_labels,
@@ -150,6 +150,7 @@ class TestImageNames:
 EMPTY = {
     "empty": ("", "", "", ""),
     "nan": ("nan", "nan", "nan", "nan"),
+    "dashes": ("-", "-", "-", "-"),
     "a stand-in": (0, 0, 1, 1),
     "zeros": (0, 0, 0, 0),
     "a stand-in in decimals": ("0.0", "0", "1.00", "1.0"),
@@ -192,6 +193,16 @@ class TestRowsWithoutABox:
         assert read_annotations(path, facts(NAMES))["image_id"].tolist() == [NAMES[2]]
         pictures(tmp_path)
         assert annotation_labels(path) == {"Mass"}
+
+    def test_a_box_of_a_whole_image_that_lies_on_its_side_is_none_either(self, tmp_path):
+        (tmp_path / "train").mkdir()
+        tag = Image.Exif()
+        tag[ExifTags.Base.Orientation] = 6
+        Image.new("L", (100, 60)).save(tmp_path / "train" / "a.png", exif=tag)
+        rows = [("a.png", 0, 0, 60, 100, "No finding"), ("a.png", 1, 2, 3, 4, "Mass")]
+        path = written(tmp_path / "train.csv", rows)
+        assert set(read_annotations(path, image_headers(tmp_path / "train", "exif"))["label"]) == {"Mass"}
+        assert annotation_labels(path, "exif") == {"Mass"}
 
     def test_their_images_must_be_there(self, tmp_path):
         rows = [("nowhere.png", "", "", "", "", "No finding"), *boxes(NAMES)]
