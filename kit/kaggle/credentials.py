@@ -32,7 +32,11 @@ _IN_A_HEADER = re.compile(r"[!-~]+")
 _SECRET_NAMES = ("key", "refresh_token", "access_token")
 _QUOTED = re.compile(r'"([^"]{16,})"')  # in a file that is no JSON
 _ENDS_AN_ADDRESS = re.compile("[/?#]")
-_PROXY = re.compile(r"//([^/@]*?):(.+)@")  # http://USER:PASSWORD@host, also if it is no valid address
+# http://USER:PASSWORD@host or USER:PASSWORD@host, also if it is no valid address
+_PROXY = re.compile(r"^\s*(?:(?:[A-Za-z][\w+.-]*:)?//)?([^/@]*?):(.+)@")
+_WORDS = re.compile(
+    r"[A-Za-z0-9_.~+/-]{16,}"
+)  # of what is no token alone: "TOKEN" in quotes, Bearer TOKEN, NAME=TOKEN
 log = logging.getLogger("kit")
 
 
@@ -156,6 +160,13 @@ def _every_secret(environment: Mapping[str, str], home: Path) -> tuple[tuple[str
         if isinstance(content, dict):
             secrets += [content.get(name, "") for name in _SECRET_NAMES]
             users.append(content.get("username", ""))
+    secrets += [
+        word
+        for text in secrets
+        if isinstance(text, str)
+        for word in _WORDS.findall(text)
+        if word not in (TOKEN, USER, KEY)
+    ]
     kept = [dict.fromkeys(text for text in texts if isinstance(text, str) and text) for texts in (secrets, users)]
     return tuple(kept[0]), tuple(kept[1])
 

@@ -1,5 +1,6 @@
 """What goes wrong on the wire, in words: the server's reason, the next step, and never a secret."""
 
+import contextlib
 import datetime
 import json
 import logging
@@ -12,6 +13,7 @@ import requests
 from requests.auth import _basic_auth_str
 
 from kit.core.errors import KitError
+from kit.core.redaction import redact
 from kit.kaggle.advice import advice
 from kit.kaggle.credentials import Credentials, find_credentials, sources
 from kit.kaggle.errors import Refused, Unanswered, answer_of, is_temporary, kit_error
@@ -343,6 +345,28 @@ def test_a_part_of_a_proxys_password_is_a_secret_too(password, tmp_path):
     )
     for said in ("'me:Longpassw0rd' is not a valid host", "host='Longpassw0rd'", password):
         assert "Longpassw0rd" not in found.hide(f"Failed to parse: {said}")
+
+
+@pytest.mark.parametrize(
+    "written", ['"{}"', "'{}'", "Bearer {}", "KAGGLE_API_TOKEN={}", "export KAGGLE_API_TOKEN='{}'"]
+)
+@pytest.mark.parametrize("in_a_file", [False, True])
+def test_a_token_with_more_around_it_is_hidden_alone_too(in_a_file, written, tmp_path, monkeypatch):
+    monkeypatch.setattr("kit.core.redaction._protected", set())
+    text = written.format(TOKEN)
+    if in_a_file:
+        (tmp_path / ".kaggle").mkdir()
+        (tmp_path / ".kaggle" / "access_token").write_text(text)
+    with contextlib.suppress(KitError):
+        find_credentials({} if in_a_file else {"KAGGLE_API_TOKEN": text}, tmp_path)
+    assert redact(f"the variable KAGGLE_API_TOKEN: {TOKEN}") == "the variable KAGGLE_API_TOKEN: ***"
+
+
+@pytest.mark.parametrize("scheme", ["", "//", "http://", "socks5h://"])
+def test_the_password_of_a_proxy_is_hidden_with_a_scheme_and_without(scheme, tmp_path):
+    proxy = f"{scheme}ada:Gehe1m-0123@proxy:8080"
+    found = find_credentials({"KAGGLE_API_TOKEN": TOKEN, "all_proxy": proxy}, tmp_path)
+    assert found.hide(f"{proxy} Gehe1m-0123") == f"{scheme}***@proxy:8080 ***"
 
 
 def test_only_a_temporary_error_is_retried():
