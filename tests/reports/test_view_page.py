@@ -4,6 +4,8 @@ import base64
 import io
 import json
 import re
+import shutil
+import subprocess
 import urllib.parse
 
 import numpy as np
@@ -172,6 +174,16 @@ def test_a_page_is_split_by_its_bytes_too(made, tmp_path, monkeypatch):
     pages = write_view(tmp_path / "view.html", made[0])
     assert len(pages) > 1
     assert sum(len(read_block(page)["images"]) for page in pages) == len(NAMES)
+
+
+def test_git_takes_no_page_of_images(tmp_path):
+    shutil.copyfile(ROOT / ".gitignore", tmp_path / ".gitignore")
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    folders = ("runs/a", "comparisons/a-vs-b", "submissions/0001-a", "explore")
+    pages = [f"{folder}/{name}.html" for folder in folders for name in ("view", "view-2")]
+    told = ["git", "-C", tmp_path, "check-ignore", *pages, "submissions/0001-a/manifest.json"]
+    ignored = subprocess.run(told, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert ignored == pages
 
 
 def test_a_view_without_an_image_is_a_page_too(tmp_path):
