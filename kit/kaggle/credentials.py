@@ -30,13 +30,13 @@ TOKEN, USER, KEY = "KAGGLE_API_TOKEN", "KAGGLE_USERNAME", "KAGGLE_KEY"
 _READABLE_BY_OTHERS = 0o044
 _IN_A_HEADER = re.compile(r"[!-~]+")
 _SECRET_NAMES = ("key", "refresh_token", "access_token")
+_QUOTED_WHOLE = re.compile("""(["']).*\\1""")
 _QUOTED = re.compile(r'"([^"]{16,})"')  # in a file that is no JSON
 _ENDS_AN_ADDRESS = re.compile("[/?#]")
 # http://USER:PASSWORD@host or USER:PASSWORD@host, also if it is no valid address
 _PROXY = re.compile(r"^\s*(?:(?:[A-Za-z][\w+.-]*:)?//)?([^/@]*?):(.+)@")
-_WORDS = re.compile(
-    r"[A-Za-z0-9_.~+/-]{16,}"
-)  # of what is no token alone: "TOKEN" in quotes, Bearer TOKEN, NAME=TOKEN
+# The token in what is none alone: "TOKEN" in quotes, Bearer TOKEN, NAME=TOKEN
+_WORDS = re.compile(r"[A-Za-z0-9_.~+/-]{16,}")
 log = logging.getLogger("kit")
 
 
@@ -202,6 +202,11 @@ def _token(path: Path) -> str:
 def _without_line_ends(source: str, value: str) -> str:
     """The value without white space around it. Raises KitError, without the value, for what no credential has."""
     usable = value.strip().strip("\ufeff").strip()
+    if _QUOTED_WHOLE.fullmatch(usable):
+        raise KitError(
+            f"{source} without quotation marks around the value", "quotation marks (the value is not shown)",
+            "take them away: a shell does so, a file of variables such as Docker's --env-file keeps them",
+        )  # fmt: skip
     if not _IN_A_HEADER.fullmatch(usable):
         strange = next((letter for letter in usable if not _IN_A_HEADER.fullmatch(letter)), "")
         kind = (

@@ -362,6 +362,18 @@ def test_a_token_with_more_around_it_is_hidden_alone_too(in_a_file, written, tmp
     assert redact(f"the variable KAGGLE_API_TOKEN: {TOKEN}") == "the variable KAGGLE_API_TOKEN: ***"
 
 
+@pytest.mark.parametrize("quote", ["'", '"'])
+@pytest.mark.parametrize("name", ["KAGGLE_API_TOKEN", "KAGGLE_KEY"])
+def test_quotation_marks_around_a_value_are_named_and_without_them_it_is_taken(name, quote, tmp_path):
+    environment = {"KAGGLE_USERNAME": "ada", name: f"{quote}{TOKEN}{quote}"}
+    with pytest.raises(KitError) as refused:
+        find_credentials(environment, tmp_path)
+    assert refused.value.expected.startswith(f"{name} without quotation marks")
+    assert refused.value.do.startswith("take them away")
+    assert TOKEN not in str(refused.value)
+    assert name in find_credentials(environment | {name: TOKEN}, tmp_path).source
+
+
 @pytest.mark.parametrize("scheme", ["", "//", "http://", "socks5h://"])
 def test_the_password_of_a_proxy_is_hidden_with_a_scheme_and_without(scheme, tmp_path):
     proxy = f"{scheme}ada:Gehe1m-0123@proxy:8080"
