@@ -138,8 +138,8 @@ def _copies(
 
 def _lead(truth: pd.DataFrame, shown: list[str], findings: list[ImageFinding]) -> list[str]:
     of_train = sum(name.startswith(f"{TRAIN}/") for name in shown)
-    annotated = truth["image_id"].nunique()
-    first = f"{of_train} images of train/, {annotated} of them with {len(truth)} boxes"
+    own = truth.loc[[name.startswith(f"{TRAIN}/") for name in truth["image_id"]], "image_id"]
+    first = f"{of_train} images of train/, {own.nunique()} of them with {len(own)} boxes"
     if len(shown) > of_train:
         first += f"; {len(shown) - of_train} images of test/ that a finding names"
     return [f"{first}.", *(f"{finding.check} ({finding.level}): {finding.text}." for finding in findings)]

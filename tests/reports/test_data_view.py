@@ -87,3 +87,5 @@ def test_an_annotated_test_image_is_shown_and_named(toy):
     image = by_name(content)[f"test/{tested}"]
     assert len(image["truth"]) == 1
     assert "annotated-test-images" in [content["findings"][number]["check"] for number, _ in image["findings"]]
+    counts = f"{rows['image_id'].nunique()} of them with {len(rows)} boxes;"
+    assert counts in path.read_text(encoding="utf-8")  # its own row is not counted among those of train/
