@@ -1,6 +1,7 @@
 """The page of a submission: the boxes that are sent, the runners-up, the doubt, and why there may be none."""
 
 import shutil
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -13,7 +14,8 @@ from kit.evaluation.run_view import view_run
 from kit.evaluation.submission_view import DISAGREEMENT, DOUBT, OF_FOLDS, doubt, view_submission
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
-from kit.submission.preview import file_by_hand, numbered
+from kit.submission.preview import choose_outgoing, file_by_hand, numbered
+from kit.tasks import submissions
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +99,20 @@ def test_an_edited_csv_is_refused_until_it_is_restored(predicted):
     assert "restore it from a copy" in caught.value.do
     submission.csv.write_text(whole)
     view_submission(predicted, submission)
+
+
+@pytest.mark.parametrize("yes", [False, True])
+def test_submit_makes_the_page_and_names_it_before_it_asks(yes, predicted, monkeypatch, capsys):
+    said = []
+    monkeypatch.setattr(submissions, "confirm", lambda question, yes: said.append(capsys.readouterr().out))
+    monkeypatch.setattr("kit.submission.upload.send", lambda *sent: "attempt")
+    monkeypatch.setattr("kit.submission.upload.limit_text", lambda limits: "two")
+    plan = SimpleNamespace(outgoing=choose_outgoing(predicted, 1, "try", lambda run: None), limits=None)
+    assert submissions._confirm_and_send(None, plan, None, yes, predicted, None) == "attempt"
+    page = plan.outgoing.submission.folder / "view.html"
+    assert page.exists() == (not yes)
+    told = f"`invoke view --submission 1 --workspace {predicted}`" if yes else str(page)
+    assert told in said[0]
 
 
 def test_the_doubt_is_the_ratio_of_the_first_value_that_is_not_sent_to_the_last_that_is():
