@@ -28,7 +28,8 @@ from kit.runs.guards import require_same_truth
 from kit.runs.locks import using_results
 
 COST, COST_OF_ALL = "cost, one box", "cost, all candidates"
-CONFIDENCE, DISAGREEMENT = "confidence of the answer", "disagreement of the views"
+CONFIDENCE = "confidence of the answer"
+OF_VIEWS, OF_RUNS = "disagreement of the views", "disagreement of the runs"
 
 
 def view_run(run: Run, track: Track = silent) -> tuple[Path, ...]:
@@ -45,7 +46,7 @@ def view_run(run: Run, track: Track = silent) -> tuple[Path, ...]:
             COST: costs["one"],
             COST_OF_ALL: costs["many"],
             CONFIDENCE: _confidences(side),
-            DISAGREEMENT: disagreement(held.candidates),
+            OF_RUNS if run.ensemble.exists() else OF_VIEWS: disagreement(held.candidates),
         }
         view = View(
             RUN, f"Run {run.name}: the held-out images", lead, held.split.labels, _images(held, images), held.truth,

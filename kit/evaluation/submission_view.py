@@ -16,7 +16,7 @@ from kit.core.progress import Track, silent
 from kit.data.competition import TestData, load_test, load_training, patients
 from kit.evaluation.joined_folds import candidates_for_test
 from kit.evaluation.report import current_report
-from kit.evaluation.run_view import disagreement, prior_images
+from kit.evaluation.run_view import OF_RUNS, OF_VIEWS, disagreement, prior_images
 from kit.reports.view_data import SUBMISSION, ScoredPath, Side, View, ViewedImage
 from kit.reports.view_page import write_view
 from kit.runs.detections import read_detections
@@ -32,7 +32,7 @@ from kit.submission.folders import BY_HAND, Submission
 from kit.submission.preview import knobs_of, local_score_text, require_unchanged
 
 DOUBT, CONFIDENCE = "doubt", "confidence of the answer"
-DISAGREEMENT, OF_FOLDS = "disagreement of the views", "disagreement of the folds"
+OF_FOLDS = "disagreement of the folds"
 
 
 @dataclass(frozen=True)
@@ -140,7 +140,8 @@ def _runners_up(
     columns = ["image_id", "label", *CORNERS]
     if not _same_rows(answers_to_detections(decision.table)[columns], answers[columns]):
         return _without(f"run {name} answers otherwise by now: its knobs or its rule have changed")
-    return _RunnersUp(candidates, frozenset(prior_images(decision)), OF_FOLDS if folds > 1 else DISAGREEMENT)
+    order = OF_RUNS if run.ensemble.exists() else OF_FOLDS if folds > 1 else OF_VIEWS
+    return _RunnersUp(candidates, frozenset(prior_images(decision)), order)
 
 
 def _without(reason: str) -> _RunnersUp:

@@ -11,7 +11,7 @@ from toy import copied
 from kit.core.errors import KitError
 from kit.evaluation.predict import predict
 from kit.evaluation.run_view import view_run
-from kit.evaluation.submission_view import DISAGREEMENT, DOUBT, OF_FOLDS, doubt, view_submission
+from kit.evaluation.submission_view import DOUBT, OF_FOLDS, OF_VIEWS, doubt, view_submission
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
 from kit.submission.preview import choose_outgoing, file_by_hand, numbered
@@ -42,7 +42,7 @@ def test_the_page_has_the_boxes_of_the_csv_and_the_candidates_they_were_chosen_f
     sent = pd.read_csv(submission.csv).set_index("image_id")
     assert {image["name"] for image in content["images"]} == set(sent.index)
     assert content["orders"][0] == DOUBT
-    assert DISAGREEMENT in content["orders"]
+    assert OF_VIEWS in content["orders"]
     doubts = [image["orders"][0] for image in content["images"]]
     assert doubts == sorted(doubts, reverse=True)
     for image in content["images"]:

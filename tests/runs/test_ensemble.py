@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import pandas as pd
 import pytest
+from made_up_view import read_block
 from PIL import Image
 from toy import TOY_TEST_IMAGES, copied
 
@@ -16,6 +17,8 @@ from kit.core.errors import KitError
 from kit.data.competition import TrainingData, load_test, load_training
 from kit.evaluation.predict import predict
 from kit.evaluation.report import current_report, evaluate
+from kit.evaluation.run_view import OF_RUNS, view_run
+from kit.evaluation.submission_view import view_submission
 from kit.reports.audit_report import audit_workspace
 from kit.runs.detections import read_detections
 from kit.runs.ensemble import ensemble, refresh
@@ -114,6 +117,9 @@ class TestMade:
         assert table.groupby("run")["fold"].unique().map(sorted).to_dict() == {"demo": [0], "folds": [0, 1, 2]}
         assert len(pd.read_csv(submission.csv)) == TOY_TEST_IMAGES
         assert len(json.loads((submission.folder / "manifest.json").read_text())["origin"]["weights"]) == 4
+        pages = [*view_run(run), *view_submission(run.workspace, submission)]
+        for page in pages:
+            assert {OF_RUNS} == {order for order in read_block(page)["orders"] if order.startswith("disagreement")}
 
 
 class TestWhatChanged:
