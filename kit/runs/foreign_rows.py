@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, map_text, stated_sizes
 from kit.schemas.foreign.forms import read_foreign
 from kit.schemas.missing_images import named_otherwise
-from kit.schemas.no_finding import has_no_corners
+from kit.schemas.no_finding import has_no_corners, is_empty
 from kit.schemas.number_cells import parse_numbers, without_corners
 from kit.schemas.row_checks import (
     AREA,
@@ -48,6 +49,9 @@ _CENTRE_INSIDE = RowCheck(
         & ((rows["y_min"] + rows["y_max"]) / 2).between(0, rows["height_px"])
     ),
 )  # fmt: skip
+_NO_FOLD = "no_fold"
+_WHOLE = re.compile(r"^([0-9]+)\.0*$")  # pandas writes a column of whole numbers and empty cells so
+_FILL_FOLD = "fill in the missing folds, or leave the column fold out"
 _SIDES = {"x_min": "width_px", "y_min": "height_px", "x_max": "width_px", "y_max": "height_px"}
 _ROW = ("image_id", "part", *CORNERS, "score", "label", "view", "fold")
 log = logging.getLogger("kit")
@@ -91,7 +95,8 @@ def read_rows(
     foreign = read_foreign(path, data.labels, images_file, _DO)
     cells = foreign.cells
     raw = cells.table.assign(**{name: value for name, value in OPTIONAL.items() if name not in cells.table})
-    texts = ("image_id", "label", "view", "part")
+    raw = _with_folds(raw)
+    texts = ("image_id", "label", "view", "part", _NO_FOLD)
     halves: Halves = {
         TRAIN: data.pixels.facts,
         TEST: test.pixels.facts if test else {},
@@ -119,6 +124,7 @@ def read_rows(
         dataclasses.replace(fault, do=divide if fault.expected == _ONE_HALF else "")
         for fault in failed_checks(path, table, (AREA, PLAIN_VIEW, *_rules(data, halves, held)))
     ]
+    faults += _without_fold(path, table)
     if not faults:
         faults += _fold_faults(path, table, table["part"] == TRAIN)
     raise_faults(path, table, [_located(foreign, fault) for fault in by_cause(faults)], _DO)
@@ -128,7 +134,7 @@ def read_rows(
         how_far = "" if clip else "less than a pixel "
         log.info("%s: %d boxes ended %soutside their image and were clipped", path.name, moved, how_far)
     return ForeignRows(
-        fitted.drop(columns=["width_px", "height_px", "image_fault", "stated", LINE]),
+        fitted.drop(columns=["width_px", "height_px", "image_fault", "stated", _NO_FOLD, LINE]),
         _label_map(foreign, table, data.annotations),
     )
 
@@ -218,6 +224,27 @@ def _rules(data: TrainingData, halves: Halves, held: Sequence[str]) -> tuple[Row
         RowCheck("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
         RowCheck("a fold, counted from 0", ("fold",), lambda rows: rows["fold"] >= 0),
     )  # fmt: skip
+
+
+def _with_folds(raw: pd.DataFrame) -> pd.DataFrame:
+    """The cells with ``1.0`` in the column fold as 1; an empty one as fold 0, with ``no_fold`` True."""
+    empty = is_empty(raw["fold"])
+    folds = raw["fold"].str.replace(_WHOLE, r"\1", regex=True).mask(empty, OPTIONAL["fold"])
+    return raw.assign(fold=folds, **{_NO_FOLD: empty})
+
+
+def _without_fold(path: Path, table: pd.DataFrame) -> list[Fault]:
+    """A fault for each row whose fold is empty; rows of test images may all be so: they are of one fold."""
+    empty = table[_NO_FOLD].astype(bool)
+    on_train, on_test = (empty & (table["part"] == part) for part in (TRAIN, TEST))
+    causes = [("the fold that held the image out: a row of train/ has one", table[on_train])]
+    if not empty[table["part"] == TEST].all():
+        causes.append(("a fold in each row of an image of test/, or in none", table[on_test]))
+    return [
+        Fault(path, line, f"{name}, no fold", expected, _FILL_FOLD)
+        for expected, rows in causes
+        for line, name in rows[[LINE, "image_id"]].itertuples(index=False, name=None)
+    ]
 
 
 def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fault]:

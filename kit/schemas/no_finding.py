@@ -41,7 +41,12 @@ _OVER = 1.0  # px that a box of the whole image may lack at each border
 
 def has_no_corners(cells: pd.DataFrame) -> pd.Series:
     """Whether all cells of a row are empty, nan or alike; ``cells`` are the texts of the box's four columns."""
-    return cells.apply(lambda column: column.str.strip().str.casefold()).isin(_EMPTY).all(axis=1)
+    return cells.apply(is_empty).all(axis=1)
+
+
+def is_empty(cells: pd.Series) -> pd.Series:
+    """Whether a text is what a program writes for no value: nothing, nan or alike."""
+    return cells.str.strip().str.casefold().isin(_EMPTY)
 
 
 def says_no_finding(labels: pd.Series) -> pd.Series:

@@ -105,6 +105,23 @@ def dump(path, value):
     return path
 
 
+def with_folds(place, of_train, of_test):
+    """The rows with a column fold: of each image of train in turn, and of the last two rows, which are of test."""
+    images = sorted(set(place.table["image_id"]))
+    folds = [of_train[images.index(name) % 2] for name in place.table["image_id"][:-2]]
+    return place.table.assign(fold=[*folds, *of_test])
+
+
+def written(table, path):
+    if path.suffix == ".json":
+        entries = results(table)
+        for entry, fold in zip(entries, table["fold"], strict=True):
+            entry["fold"] = None if pd.isna(fold) else fold
+        return dump(path, entries)
+    table.to_csv(path, index=False) if path.suffix == ".csv" else table.to_parquet(path, index=False)
+    return path
+
+
 def xywh(row):
     return [row.x_min, row.y_min, row.x_max - row.x_min, row.y_max - row.y_min]
 
@@ -758,6 +775,51 @@ class TestRefused:
             f"found {cell!r}, expected score {expected}" in place.refused(dump(tmp_path / "a.json", entries)).found
         )
         assert place.agrees(place.read(dump(tmp_path / "a.json", results(place.table))))
+
+    @pytest.mark.parametrize("suffix", ["csv", "parquet", "json"])
+    @pytest.mark.parametrize("folds", [(0, 1), (0.0, 1.0)])
+    def test_rows_of_test_images_may_all_be_without_a_fold(self, folds, suffix, place, tmp_path):
+        table = with_folds(place, folds, (None, None))
+        rows = place.read(written(table, tmp_path / f"a.{suffix}"))
+        assert place.agrees(rows)
+        by_image = table.drop_duplicates("image_id").set_index("image_id")["fold"].fillna(0).astype(int)
+        assert rows.table["fold"].tolist() == by_image[rows.table["image_id"]].tolist()
+        assert set(rows.table.loc[rows.held_out, "fold"]) == {0, 1}
+
+    @pytest.mark.parametrize("empty", ["nan", "NA", "null", ""])
+    def test_an_empty_fold_may_be_written_in_several_ways(self, empty, place, tmp_path):
+        table = with_folds(place, ("0", "1"), (empty, empty))
+        assert place.agrees(place.read(written(table, tmp_path / "a.csv")))
+
+    @pytest.mark.parametrize("at", ["first", "last"])
+    def test_some_rows_without_a_fold_are_refused_and_filled_in_or_all_left_out_they_are_read(
+        self, at, place, tmp_path
+    ):
+        row = 0 if at == "first" else len(place.table) - 1
+        table = with_folds(place, ("0", "1"), ("0", "1"))
+        table.loc[row, "fold"] = ""
+        error = place.refused(written(table, tmp_path / "a.csv"))
+        (fault,) = error.faults
+        assert (fault.line, fault.value) == (row + 2, f"{table['image_id'][row]}, no fold")
+        assert error.do == "fill in the missing folds, or leave the column fold out"
+        table.loc[row, "fold"] = "0" if at == "first" else "1"
+        assert place.agrees(place.read(written(table, tmp_path / "a.csv")))
+        assert place.agrees(place.read(written(place.table, tmp_path / "a.csv")))
+
+    def test_many_train_rows_without_a_fold_are_one_line(self, place, tmp_path):
+        table = with_folds(place, ("", ""), ("0", "0"))
+        (fault,) = place.refused(written(table, tmp_path / "a.csv")).faults
+        assert fault.value.startswith(f"{len(table) - 2} times: {table['image_id'][0]}, no fold; ")
+
+    @pytest.mark.parametrize("cell", ["0.5", "-0.0", "1.01", " 1", "one", "1.0.0"])
+    def test_a_fold_that_is_no_whole_number_is_refused_and_as_one_it_is_read(self, cell, place, tmp_path):
+        table = with_folds(place, ("0", "1"), ("0", "0"))
+        table.loc[len(table) - 1, "fold"] = cell
+        (fault,) = place.refused(written(table, tmp_path / "a.csv")).faults
+        assert (fault.line, fault.value) == (len(table) + 1, cell)
+        assert fault.expected == "fold to be a whole number (at most 15 digits)"
+        table.loc[len(table) - 1, "fold"] = "1"
+        assert place.agrees(place.read(written(table, tmp_path / "a.csv")))
 
     @pytest.mark.parametrize("separator", [";", "\t"])
     def test_a_table_of_another_separator_is_refused_and_with_commas_it_is_read(self, separator, place, tmp_path):
