@@ -177,7 +177,7 @@ class Finished:
 
 def read_split(run: Run) -> Split:
     """The split that a run was started with."""
-    return read_record(run.split, Split, _restore(run.split))
+    return read_record(run.split, Split, _restore(run, run.split))
 
 
 def read_history(run: Run) -> pd.DataFrame:
@@ -204,7 +204,7 @@ def read_history(run: Run) -> pd.DataFrame:
 
 def read_finished(run: Run) -> Finished:
     """The end of a finished run. Raises KitError if its folder was renamed, or is a copy of another run's."""
-    finished = read_record(run.finished, Finished, _restore(run.finished))
+    finished = read_record(run.finished, Finished, _restore(run, run.finished))
     # An ensemble has the weights of its members.
     names = () if run.ensemble.exists() else (title.partition("/")[0] for title in finished.weights)
     owners = {*filter(None, [finished.run]), *names} - {run.name}
@@ -219,7 +219,7 @@ def read_finished(run: Run) -> Finished:
 def _way_back(run: Run, owner: str) -> str:
     """What to do with a folder that holds another run's files."""
     if not _is_name(owner):
-        return _restore(run.finished)
+        return _restore(run, run.finished)
     folder = run.folder.with_name(owner)
     if folder.exists():
         return f"--run {owner}; a copy cannot be used: move {run.folder} out of {folder.parent}"
@@ -313,6 +313,14 @@ def require_finished(run: Run) -> Finished:
     return read_finished(run)
 
 
+def anew(run: Run) -> str:
+    """How a run like this one is made under another name: adopted, an ensemble or trained."""
+    way = "adopt its file again" if run.adopted.exists() else "train"
+    if run.ensemble.exists():
+        way = "make the ensemble anew"
+    return f"{way} under another --run NAME"
+
+
 def _is_name(name: str) -> bool:
     return _NAME.fullmatch(name) is not None and not name.endswith(".")
 
@@ -322,5 +330,5 @@ def _warn_once(text: str) -> None:
     log.warning(text)
 
 
-def _restore(path: Path) -> str:
-    return f"restore {path}, or train under another --run name"
+def _restore(run: Run, path: Path) -> str:
+    return f"restore {path}, or {anew(run)}"

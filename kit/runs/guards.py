@@ -6,7 +6,7 @@ from kit.config import TRUTH_KNOBS, load
 from kit.core.errors import KitError
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
-from kit.runs.folder import Run, Split, read_finished
+from kit.runs.folder import Run, Split, anew, read_finished
 from kit.schemas.file_names import TABLE
 
 
@@ -44,5 +44,5 @@ def require_same_data(run: Run, split: Split, data: TrainingData) -> None:
         raise KitError(
             f"the train.csv and images that run {run.name!r} was started with ({split.table_sha256[:12]}...)",
             f"train.csv {data.table_sha256[:12]}...{images}",
-            "put the old files back, or train under another --run name",
+            f"put the old files back, or {anew(run)}",
         )

@@ -1,6 +1,7 @@
 """Detections from elsewhere: three formats, one run, and every fault of the file at once."""
 
 import base64
+import dataclasses
 import json
 from collections import Counter
 
@@ -232,6 +233,24 @@ class TestAdopted:
         run = Run(place, "patient")
         bring_in(run, written(table[table["image_id"] != lost], tmp_path / "theirs.csv"))
         assert lost in read_split(run).folds[1]
+
+    @pytest.mark.parametrize("record", ["finished", "split"])
+    def test_a_damaged_record_advises_to_adopt_again_which_works(self, record, place, tmp_path):
+        run, path = Run(place, f"damaged-{record}"), tmp_path / "theirs.csv"
+        bring_in(run, written(found_on(place), path))
+        getattr(run, record).write_text("{")
+        for use in (bring_in, lambda it, _: {"finished": read_finished, "split": read_split}[record](it)):
+            with pytest.raises(KitError) as caught:
+                use(run, path)
+            assert caught.value.do.endswith(f"{record}.json, or adopt its file again under another --run NAME")
+        assert not bring_in(Run(place, f"anew-{record}"), path).already
+
+    def test_a_changed_table_advises_to_adopt_again(self, place, tmp_path):
+        run = Run(place, "changed")
+        bring_in(run, written(found_on(place), tmp_path / "theirs.csv"))
+        data, split = load_training(place, toy_config()), read_split(run)
+        with pytest.raises(KitError, match="put the old files back, or adopt its file again under another --run"):
+            require_same_data(run, dataclasses.replace(split, table_sha256="0" * 64), data)
 
     def test_stored_detections_are_those_of_the_file(self, place, tmp_path):
         run = Run(place, "stored")
