@@ -8,14 +8,13 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from kit.boxes.geometry import CORNERS
-from kit.boxes.nearest_truth import nearest_true_boxes
 from kit.data.competition import TestData, TrainingData
 from kit.runs.box_units import unit_faults
 from kit.runs.halves import Halves, pictures, with_facts, with_halves
+from kit.runs.label_order import agreement, labels_on_truth, other_order
 from kit.schemas.csv_text import LINE, Fault
 from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.foreign.content import OPTIONAL, Foreign, by_cause, map_text, stated_sizes
@@ -52,6 +51,10 @@ _CENTRE_INSIDE = RowCheck(
 _NO_FOLD = "no_fold"
 _WHOLE = re.compile(r"^([0-9]+)\.0*$")  # pandas writes a column of whole numbers and empty cells so
 _FILL_FOLD = "fill in the missing folds, or leave the column fold out"
+_ON_TRUTH = "of the surest boxes that lie on a true one"
+_NAME_LABELS = "correct the labels"
+_CORRECT_NUMBERS = "correct the numbers of the labels (categories, or the order of the classes)"
+_GIVE_SET = "give --images, a COCO data set whose categories have the detector's numbers"
 _SIDES = {"x_min": "width_px", "y_min": "height_px", "x_max": "width_px", "y_max": "height_px"}
 _ROW = ("image_id", "part", *CORNERS, "score", "label", "view", "fold")
 log = logging.getLogger("kit")
@@ -133,31 +136,35 @@ def read_rows(
     if moved:
         how_far = "" if clip else "less than a pixel "
         log.info("%s: %d boxes ended %soutside their image and were clipped", path.name, moved, how_far)
+    pairs = labels_on_truth(table[table["part"] == TRAIN], data.annotations)
+    order = _NAME_LABELS if not foreign.numbers else _GIVE_SET if foreign.counted else _CORRECT_NUMBERS
+    _warn_of_another_order(path, pairs, order)
     return ForeignRows(
         fitted.drop(columns=["width_px", "height_px", "image_fault", "stated", _NO_FOLD, LINE]),
-        _label_map(foreign, table, data.annotations),
+        _label_map(foreign, pairs),
     )
 
 
-def _label_map(foreign: Foreign, table: pd.DataFrame, truth: pd.DataFrame) -> str:
+def _label_map(foreign: Foreign, pairs: pd.DataFrame) -> str:
     """The labels that numbers were taken for, and how often the truth agrees; empty if the file names labels."""
     if not foreign.numbers:
         return ""
-    found = set(table["label"])
+    found = set(foreign.cells.table["label"])
     numbers = {
         number: label if label in found else f"{label} (no detection)" for number, label in foreign.numbers.items()
     }
+    agrees = f"; {_ON_TRUTH} {agreement(pairs)} have its label" if len(pairs) else ""
     hint = "; if the file counts otherwise, say so with --images: a COCO data set with its categories"
-    return map_text(numbers) + _agreement(table[table["part"] == TRAIN], truth) + (hint if foreign.counted else "")
+    return map_text(numbers) + agrees + (hint if foreign.counted else "")
 
 
-def _agreement(rows: pd.DataFrame, truth: pd.DataFrame) -> str:
-    """How often the surest box on a true one has its label, in words: seldom, if the numbers mean other labels."""
-    own, other = nearest_true_boxes(truth, rows)
-    on_truth = rows.assign(agrees=own.iou >= other.iou)[np.maximum(own.iou, other.iou) >= 1 / 2]
-    surest = on_truth.sort_values("score", kind="stable").groupby("image_id").tail(1)
-    agreeing = f"{int(surest['agrees'].sum())} of {len(surest)}"
-    return f"; of the surest boxes that lie on a true one {agreeing} have its label" if len(surest) else ""
+def _warn_of_another_order(path: Path, pairs: pd.DataFrame, do: str) -> None:
+    """A warning if the boxes are on the true ones and their labels are others'."""
+    if better := other_order(pairs):
+        log.warning(
+            "%s: %s %s have its label; %s: %s, then adopt the file under another --run NAME",
+            path.name, _ON_TRUTH, agreement(pairs), better, do,
+        )  # fmt: skip
 
 
 def _located(foreign: Foreign, fault: Fault) -> Fault:

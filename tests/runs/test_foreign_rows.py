@@ -441,6 +441,40 @@ class TestIds:
         assert f"of the surest boxes that lie on a true one {count} of {count} have its label" in rows.label_map
         assert "--images" not in rows.label_map
 
+    @pytest.mark.parametrize("form", ["table", "counted", "set"])
+    def test_labels_in_another_order_are_a_warning_and_as_advised_there_is_none(
+        self, form, place, tmp_path, caplog
+    ):
+        turned = dict(zip(place.labels, reversed(place.labels), strict=True))
+        right, wrong = numbers_of(place.labels, 1), numbers_of(place.labels, 1)
+        wrong = {label: right[turned[label]] for label in right}
+        images = [{"id": name, "file_name": name} for name in set(place.table["image_id"])]
+
+        def set_of(numbers):
+            categories = [{"id": number, "name": label} for label, number in numbers.items()]
+            return dump(tmp_path / "set.json", {"images": images, "categories": categories})
+
+        if form == "table":
+            table = place.table.assign(label=place.table["label"].map(turned))
+            table.to_csv(tmp_path / "a.csv", index=False)
+            place.read(tmp_path / "a.csv")
+            do = "correct the labels"
+        else:
+            path = dump(tmp_path / "a.json", results(place.table, category=wrong.get))
+            place.read(path, *([set_of(right)] if form == "set" else []))
+            do = "correct the numbers of the labels" if form == "set" else "give --images"
+        (said,) = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert re.search(
+            r"of the surest boxes that lie on a true one 0 of \d+ have its label; \d+ have it if", said
+        )
+        assert f"{place.labels[0]} as {place.labels[-1]}" in said
+        assert do in said
+        caplog.clear()
+        if form == "table":
+            place.table.to_csv(tmp_path / "a.csv", index=False)
+        assert place.agrees(place.read(tmp_path / "a.csv") if form == "table" else place.read(path, set_of(wrong)))
+        assert "another order" not in caplog.text
+
     def test_a_file_that_names_its_labels_has_no_map(self, place, tmp_path):
         assert place.read(*coco_list(place, tmp_path)).label_map == ""
 

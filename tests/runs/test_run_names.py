@@ -85,6 +85,14 @@ def test_if_no_other_run_is_left_it_is_said_and_a_new_one_can_be_trained(run, ca
         read_finished(run)
 
 
+def test_a_broken_end_of_an_ensemble_advises_to_make_it_anew(run):
+    members = [{"run": name, "views": ["plain"]} for name in ("one", "other")]
+    write_json(run.ensemble, {"members": members, "weights": {}, "detections": {}})
+    run.finished.write_text("{")
+    with pytest.raises(KitError, match="make the ensemble anew under another --run NAME"):
+        read_finished(run)
+
+
 def test_a_copy_is_passed_over_and_every_verb_that_names_it_says_what_to_do(run, caplog):
     copy = Run(run.workspace, "a-copy")
     shutil.copytree(run.folder, copy.folder)
