@@ -23,6 +23,9 @@ from kit.core.text_files import decoded
 LINE = "line"
 _SHOWN_FAULTS = 50
 _SHOWN_LETTERS = 160
+_SHOWN_LINES = 5
+_ALONE = 5  # as many faults of one cause have a line each; more share a line
+_EARLIER = re.compile(r" \(line [0-9]+ does\)$")  # of a repeated row: it differs in each
 _ROW_WORDS = {".json": "entry", ".parquet": "row"}  # a position in these is no line of text
 # Not \d, which matches the digits of every script.
 _FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]{1,3})?")
@@ -46,23 +49,46 @@ class Fault:
     do: str = ""
 
     def __str__(self) -> str:
+        return self.text()
+
+    def text(self, others: Sequence[Fault] = ()) -> str:
+        """The fault in a line, with the count and the first lines of ``others`` of the same cause."""
         word = _ROW_WORDS.get(self.file.suffix.lower())
         place = "" if self.line is None else f", {word} {self.line}" if word else f":{self.line}"
         position = self.file.name + place
         value = self.value if len(self.value) <= _SHOWN_LETTERS else self.value[:_SHOWN_LETTERS] + "..."
-        return f"{position}: found {value!r}, expected {self.expected}"
+        lines = ", ".join(str(other.line) for other in others[:_SHOWN_LINES])
+        dots = ", ..." if len(others) > _SHOWN_LINES else ""
+        more = f" and {len(others)} more alike ({word or 'line'} {lines}{dots})" if others else ""
+        return f"{position}: found {value!r}{more}, expected {self.expected}"
 
 
 class TableError(KitError):
-    """All faults of a table: ``faults`` holds every one, the message the first fifty."""
+    """All faults of a table: ``faults`` holds every one, the message 50 lines; many of one cause share one."""
 
     def __init__(self, path: Path, faults: Sequence[Fault], do: str) -> None:
         self.faults = tuple(faults)
-        shown = [f"\n  {fault}" for fault in self.faults[:_SHOWN_FAULTS]]
-        rest = len(self.faults) - len(shown)
+        causes = _causes(self.faults)
+        shown = [f"\n  {first.text(others)}" for first, *others in causes[:_SHOWN_FAULTS]]
+        rest = sum(map(len, causes[_SHOWN_FAULTS:]))
         more = f"\n  ... and {rest} more" if rest else ""
         count = f"{len(self.faults)} fault{'s' if len(self.faults) != 1 else ''}"
         super().__init__(f"{path} without faults", count + "".join(shown) + more, do)
+
+
+def _causes(faults: Sequence[Fault]) -> list[list[Fault]]:
+    """The faults as groups, in the order of their first ones; of one cause more than ``_ALONE`` are one group."""
+    alike: dict[object, list[Fault]] = {}
+    for fault in faults:
+        cause = (fault.file, _EARLIER.sub("", fault.expected), fault.do, fault.line is None)
+        alike.setdefault(cause, []).append(fault)
+    groups = [
+        group
+        for same in alike.values()
+        for group in ([same] if len(same) > _ALONE and same[0].line is not None else [[fault] for fault in same])
+    ]
+    order = {id(fault): number for number, fault in enumerate(faults)}
+    return sorted(groups, key=lambda group: order[id(group[0])])
 
 
 @dataclass(frozen=True)

@@ -265,7 +265,7 @@ def test_a_pixel_over_or_nothing_inside_is_refused(corners, train):
     assert (line, expected) == (2, "corners inside the image, or less than a pixel over")
 
 
-def test_the_text_has_fifty_faults_by_line_and_the_count_of_the_rest(train):
+def test_the_text_has_a_line_for_each_cause_and_the_error_every_fault_by_line(train):
     text = "\n".join(
         (HEADER, *(f"a.png,1,2,3,4,Mass{i}" if i % 2 else f"a.png,1,x{i},3,4,Mass" for i in range(120)))
     )
@@ -277,9 +277,56 @@ def test_the_text_has_fifty_faults_by_line_and_the_count_of_the_rest(train):
     assert lines == sorted(lines)
     shown = str(caught.value).splitlines()
     assert shown[1] == "found:    67 faults"
-    assert shown[2] == "  train.csv:2: found 'x0', expected y_min to be a finite decimal number"
+    assert shown[2:-1] == [
+        "  train.csv:2: found 'x0' and 59 more alike (line 4, 6, 8, 10, 12, ...), "
+        "expected y_min to be a finite decimal number",
+        "  train.csv:122: found 'a.png,1,2' and 6 more alike (line 123, 124, 125, 126, 127, ...), "
+        "expected 6 cells as in the header, not 3",
+    ]
+
+
+def test_the_text_has_fifty_lines_and_the_count_of_the_rest():
+    path = Path("train.csv")
+    found = [Fault(path, line, "x", f"cause {line}") for line in range(2, 62)]
+    found += [Fault(path, line, "y", "a label") for line in range(62, 69)]
+    shown = str(TableError(path, found, "correct them")).splitlines()
+    assert shown[1] == "found:    67 faults"
+    assert shown[2] == "  train.csv:2: found 'x', expected cause 2"
     assert shown[-2] == "  ... and 17 more"
     assert len(shown) == 2 + 50 + 1 + 1
+
+
+@pytest.mark.parametrize("count", [5, 6, 12])
+@pytest.mark.parametrize(
+    ("row", "found", "expected"),
+    [
+        ("a.png,{i},2,50,60,Mass ", "Mass ", "a label that is not empty"),
+        ("a.png ,{i},2,50,60,Mass", "a.png ", "an image_id that is not empty"),
+        ('a.png,"{i},5",2,50,60,Mass', "10,5", "x_min to be a finite decimal number"),
+        ("a.png,{i},2,5,60,Mass", "x_min 10, y_min 2, x_max 5, y_max 60", "x_min < x_max"),
+    ],
+)
+def test_a_cause_in_many_rows_is_one_line_and_corrected_there_is_none(row, found, expected, count, train):
+    rows = [row.format(i=10 + i) for i in range(count)]
+    with pytest.raises(TableError) as caught:
+        train("\n".join([HEADER, *rows]))
+    assert [fault.line for fault in caught.value.faults] == list(range(2, 2 + count))
+    lines = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
+    assert lines[0].startswith(f"  train.csv:2: found {found!r}")
+    assert expected in lines[0]
+    assert len(lines) == (5 if count == 5 else 1)
+    assert (f"and {count - 1} more alike (line 3, 4, 5, 6, 7" in lines[0]) == (count > 5)
+    mended = [f"a.png,{10 + i},2,50,60,Mass" for i in range(count)]
+    assert len(train("\n".join([HEADER, *mended]))) == count
+
+
+def test_rows_that_repeat_others_are_one_line_and_a_row_of_another_cause_has_its_own(train):
+    rows = [f"a.png,{i},2,50,60,Mass" for i in range(8)]
+    with pytest.raises(TableError) as caught:
+        train("\n".join([HEADER, *rows, "a.png,1,x,3,4,Mass", *rows]))
+    first, other = [line for line in str(caught.value).splitlines() if line.startswith("  ")]
+    assert first.startswith("  train.csv:10: found 'x'")
+    assert "and 7 more alike (line 12, 13, 14, 15, 16, ...), expected a row that no earlier line has" in other
 
 
 def test_one_fault_is_said_in_three_parts(train):
