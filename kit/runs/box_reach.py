@@ -66,7 +66,7 @@ def _ends_early(
     rows: pd.DataFrame, usual: Sequence[np.ndarray], share: float = _NEVER, any_side: bool = False
 ) -> bool:
     """Whether the boxes end before a share of the ``usual`` reach ((n, 2) each), and hardly by chance."""
-    reach = _reach(rows)
+    reach = np.unique(_reach(rows), axis=0)  # one box put on every image is one
     farthest = reach.max(axis=0)
     early = farthest < share * usual[0].max(axis=0)
     chance = max(_chance(other, farthest, len(reach)) for other in usual)

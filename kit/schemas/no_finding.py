@@ -24,6 +24,7 @@ _LABELS = {
     "na",
     "null",
 }  # letters and digits alone
+_NO_VALUES = {"", "nan", "na", "null"}  # with a box of the whole image, the label was lost
 _STAND_INS = tuple([low, low, high, high] for low in (-1.0, 0.0, 1.0) for high in (low, low + 1))
 _EMPTY = {
     "",
@@ -51,14 +52,20 @@ def is_empty(cells: pd.Series) -> pd.Series:
 
 def says_no_finding(labels: pd.Series) -> pd.Series:
     """Whether a label is such as ``No finding``, whatever its case, blanks and signs."""
-    words = {label for label in labels.unique() if "".join(filter(str.isalnum, label.casefold())) in _LABELS}
-    return labels.isin(words)
+    return _are(labels, _LABELS)
+
+
+def _are(labels: pd.Series, words: set[str]) -> pd.Series:
+    return labels.isin(
+        [label for label in labels.unique() if "".join(filter(str.isalnum, label.casefold())) in words]
+    )
 
 
 def stands_for_no_finding(labels: pd.Series, cells: pd.DataFrame, sides: pd.DataFrame) -> pd.Series:
     """Whether a row has a label such as ``No finding``, and no corners or those of a stand-in box.
 
-    Stand-ins are k,k,k,k and k,k,k+1,k+1 for k of -1, 0 and 1, and the whole image.
+    Stand-ins are k,k,k,k and k,k,k+1,k+1 for k of -1, 0 and 1; of a label that is not empty or alike also the whole
+    image.
 
     Args:
         labels: Texts, one per row; zero rows give zero answers.
@@ -72,5 +79,6 @@ def stands_for_no_finding(labels: pd.Series, cells: pd.DataFrame, sides: pd.Data
     low, high = numbers[:, :2], numbers[:, 2:] + (numbers[:, :2] if "width" in cells else 0)
     size = sides.loc[answers, ["width_px", "height_px"]].to_numpy(np.float64)
     whole = ((low <= _OVER) & (high >= size - _OVER) & (size > 0)).all(axis=1)
+    whole &= ~_are(labels[answers], _NO_VALUES).to_numpy()
     answers[answers] = has_no_corners(chosen).to_numpy() | stand_in | whole
     return answers

@@ -141,6 +141,14 @@ class TestUnits:
         theirs = rows_of(true_boxes(seed + 1, images * boxes).assign(image_id=names)).assign(part="test")
         assert faults(pd.concat([ours, theirs]), truth) == []
 
+    def test_one_box_on_every_test_image_says_nothing_of_a_unit(self, caplog):
+        """As a location prior's."""
+        truth = true_boxes(5)
+        box = rows_of(true_boxes(6)).assign(x_min=1.0, y_min=2.0, x_max=0.3 * WIDTH, y_max=0.4 * HEIGHT)
+        theirs = box.assign(image_id="t" + box["image_id"], part="test")
+        assert faults(pd.concat([rows_of(truth), theirs]), truth) == []
+        assert not caplog.messages
+
     def test_a_test_half_that_ends_a_little_earlier_is_said(self, caplog):
         truth = true_boxes(5)
         theirs = rows_of(true_boxes(6).assign(image_id=lambda t: "t" + t["image_id"])).assign(part="test")

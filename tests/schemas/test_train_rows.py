@@ -171,8 +171,15 @@ def pictures(folder):
 
 
 class TestRowsWithoutABox:
-    @pytest.mark.parametrize("corners", EMPTY)
-    @pytest.mark.parametrize("label", ["No finding", "no_finding", "NO FINDING", "normal", "None", ""])
+    @pytest.mark.parametrize(
+        ("label", "corners"),
+        [
+            (label, corners)
+            for label in ("No finding", "no_finding", "NO FINDING", "normal", "None", "")
+            for corners in EMPTY
+            if label or "whole" not in corners
+        ],
+    )
     def test_they_are_left_out_and_counted(self, label, corners, tmp_path, caplog):
         rows = [(name, *EMPTY[corners], label) for name in NAMES[:3] * 2] + boxes(NAMES[2:])
         path = written(tmp_path / "train.csv", rows)
@@ -203,6 +210,13 @@ class TestRowsWithoutABox:
         path = written(tmp_path / "train.csv", rows)
         assert set(read_annotations(path, image_headers(tmp_path / "train", "exif"))["label"]) == {"Mass"}
         assert annotation_labels(path, "exif") == {"Mass"}
+
+    @pytest.mark.parametrize("corners", [name for name in EMPTY if "whole" in name])
+    def test_a_box_of_a_whole_image_without_a_label_has_lost_it(self, corners, tmp_path):
+        path = written(tmp_path / "train.csv", [*boxes(NAMES), (NAMES[0], *EMPTY[corners], "")])
+        fault, _ = the_fault(read_annotations, path, facts(NAMES))
+        assert (fault.line, fault.value) == (len(NAMES) + 2, "")
+        assert "label" in fault.expected
 
     def test_their_images_must_be_there(self, tmp_path):
         rows = [("nowhere.png", "", "", "", "", "No finding"), *boxes(NAMES)]
