@@ -16,6 +16,7 @@ from kit.tasks.console import progress_bar
 from kit.tasks.submissions import show_dry_run
 
 _MOST_WORKERS = 8  # of the tests: each loads torch
+_MOST_SLOW_WORKERS = 2  # of the slow tests: they measure time and memory, and start processes of their own
 
 
 @command(
@@ -78,10 +79,9 @@ def knobs(context: Context) -> None:
 @task(help={"slow": "run the slow tests instead of the fast ones"})
 def test(context: Context, slow: bool = False) -> None:
     """Run the fast tests (a few minutes), or the slow ones."""
-    workers = str(min(os.cpu_count() or 1, _MOST_WORKERS))
+    workers = str(min(os.cpu_count() or 1, _MOST_SLOW_WORKERS if slow else _MOST_WORKERS))
     parallel = ("-n", workers, "--dist", "loadfile", "--no-loadscope-reorder")
-    # The slow tests run one after the other: they measure time and memory, and kill processes.
-    _run_module("pytest", "-m", *(("slow", "--durations=30") if slow else ("not slow", *parallel)))
+    _run_module("pytest", "-m", *(("slow", "--durations=30") if slow else ("not slow",)), *parallel)
 
 
 @task
