@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import MappingProxyType
 from typing import ClassVar
 
 import pandas as pd
@@ -146,9 +145,7 @@ def asks_twice(workspace: Path) -> bool:
     return has_test(workspace) and bool(mapped_images(workspace / "data" / MAPPING).duplicated().any())
 
 
-def patients(
-    image_ids: Sequence[str], pattern: str, groups: Mapping[str, str] = MappingProxyType({})
-) -> dict[str, str]:
+def patients(image_ids: Sequence[str], pattern: str, groups: Mapping[str, str]) -> dict[str, str]:
     """The patient of each image: its group of groups.csv, else what the pattern finds in its name, else the name.
 
     That is the pattern's first group (or match) at the start of the name.

@@ -14,6 +14,7 @@ from kit.config import load
 from kit.core.errors import KitError
 from kit.core.progress import Track, silent
 from kit.data.competition import TestData, load_test, load_training, patients
+from kit.data.groups import read_groups
 from kit.evaluation.joined_folds import candidates_for_test
 from kit.evaluation.report import current_report
 from kit.evaluation.run_view import OF_RUNS, OF_VIEWS, disagreement, prior_images
@@ -76,7 +77,7 @@ def view_submission(
     orders = {DOUBT: doubt(answers, runners_up.candidates, runners_up.prior), CONFIDENCE: _lowest(answers)}
     if len(runners_up.candidates):
         orders[runners_up.order] = disagreement(runners_up.candidates)
-    patient_of = patients(data.image_ids, config.data.patient_pattern)
+    patient_of = patients(data.image_ids, config.data.patient_pattern, read_groups(workspace / "data"))
     view = View(
         SUBMISSION,
         f"Submission {submission.number:04d}: the test images",

@@ -180,11 +180,13 @@ def _picture_faults(
         if facts[key].fault:
             reasons.setdefault(facts[key].fault, []).append(picture.path)
     for why, paths in reasons.items():
-        shown = [paths[0].name, *([f"and {len(paths) - 1} more"] if len(paths) > _MANY else [])]
-        for path in paths if len(paths) <= _MANY else paths[:1]:
-            value = f"{why}; {' '.join(shown)}" if len(paths) > _MANY else why
-            faults.append(Fault(path, None, value, "a PNG, JPEG or DICOM image of one grey frame",
-                                "fetch such files anew, or move them out of the set, with their rows"))  # fmt: skip
+        is_many = len(paths) > _MANY
+        value = f"{why}; {paths[0].name} and {len(paths) - 1} more" if is_many else why
+        faults += [
+            Fault(path, None, value, "a PNG, JPEG or DICOM image of one grey frame",
+                  "fetch such files anew, or move them out of the set, with their rows")
+            for path in (paths[:1] if is_many else paths)
+        ]  # fmt: skip
     table = pd.DataFrame({"image_id": list(names.values()), LINE: 0})
     for fault in failed_checks(Path("names"), table, IMAGE_CHECKS[:1]):
         faults.append(dataclasses.replace(fault, file=Path(repr(fault.value)), line=None, do="rename the file"))

@@ -193,8 +193,8 @@ def _faults(jobs: Sequence[Job], results: Sequence[str]) -> list[Fault]:
 def _salt(staging: Path) -> bytes:
     """The secret of this import's hashes: it lives until the import ends, so that nobody can try all IDs later."""
     path = staging / "salt"
-    if not path.exists():
-        path.touch(mode=0o600)
+    path.touch(mode=0o600)
+    if path.stat().st_size != _SALT_BYTES:  # new, or a kill left it half written: an empty one would hide nothing
         path.write_bytes(secrets.token_bytes(_SALT_BYTES))
     return path.read_bytes()
 

@@ -31,14 +31,14 @@ NIH = r"^(\d{8})_\d{3}"
 
 class TestPatients:
     def test_nih_names_carry_their_patient(self):
-        found = patients(["00013118_008.png", "00013118_001.png", "scan.png"], NIH)
+        found = patients(["00013118_008.png", "00013118_001.png", "scan.png"], NIH, {})
         assert found == {"00013118_008.png": "00013118", "00013118_001.png": "00013118", "scan.png": "scan.png"}
 
     def test_another_pattern_says_it_for_other_names(self):
-        assert patients(["p7-a.png", "p7-b.png"], r"(p\d+)-") == {"p7-a.png": "p7", "p7-b.png": "p7"}
+        assert patients(["p7-a.png", "p7-b.png"], r"(p\d+)-", {}) == {"p7-a.png": "p7", "p7-b.png": "p7"}
 
     def test_a_pattern_without_a_group_is_the_patient_itself(self):
-        assert patients(["p7-a.png"], r"p\d+") == {"p7-a.png": "p7"}
+        assert patients(["p7-a.png"], r"p\d+", {}) == {"p7-a.png": "p7"}
 
 
 class TestPixelCache:

@@ -42,7 +42,7 @@ class TestSplitOfTheSeedNotebook:
     def test_a_random_split_shares_patients(self):
         _, ids = competition()
         held = set(np.random.default_rng(0).permutation(ids)[:30])
-        patient = patients(ids, NIH)
+        patient = patients(ids, NIH, {})
         assert {patient[i] for i in held} & {patient[i] for i in ids if i not in held}
 
     @settings(deadline=None, max_examples=20)
@@ -50,7 +50,7 @@ class TestSplitOfTheSeedNotebook:
     def test_ours_shares_none_and_has_every_class_on_both_sides(self, seed):
         annotations, ids = competition(seed=seed)
         held = set(validation_split(annotations, ids, DataConfig(), seed))
-        patient = patients(ids, NIH)
+        patient = patients(ids, NIH, {})
         assert not {patient[i] for i in held} & {patient[i] for i in ids if i not in held}
         inside = annotations["image_id"].isin(held)
         assert set(annotations[inside]["label"]) == set(annotations[~inside]["label"]) == set(annotations["label"])
@@ -74,7 +74,7 @@ class TestSplitOfTheSeedNotebook:
     @given(st.integers(0, 10_000), st.integers(1, 4))
     def test_a_class_that_only_one_patient_has_stays_in_training_and_that_is_said(self, seed, rare):
         annotations, ids = competition(images=60, seed=seed)
-        patient = patients(ids, NIH)
+        patient = patients(ids, NIH, {})
         alone = [ids[0], ids[20], ids[40], ids[59]][:rare]
         annotations = pd.concat([annotations, table([(name, f"Hernia {name}") for name in alone])])
         held, said = logged(validation_split, annotations, ids, DataConfig(), seed)
@@ -150,7 +150,7 @@ class TestFolds:
         annotations, ids = competition(seed=seed)
         folds = cross_validation(annotations, ids, FIVE, seed)
         assert sorted(image_id for fold in folds for image_id in fold) == sorted(ids)
-        patient = patients(ids, NIH)
+        patient = patients(ids, NIH, {})
         held = [{patient[image_id] for image_id in fold} for fold in folds]
         assert sum(map(len, held)) == len(set(patient.values()))
         for fold in folds:
@@ -196,7 +196,7 @@ class TestFolds:
 
     def test_a_patient_who_alone_has_a_class_is_in_no_fold_and_that_is_said(self):
         annotations, ids = competition(images=200)
-        patient = patients(ids, NIH)
+        patient = patients(ids, NIH, {})
         annotations = pd.concat([annotations, table([(ids[0], "Hernia")])])
         folds, said = logged(cross_validation, annotations, ids, FIVE, 0)
         assert sorted(image_id for fold in folds for image_id in fold) == [

@@ -22,6 +22,7 @@ TRAIN_PART, TEST_PART = "train", "test"
 ROW_COLUMNS = ("image", *CORNERS, "label", "reader", "file", LINE)
 FIX = "correct the file (a copy of it, if it is the publisher's), and import again"
 _NO_FINDING = "No finding"
+_MOST = 1e9  # of a corner; NaN is not below it either
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,15 @@ def missing_pictures(path: Path, named: pd.DataFrame, pictures: Collection[str],
         Fault(path, int(rows[LINE].min()), counted_names(rows["image"]), f"a picture of that name in {folder}",
               "put these pictures there, or leave their rows out of a copy of the table")
     ]  # fmt: skip
+
+
+def is_four_numbers(value: object) -> bool:
+    """Whether a JSON value is a list of four finite numbers of less than a thousand million."""
+    return (
+        isinstance(value, list)
+        and len(value) == len(CORNERS)
+        and all(type(number) in (int, float) and abs(number) < _MOST for number in value)
+    )
 
 
 def counted_names(names: Iterable[str]) -> str:

@@ -14,8 +14,10 @@ from kit.importing.forms.boxed_set import (
     Picture,
     chosen,
     first_file,
+    is_four_numbers,
     left_out,
     missing_pictures,
+    named_rows,
     no_such_form,
     pictures_by_name,
     rows_table,
@@ -46,9 +48,7 @@ def read_chestx_det(source: Path) -> BoxedSet:
         folder = next((place for name in (f"{part}_data", part) if (place := source / name).is_dir()), source)
         found, repeated = pictures_by_name(folder, part, ending=True)
         entries, wrong = _entries(path)
-        named = rows_table(
-            [(f"{part}/{entry['file_name']}", 0, 0, 0, 0, "", "", path, line) for line, entry in entries]
-        )
+        named = named_rows([(f"{part}/{entry['file_name']}", line) for line, entry in entries])
         rows += [
             (f"{part}/{entry['file_name']}", *corners, label, "", path, line)
             for line, entry in entries
@@ -77,12 +77,3 @@ def _is_entry(entry: Any) -> bool:
     if not isinstance(labels, list) or not isinstance(boxes, list) or len(labels) != len(boxes):
         return False
     return all(isinstance(label, str) for label in labels) and all(map(is_four_numbers, boxes))
-
-
-def is_four_numbers(value: Any) -> bool:
-    """Whether a JSON value is a list of four finite numbers of less than a thousand million."""
-    return (
-        isinstance(value, list)
-        and len(value) == 4
-        and all(type(number) in (int, float) and abs(number) < 1e9 for number in value)
-    )

@@ -15,13 +15,13 @@ from kit.importing.forms.boxed_set import (
     FIX,
     BoxedSet,
     Picture,
+    is_four_numbers,
     missing_pictures,
     named_rows,
     no_such_form,
     picture_files,
     rows_table,
 )
-from kit.importing.forms.chestx_det import is_four_numbers
 from kit.schemas.csv_text import Fault
 from kit.schemas.foreign.coco import ids_of
 from kit.schemas.foreign.content import Ids, by_cause

@@ -108,12 +108,23 @@ def _images(path: Path, content: Mapping[str, Any], part: str) -> Iterator[tuple
         if place.is_dir():
             yield from ((str(named), image.resolve()) for image in picture_files(place))
             continue
-        lines = read_text(place, "a text file with the path of an image a line", FIX).splitlines()
-        for line in filter(None, map(str.strip, lines)):
-            image = (place.parent / line).resolve()
-            if not image.is_file():
-                raise TableError(place, [Fault(place, lines.index(line) + 1, line, "the path of an image")], FIX)
-            yield str(named), image
+        yield from ((str(named), image) for image in _listed(place))
+
+
+def _listed(path: Path) -> list[Path]:
+    """The images of a text file with a path a line. Raises TableError with every line that names none."""
+    lines = read_text(path, "a text file with the path of an image a line", FIX).splitlines()
+    images = {
+        number: (path.parent / line.strip()).resolve() for number, line in enumerate(lines, start=1) if line.strip()
+    }
+    faults = [
+        Fault(path, number, lines[number - 1], "the path of an image, from the file's folder", FIX)
+        for number, image in images.items()
+        if not image.is_file()
+    ]
+    if faults:
+        raise TableError(path, by_cause(faults), FIX)
+    return list(images.values())
 
 
 def _resolved(folder: Path, root: Any, named: str) -> Path | None:
