@@ -59,6 +59,14 @@ def test_the_page_has_the_boxes_of_the_csv_and_the_candidates_they_were_chosen_f
     assert "“first &lt;try&gt;”" in path.read_text(encoding="utf-8")
 
 
+def test_its_patients_are_those_of_groups_csv(predicted):
+    _, before = page_of(predicted)
+    names = sorted(image["name"] for image in before["images"])[:2]
+    (predicted / "data" / "groups.csv").write_text("image_id,group\n" + "".join(f"{name},one\n" for name in names))
+    _, content = page_of(predicted)
+    assert sorted(image["name"] for image in content["images"] if image["patient"] == "one") == names
+
+
 def test_without_its_run_or_its_detections_the_page_says_why_it_has_no_runners_up(predicted):
     run = Run(predicted, "demo")
     run.detections("test").unlink()

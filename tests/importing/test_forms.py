@@ -11,7 +11,9 @@ from kit.core.errors import KitError
 from kit.data.groups import read_groups
 from kit.data.images import read_grey
 from kit.importing import ImportOptions, carry_out, finished_import, plan_import
+from kit.importing.dicom import patient_mark
 from kit.importing.forms import FORMS
+from kit.schemas.csv_text import TableError
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations
 
@@ -106,6 +108,18 @@ def test_the_secret_of_the_hashes_is_gone_when_the_import_ends_and_another_one_s
     assert set(read_groups(first / "data").values()).isdisjoint(read_groups(second / "data").values())
 
 
+def test_a_secret_that_a_kill_left_half_written_is_drawn_anew(tmp_path):
+    """An empty one would hash every patient to what anybody can compute."""
+    wanted = options("siim", written("siim", tmp_path / "set"), tmp_path / "work")
+    plan = plan_import(wanted)
+    (wanted.workspace / ".import").mkdir(parents=True)
+    (wanted.workspace / ".import" / "salt").touch()
+    carry_out(plan)
+    groups = set(read_groups(wanted.workspace / "data").values())
+    assert groups
+    assert groups.isdisjoint(patient_mark(image.patient, b"") for image in plan.train)
+
+
 def test_the_origin_of_every_row_is_its_line_in_the_set(tmp_path):
     workspace = imported("vindr", tmp_path).workspace
     rows = pd.read_csv(workspace / "data" / "import" / "rows.csv")
@@ -183,6 +197,21 @@ def test_yolo_s_folder_for_two_parts_is_read_once_and_a_polygon_is_its_box(tmp_p
     assert len(plan.train) == 5
     polygon = plan.boxes[plan.boxes["image_id"] == f"{NAMES[2]}.png"]
     assert polygon[CORNERS].to_numpy().tolist() == [[16, 12, 48, 36]]  # of 64 x 48 pixels
+
+
+def test_yolo_s_list_of_images_takes_blanks_and_names_every_path_that_is_none(tmp_path):
+    source = written("yolo", tmp_path / "set")
+    table = source / "data.yaml"
+    table.write_text(
+        table.read_text().replace("train: images/train", "train: list.txt").replace("val: images/train", "")
+    )
+    paths = [f"  images/train/{path.name} " for path in sorted((source / "images" / "train").iterdir())]
+    (source / "list.txt").write_text("\n".join([*paths[:-1], "", " images/nowhere.png ", "b.png"]))
+    with pytest.raises(TableError) as caught:
+        plan_import(options("yolo", table, tmp_path / "work"))
+    assert [fault.line for fault in caught.value.faults] == [len(paths) + 1, len(paths) + 2]
+    (source / "list.txt").write_text("\n".join(paths))  # as it advises
+    assert len(plan_import(options("yolo", table, tmp_path / "work")).train) == len(paths)
 
 
 def test_voc_that_counts_from_0_is_read_as_such(tmp_path):
