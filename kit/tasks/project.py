@@ -59,7 +59,7 @@ def bench(
     device: str | None = None,
     workspace: str = ".",
 ) -> None:
-    """Measure speed against the usual alternatives: one table, also as JSON; under twelve minutes."""
+    """Measure speed against the usual alternatives: one table, also as JSON; takes minutes."""
     path = Path(json) if json else Path(workspace) / "bench.json"
     flags = [*(["--only", only] if only else []), *(["--long"] if long else [])]
     flags += ["--device", device] if device else []
