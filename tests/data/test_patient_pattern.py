@@ -57,7 +57,7 @@ def test_the_advice_names_a_pattern_that_fits_and_followed_it_ends_the_warning(f
     assignment = found.do.split("--set '")[1].split("'")[0]
     config = override(preset("demo"), [assignment]).data
     assert audit.patient_pattern(image_ids, (), config) is None
-    patient_of = patients(image_ids, config.patient_pattern)
+    patient_of = patients(image_ids, config.patient_pattern, {})
     assert len(set(patient_of.values())) == 10
 
 
@@ -67,7 +67,7 @@ def test_if_every_image_is_of_another_patient_the_advice_is_the_pattern_that_say
     assert "data.patient_pattern=PATTERN" in found.do and "'data.patient_pattern=(.+)'" in found.do
     config = DataConfig(patient_pattern="(.+)")
     assert audit.patient_pattern(image_ids, (), config) is None
-    assert len(set(patients(image_ids, config.patient_pattern).values())) == 40
+    assert len(set(patients(image_ids, config.patient_pattern, {}).values())) == 40
 
 
 @given(st.lists(st.text(max_size=12), max_size=30, unique=True))
@@ -75,4 +75,4 @@ def test_a_suggested_pattern_fits_every_name_and_joins_some(image_ids):
     pattern = suggested_pattern(image_ids, 0.5)
     if pattern is not None:
         assert fitting_share(image_ids, pattern) == 1
-        assert len(set(patients(image_ids, pattern).values())) < len(image_ids)
+        assert len(set(patients(image_ids, pattern, {}).values())) < len(image_ids)

@@ -225,7 +225,7 @@ class TestAdopted:
 
     def test_an_image_without_a_row_stands_in_its_patients_fold(self, place, tmp_path):
         table, data = found_on(place), load_training(place, toy_config())
-        patient = patients(data.image_ids, toy_config().data.patient_pattern)
+        patient = patients(data.image_ids, toy_config().data.patient_pattern, {})
         several = [name for name, count in Counter(patient.values()).items() if count > 1]
         fold = {name: int(place_ in several[:1]) for name, place_ in patient.items()}
         table["fold"] = table["image_id"].map(fold).fillna(0).astype(int)

@@ -43,7 +43,7 @@ class TestOutOfFold:
         split = read_split(run)
         assert len(split.folds) == 3
         assert split.validation == split.images == load_training(run.workspace, load(run.config)).image_ids
-        patient = patients(split.images, load(run.config).data.patient_pattern)
+        patient = patients(split.images, load(run.config).data.patient_pattern, {})
         held = [{patient[image_id] for image_id in fold} for fold in split.folds]
         assert sum(map(len, held)) == len(set.union(*held))
 

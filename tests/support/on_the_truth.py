@@ -22,7 +22,7 @@ def main(workspace: Path) -> None:
     """Print a line per submission: one-box mAP@0.5 with its 95% interval, and the paired difference."""
     truth = pd.read_csv(workspace / TRUTH)
     images = sorted(set(truth["image_id"]))
-    people = patients(images, Config().data.patient_pattern)
+    people = patients(images, Config().data.patient_pattern, {})
     matched = {}
     for submission in read_submissions(workspace / "submissions"):
         answers = one_box.answers_to_detections(pd.read_csv(submission.csv))
