@@ -93,9 +93,9 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     )  # fmt: skip
 
 
-def oracle_map50(held: HeldOut) -> float:
-    """The one-box mAP of the oracle, which chooses and ranks with the truth known."""
-    return _map50(held, oracle(held.judged["score"], held.one_box_truth))
+def oracle_answers(held: HeldOut) -> Decision:
+    """The answers of the oracle, which chooses and ranks with the truth known."""
+    return held.answers(oracle(held.judged["score"], held.one_box_truth))
 
 
 def random_choice_map50(held: HeldOut, rule: str) -> float:

@@ -15,6 +15,7 @@ import pandas as pd
 
 import kit
 from kit.choosing import location_prior
+from kit.choosing.ceiling import Ceiling, ceiling
 from kit.choosing.one_box import Decision, answers_to_detections
 from kit.choosing.selection import choose_rule, fit_rules
 from kit.config import RULE_NAMES, Config, load
@@ -25,7 +26,7 @@ from kit.core.text_files import text_sha256
 from kit.data.competition import TrainingData, has_test, patients
 from kit.data.groups import read_groups
 from kit.data.patient_pattern import knows_patients
-from kit.evaluation.held_out import HeldOut, oracle_map50, random_choice_map50, score_held_out
+from kit.evaluation.held_out import HeldOut, oracle_answers, random_choice_map50, score_held_out
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import analyse_errors
 from kit.reports.report_file import (
@@ -95,11 +96,13 @@ def _evaluated(run: Run, track: Track, data: TrainingData | None = None) -> Repo
     """Evaluate a run whose lock the caller holds (``using_results``)."""
     held, finished = score_held_out(run, track, data), require_finished(run)
     histories = [read_history(fold) for fold in run.in_folds(len(finished.epoch))] if finished.epoch else []
-    choice = _choice(held)
+    ideal = oracle_answers(held)
+    choice = _choice(held, ideal)
     judged = held.judged[choice.chosen]
     applied = _applied_threshold(held, choice.chosen)
     answers = held.answers(judged, applied)
-    report = _report(held, finished, histories, choice, answers, _thresholds(held, judged, applied))
+    limit = ceiling(answers, ideal, held.one_box_truth, held.mapping["image_id"])
+    report = _report(held, finished, histories, choice, answers, _thresholds(held, judged, applied), limit)
     images = {image_id: held.data.pixels.facts[image_id] for image_id in held.split.validation}
     from kit.reports.run_report import run_report  # it loads matplotlib
 
@@ -116,6 +119,7 @@ def _report(
     choice: Choice,
     answers: Decision,
     threshold: Thresholds,
+    limit: Ceiling,
 ) -> Report:
     """All scores of the ``answers``, which come from the chosen rule above the applied threshold."""
     run, config, seed = held.run, held.config, held.config.training.seed
@@ -150,6 +154,7 @@ def _report(
         fusion=config.fusion,
         members=members(run),
         prior=location_prior.fit_prior(held.data.annotations, held.sizes),
+        ceiling=limit,
     )
 
 
@@ -195,8 +200,11 @@ def _image_counts(held: HeldOut, trained: bool) -> ImageCounts:
     )
 
 
-def _choice(held: HeldOut) -> Choice:
-    """Every rule's one-box mAP with its interval and its paired differences, and the rule to use."""
+def _choice(held: HeldOut, ideal: Decision) -> Choice:
+    """Every rule's one-box mAP with its interval and its paired differences, and the rule to use.
+
+    ``ideal`` has the oracle's answers.
+    """
     seed, decision = held.config.training.seed, held.config.decision
     matched = {rule: held.one_box(held.answers(held.judged[rule])) for rule in RULE_NAMES}
     best, differences = choose_rule(matched, held.patients, seed)
@@ -214,7 +222,7 @@ def _choice(held: HeldOut) -> Choice:
     return Choice(
         chosen=chosen,
         rules=rules,
-        oracle=Reference(oracle_map50(held)),
+        oracle=Reference(_one_box(held, ideal).map50),
         random=Reference(random_choice_map50(held, chosen)),
         prior=Reference(_one_box(held, held.answers(no_candidate)).map50),
         rule=fit_rules(held.candidates, held.one_box_truth, held.sizes)[chosen],

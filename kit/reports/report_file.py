@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kit.choosing.ceiling import Ceiling
 from kit.choosing.location_prior import Prior
 from kit.choosing.selection import SelectionRule
 from kit.config import DecisionConfig, FusionConfig
@@ -200,6 +201,7 @@ class Report:
     fusion: FusionConfig
     members: tuple[Member, ...]
     prior: Prior  # fitted on all training images
+    ceiling: Ceiling | None = None  # None in reports of earlier versions
     sha256: str = field(default="", compare=False)  # of all the rest; empty in reports of earlier versions
 
 

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
+from kit.choosing.ceiling import Ceiling
 from kit.core.number_text import DASH, decimal
 from kit.reports import figures
 from kit.reports.figures import BLUE, GREY, INK, ORANGE, Figure
@@ -158,6 +159,27 @@ def rules(choice: Choice) -> Figure:
     figures.names_down(axes, names + [name for name, _ in marks])
     axes.set_xlim(0, 1.1)
     figures.titles(axes, "", "one-box mAP at IoU 0.5, with its 95% interval")
+    return figure
+
+
+def ceiling(found: Ceiling | None) -> Figure:
+    """The one-box mAP from the chosen answers to the oracle's, with what each repair on the way gains."""
+    figure, (axes,) = figures.blank(figures.MARGIN_IN + figures.ROW_IN * 5 + 0.1)
+    parts = found.parts if found else {}
+    names, start = ["chosen", *parts, "oracle"], 0.0
+    ends = [found.chosen, *(part.gain for part in parts.values()), found.oracle] if found else []
+    for row, (name, value) in enumerate(zip(names, np.nan_to_num(ends), strict=False)):
+        is_part = name in parts
+        left = start if is_part else 0.0
+        axes.barh(row, value, left=left, height=0.66, color=ORANGE if is_part else BLUE)
+        text = f"{value:+.3f} · {parts[name].answers:,} answers" if is_part else decimal(ends[row], DASH)
+        start = left + value
+        figures.beside(axes, max(start, left), row, text)
+    if not ends or np.isnan(ends[0]):
+        figures.note(axes, "not measured")
+    figures.names_down(axes, [name.removesuffix(" of the right class") for name in names])
+    axes.set(xlim=(0, 1.3), xticks=[0, 0.2, 0.4, 0.6, 0.8, 1])
+    figures.titles(axes, "", "one-box mAP at IoU 0.5")
     return figure
 
 

@@ -75,6 +75,7 @@ def run_report(
     drawings: Drawings = {
         "per-class": lambda: run_charts.per_class(report.per_class),
         "rules": lambda: run_charts.rules(report.decision),
+        "ceiling": lambda: run_charts.ceiling(report.ceiling),
         "losses": lambda: run_charts.losses(report.losses),
         "threshold": lambda: run_charts.threshold(report.threshold),
         "precision-recall": lambda: run_charts.precision_recall(precision_recall(truth, candidates, drawn)),

@@ -194,6 +194,12 @@ def _show_report(report: Report) -> None:
         ("(prior)", decision.prior.map50, "", ""),
     ]
     show_table("how the one box is chosen", ("rule", "mAP@0.5", "95%", ""), [*rules, *references])
+    if report.ceiling:
+        show_table(
+            "where the ceiling lies (what the oracle scores above the chosen answers)",
+            ("wrong", "mAP@0.5", "answers"),
+            [(name, part.gain, part.answers) for name, part in report.ceiling.parts.items()],
+        )
     show_table(
         "per class",
         ("class", "AP@0.5", "95%", "one box", "95%", "boxes"),

@@ -141,8 +141,8 @@ def test_a_run_without_truth_detections_or_history_still_makes_a_report(images, 
     found = run_report.run_report(
         report, NO_BOXES, NO_CANDIDATES, NO_ANSWERS, [history_table([])], shown, tmp_path, 1
     )
-    # Eight charts, the grid, and a pair for each image.
-    assert len(found.figures) == 8 + 1 + images
+    # Nine charts, the grid, and a pair for each image.
+    assert len(found.figures) == 9 + 1 + images
     for path in found.figures:
         assert_png(path)
     assert found.page.is_file()
@@ -209,8 +209,8 @@ def test_the_figures_are_png_files_in_their_folders(described, reported):
     ]  # fmt: skip
     assert {path.parent for path in described.figures} == {described.page.parent}
     assert [path.stem for path in reported.figures] == [
-        "per-class", "rules", "losses", "threshold", "precision-recall", "confidences", "detections-per-image",
-        "history", "grid", *(f"image-{number}" for number in range(1, 7)),
+        "per-class", "rules", "ceiling", "losses", "threshold", "precision-recall", "confidences",
+        "detections-per-image", "history", "grid", *(f"image-{number}" for number in range(1, 7)),
     ]  # fmt: skip
     assert {path.parent for path in reported.figures} == {reported.page.parent / "figures"}
     for path in (*described.figures, *reported.figures):

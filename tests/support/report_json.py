@@ -18,6 +18,7 @@ def report_content(per_class, curve, name="demo"):
         "terms": {"Mass": {"offset": 0.1, "size": 0.2, "square": 0.3}},
         "curves": {"Mass": curve_points},
     }
+    part = {"answers": 3, "gain": 0.2}
     lost = {"map50": 0.25, "boxes": 7, "found": 3, "causes": {"missed": {"count": 4, "gain": None}}}
     return {
         "run": name, "kit_version": "0.1.0", "weights": {"kept": "best", "sha256": {name: "ab" * 32}},
@@ -40,6 +41,8 @@ def report_content(per_class, curve, name="demo"):
         "per_class": per_class, "threshold": {"best": 0.0, "one_box_best": 0.0, "applied": 0.0, "curve": curve},
         "fusion": fusion, "members": members,
         "prior": {"ranked": [{"label": "Mass", "box": [0.1, 0.1, 0.9, 0.9], "hit_rate": 0.5, "value": 0.1}]},
+        "ceiling": {"chosen": 0.25, "oracle": 0.9, "image_ranking": part, "candidate": part, "wrong_class": part,
+                    "without_candidate": 2},
     }  # fmt: skip
 
 
