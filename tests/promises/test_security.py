@@ -37,8 +37,8 @@ SOURCES = [ROOT / "tasks.py", *sorted((ROOT / "kit").rglob("*.py"))]
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}
 UNPICKLES = {"pickle", "dill", "cloudpickle", "shelve", "marshal", "joblib", "jsonpickle", "yaml"}
 FIGURES = (
-    "rules", "ceiling", "losses", "per-class", "precision-recall", "threshold", "confidences", "detections-per-image",
-    "history", "grid", "image-1",
+    "rules", "ceiling", "losses", "per-class", "precision-recall", "threshold", "confidences",
+    "detections-per-image", "history", "grid", "image-1",
 )  # fmt: skip
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome", "headless_shell")
 
