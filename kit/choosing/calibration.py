@@ -1,14 +1,14 @@
 """The probability that a candidate is right: a small logistic model and one isotonic curve per class.
 
 scikit-learn fits it; it is stored as plain numbers and applied with numpy. After the score the best rival matters
-most: of two classes that a detector confuses only one can be right.
+most: of two classes that a detector confuses only one can be right. Further columns of the candidates may be terms.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
@@ -61,6 +61,22 @@ class ClassTerms:
 
 
 @dataclass(frozen=True)
+class ExtraTerm:
+    """A further column of the candidates as a term: ``factor`` times its distance from ``usual``.
+
+    ``missing`` is the term of a candidate whose value is NaN: what the model learned from those, not that of 0.
+    """
+
+    factor: float
+    usual: float
+    missing: float
+
+    def __call__(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+        """The term of each value."""
+        return np.where(np.isnan(values), self.missing, self.factor * (values - self.usual))
+
+
+@dataclass(frozen=True)
 class Calibration:
     """All numbers that give a candidate's p(true positive)."""
 
@@ -71,15 +87,19 @@ class Calibration:
     terms: Mapping[str, ClassTerms]
     pooled: Curve
     curves: Mapping[str, Curve]  # of the classes with LEAST_HITS hits or more
+    extra: Mapping[str, ExtraTerm] = field(default_factory=dict)  # by column of the candidates
 
 
-def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -> Calibration | None:
+def fit(
+    candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes, extra: Sequence[str] = ()
+) -> Calibration | None:
     """Learn p from candidates (image_id, corners, score, label, agreement) and whether each is right.
 
     A ridge logistic model gives the evidence: its features are the log-odds of the score and of the best rival,
-    the agreement, and per class an offset, the box's size and its square. p is the isotonic regression of
-    ``right`` on the evidence, per class, its steps joined at their middles (Oron and Flournoy, Centered isotonic
-    regression, 2017), averaged with the logistic model's p, which has the weight of ``PRIOR_HITS`` hits.
+    the agreement, per class an offset, the box's size and its square, and the columns named in ``extra`` (standard
+    scores); NaN is a missing value, which has a feature of its own. p is the isotonic regression of ``right`` on
+    the evidence, per class, its steps joined at their middles (Oron and Flournoy, Centered isotonic regression,
+    2017), averaged with the logistic model's p, which has the weight of ``PRIOR_HITS`` hits.
     ``candidates`` holds every candidate of its images, because candidates are each other's rivals. Returns None
     if all candidates are right, or none: then there is nothing to learn.
     """
@@ -90,13 +110,17 @@ def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -
     number, names = pd.factorize(candidates["label"], sort=True)
     classes = list(names)
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000)
-    model.fit(_design(candidates, sizes), right)
+    columns = {name: _column(candidates, name) for name in extra}
+    further = [_extra_design(values) for values in columns.values()]
+    model.fit(np.hstack([_design(candidates, sizes), *further]), right)
     score, rival, agreement, *others = model.coef_[0].tolist()
-    per_class = np.reshape(others, (3, len(classes))).T.tolist()
+    per_class = np.reshape(others[: 3 * len(classes)], (3, len(classes))).T.tolist()
     terms = {label: ClassTerms(*values) for label, values in zip(classes, per_class, strict=True)}
+    factors = np.reshape(others[3 * len(classes) :], (len(columns), 2)).tolist()
+    learned = {name: _extra_term(columns[name], *pair) for name, pair in zip(columns, factors, strict=True)}
     no_curve = Curve((0.0,), (0.0,), 0.0)
     prior_hits = PRIOR_HITS
-    logistic = Calibration(float(model.intercept_[0]), score, rival, agreement, terms, no_curve, {})
+    logistic = Calibration(float(model.intercept_[0]), score, rival, agreement, terms, no_curve, {}, learned)
     if score <= 0:  # higher scores are worse in this table: the evidence is the score, and p the curves alone
         logistic, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, no_curve, {}), 0
     x = evidence(logistic, candidates, sizes)
@@ -109,14 +133,20 @@ def fit(candidates: pd.DataFrame, right: Bool[np.ndarray, " n"], sizes: Sizes) -
 
 
 def evidence(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, " n"]:
-    """The logistic model's log-odds without its constant; an unknown class adds nothing."""
+    """The logistic model's log-odds without its constant; an unknown class adds nothing.
+
+    In a table without the column of an extra term all its values are missing.
+    """
     odds, rival, agreement, size = _features(candidates, sizes)
     none = ClassTerms(0.0, 0.0, 0.0)
     label, labels = pd.factorize(candidates["label"])
     terms = [calibration.terms.get(name, none) for name in labels]
     offset, slope, square = np.array([(t.offset, t.size, t.square) for t in terms]).reshape(-1, 3)[label].T
     shared = calibration.score * odds + calibration.rival * rival + calibration.agreement * agreement
-    return shared + offset + slope * size + square * size**2
+    total = shared + offset + slope * size + square * size**2
+    for name, term in calibration.extra.items():
+        total = total + term(_column(candidates, name))
+    return total
 
 
 def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, " n"]:
@@ -176,6 +206,30 @@ def _design(candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n f"
     number, names = pd.factorize(candidates["label"], sort=True)
     is_class = np.eye(len(names))[number]
     return np.hstack([np.stack(shared, axis=1), is_class, is_class * size[:, None], is_class * size[:, None] ** 2])
+
+
+def _column(candidates: pd.DataFrame, name: str) -> Float64[np.ndarray, " n"]:
+    """The values of an extra term; all are missing in a table without it."""
+    return candidates[name].to_numpy(np.float64) if name in candidates else np.full(len(candidates), np.nan)
+
+
+def _extra_design(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
+    """The known values in standard deviations from their mean; whether a value is missing, unless all are."""
+    usual, spread = _usual(values)
+    missing = np.isnan(values)
+    return np.stack([np.where(missing, 0.0, (values - usual) / spread), missing & ~missing.all()], axis=1)
+
+
+def _extra_term(values: Float64[np.ndarray, " n"], factor: float, missing: float) -> ExtraTerm:
+    """The term that two coefficients of ``_extra_design`` stand for."""
+    usual, spread = _usual(values)
+    return ExtraTerm(factor / spread, usual, missing)
+
+
+def _usual(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:
+    """Mean and standard deviation of the known values; 0 and 1 of none, and 1 if they are all equal."""
+    known = values[~np.isnan(values)]
+    return (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
 
 
 def _isotonic(x: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior_hits: int) -> Curve:

@@ -5,7 +5,7 @@ A rule gives each candidate a confidence, which is submitted, and a value, by wh
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,14 +61,17 @@ class SelectionRule:
 SCORE = SelectionRule("score", None, {})
 
 
-def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> dict[str, SelectionRule]:
+def fit_rules(
+    candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes, extra: Sequence[str] = ()
+) -> dict[str, SelectionRule]:
     """All rules, learned from the images on which ``truth`` (image_id, corners, label) has boxes.
 
     A candidate is right if it would be a hit as the only box of its image. Candidates of other images are left
     out. If all candidates are right, or none, there is nothing to learn, and each rule selects by the score.
+    ``extra`` are columns of the candidates that are further terms of p.
     """
     candidates = candidates[candidates["image_id"].isin(truth["image_id"])]
-    learned = calibration.fit(candidates, hits_alone(truth, candidates, MATCH_IOU), sizes)
+    learned = calibration.fit(candidates, hits_alone(truth, candidates, MATCH_IOU), sizes, extra)
     shares = truth["label"].value_counts(normalize=True).sort_index()
     frequency = {str(label): float(share) for label, share in shares.items()} if learned else {}
     return {
@@ -79,17 +82,21 @@ def fit_rules(candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes) -> di
 
 
 def judge_out_of_fold(
-    candidates: pd.DataFrame, truth: pd.DataFrame, sizes: Sizes, groups: Mapping[str, int]
+    candidates: pd.DataFrame,
+    truth: pd.DataFrame,
+    sizes: Sizes,
+    groups: Mapping[str, int],
+    extra: Sequence[str] = (),
 ) -> dict[str, pd.DataFrame]:
     """By rule, the candidates with confidence and value, each group's from rules fitted on the other groups.
 
-    ``groups`` has the number of every image's group.
+    ``groups`` has the number of every image's group, ``extra`` the columns that are further terms of p.
     """
     candidate_group = candidates["image_id"].map(groups).to_numpy(np.int64)
     truth_group = truth["image_id"].map(groups).to_numpy(np.int64)
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in RULE_NAMES}
     for group in sorted(set(groups.values())) or [0]:
-        rules = fit_rules(candidates[candidate_group != group], truth[truth_group != group], sizes)
+        rules = fit_rules(candidates[candidate_group != group], truth[truth_group != group], sizes, extra)
         for name, rule in rules.items():
             tables[name].append(rule.judge(candidates[candidate_group == group], sizes))
     return {name: pd.concat(judged).sort_index() for name, judged in tables.items()}

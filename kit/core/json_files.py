@@ -9,6 +9,7 @@ import datetime
 import functools
 import hashlib
 import json
+import keyword
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import asdict, is_dataclass
@@ -102,7 +103,7 @@ def write_record(path: Path, record: Any) -> None:
 
 def record_content(record: Any) -> dict[str, Any]:
     """A dataclass as the JSON object that `write_record` writes."""
-    content: dict[str, Any] = _without_nan(asdict(record))
+    content: dict[str, Any] = _without_nan(asdict(record, dict_factory=_by_key))
     return content
 
 
@@ -126,6 +127,15 @@ def require_moment(text: str) -> None:
         raise ValueError(f"{_shown(text)} is no date and time such as 2025-01-31T12:00:00+00:00")
 
 
+def _key(field: str) -> str:
+    """The key of a dataclass's field: ``with_`` is ``with`` in JSON, a word that Python keeps for itself."""
+    return field[:-1] if field.endswith("_") and keyword.iskeyword(field[:-1]) else field
+
+
+def _by_key(fields: Sequence[tuple[str, Any]]) -> dict[str, Any]:
+    return {_key(name): value for name, value in fields}
+
+
 def _expected(source: str, kind: type) -> str:
     return f"{source} to have the fields of a record {kind.__name__!r}"
 
@@ -143,7 +153,8 @@ def _adapter(kind: Hashable) -> Any:
     """pydantic hands its configuration down from a list, but not from a dataclass."""
     from pydantic import TypeAdapter
 
-    return TypeAdapter(list[kind], config={"strict": True, "extra": "forbid", "allow_inf_nan": False})  # type: ignore[valid-type]
+    strict: Any = {"strict": True, "extra": "forbid", "allow_inf_nan": False, "alias_generator": _key}
+    return TypeAdapter(list[kind], config=strict)  # type: ignore[valid-type]
 
 
 def _problem(record: Any, errors: Sequence[Any]) -> str:
@@ -175,7 +186,7 @@ def _field_names(kind: Any, path: Sequence[Any]) -> tuple[str, ...]:
         kind = get_type_hints(kind).get(step) if is_dataclass(kind) else _item_kind(kind)
         if NoneType in get_args(kind):
             kind = get_args(kind)[0]
-    return tuple(get_type_hints(kind)) if is_dataclass(kind) else ()
+    return tuple(map(_key, get_type_hints(kind))) if is_dataclass(kind) else ()
 
 
 def _item_kind(kind: Any) -> Any:

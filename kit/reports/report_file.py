@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kit.choosing.ceiling import Ceiling
+from kit.choosing.devices import Device
 from kit.choosing.location_prior import Prior
 from kit.choosing.selection import SelectionRule
 from kit.config import DecisionConfig, FusionConfig
@@ -202,6 +203,7 @@ class Report:
     members: tuple[Member, ...]
     prior: Prior  # fitted on all training images
     ceiling: Ceiling | None = None  # None in reports of earlier versions
+    devices: Mapping[str, Device] = field(default_factory=dict)  # none in reports of earlier versions
     sha256: str = field(default="", compare=False)  # of all the rest; empty in reports of earlier versions
 
 

@@ -200,6 +200,16 @@ def _show_report(report: Report) -> None:
             ("wrong", "mAP@0.5", "answers"),
             [(name, part.gain, part.answers) for name, part in report.ceiling.parts.items()],
         )
+    if report.devices:
+        show_table(
+            "what was tried to choose better (one box, mAP@0.5)",
+            ("device", "with", "without", "gain", "95%", ""),
+            [
+                (name.replace("_", " "), tried.with_, tried.without, tried.gain.value,
+                 between(tried.gain.low, tried.gain.high), "used" if tried.kept else "not used")
+                for name, tried in report.devices.items()
+            ],
+        )  # fmt: skip
     show_table(
         "per class",
         ("class", "AP@0.5", "95%", "one box", "95%", "boxes"),

@@ -18,6 +18,7 @@ from kit.choosing.calibration import (
     Calibration,
     ClassTerms,
     Curve,
+    ExtraTerm,
     best_rivals,
     evidence,
     fit,
@@ -205,3 +206,71 @@ def test_scores_moved_apart_by_class_come_back_together():
         high = p[rows] > np.median(p[rows])
         assert p[rows][high].mean() == pytest.approx(right[rows][high].mean(), abs=0.03)
         assert p[rows][~high].mean() == pytest.approx(right[rows][~high].mean(), abs=0.03)
+
+
+def with_extra(table, right, seed, missing=0.0):
+    """The candidates with a column that knows something of what is right, a share of its values missing."""
+    rng = np.random.default_rng(seed)
+    known = rng.random(len(table)) >= missing
+    return table.assign(seen=np.where(known, rng.normal(40 + 2.0 * right, 1), np.nan))
+
+
+def test_a_further_column_is_a_term_by_its_name_and_its_arithmetic_by_hand():
+    learned = Calibration(
+        constant=0.0, score=1.0, rival=0.0, agreement=0.0, terms={}, pooled=Curve((0.0,), (0.0,), 0.0), curves={},
+        extra={"seen": ExtraTerm(factor=0.5, usual=40.0, missing=-0.25)},
+    )  # fmt: skip
+    table = pd.concat([one(0.5)] * 3).assign(seen=[44.0, 40.0, np.nan])
+    assert evidence(learned, table, SIZES).tolist() == pytest.approx([0.5 * 4, 0.0, -0.25])
+    assert evidence(learned, one(0.5), SIZES).tolist() == pytest.approx([-0.25])  # a table without the column
+
+
+def test_a_further_column_equals_scikit_learn_on_its_standard_form():
+    table, right, sizes = case(0, 60)
+    table = with_extra(table, right, 0, missing=0.3)
+    learned = fit(table, right, sizes, ["seen"])
+    values = table["seen"].to_numpy()
+    known = ~np.isnan(values)
+    apart = np.where(known, (values - values[known].mean()) / values[known].std(), 0)
+    bare = [np.log(table["score"] / (1 - table["score"])), table["agreement"]]
+    bare.insert(1, best_rivals(table, bare[0].to_numpy()))
+    own = np.array([[label == each for each in sorted(set(table["label"]))] for label in table["label"]], float)
+    sides = (table["x_max"] - table["x_min"]) * (table["y_max"] - table["y_min"])
+    size = np.log(np.sqrt(sides.to_numpy()) / 1000)[:, None] + 1.5
+    columns = np.hstack([np.stack(bare, axis=1), own, own * size, own * size**2, apart[:, None], ~known[:, None]])
+    theirs = LogisticRegression(max_iter=1000).fit(columns, right)
+    expected = theirs.decision_function(columns) - theirs.intercept_[0]
+    assert evidence(learned, table, sizes) == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_missing_value_is_not_that_of_0_and_a_column_without_any_value_says_nothing():
+    table, right, sizes = case(1, 100)
+    some = with_extra(table, right, 1, missing=0.3)
+    some.loc[right & some["seen"].isna(), "seen"] = 42.0  # only wrong candidates have none
+    learned = fit(some, right, sizes, ["seen"])
+    term = learned.extra["seen"]
+    assert term.factor > 0.5
+    assert term.missing < -1
+    assert term.missing > term(np.array([0.0]))[0]
+    none = fit(table.assign(seen=np.nan), right, sizes, ["seen"])
+    assert none.extra["seen"] == ExtraTerm(0.0, 0.0, 0.0)
+    alike = fit(table.assign(seen=7.0), right, sizes, ["seen"])
+    assert alike.extra["seen"] == ExtraTerm(0.0, 7.0, 0.0)
+
+
+def test_the_unit_of_a_further_column_does_not_matter_and_its_term_survives_json(tmp_path):
+    table, right, sizes = case(2, 100)
+    table = with_extra(table, right, 2, missing=0.1)
+    learned = fit(table, right, sizes, ["seen"])
+    scaled = table.assign(seen=1000 * table["seen"] - 5)
+    p = probability(learned, table, sizes)
+    assert probability(fit(scaled, right, sizes, ["seen"]), scaled, sizes) == pytest.approx(p, abs=1e-6)
+    write_record(tmp_path / "learned.json", learned)
+    assert read_record(tmp_path / "learned.json", Calibration, "") == learned
+
+
+def test_without_further_columns_nothing_changes():
+    table, right, sizes = case(3, 100)
+    bare, beside = fit(table, right, sizes), fit(with_extra(table, right, 3), right, sizes)
+    assert bare == beside
+    assert bare.extra == {}

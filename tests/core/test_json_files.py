@@ -56,6 +56,12 @@ class Journey:
     best: Mapping[str, Way] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class Fork:
+    with_: float
+    if_: Mapping[str, float]
+
+
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
 def test_a_file_that_an_editor_saved_is_read_alike(encoding, tmp_path):
     path = tmp_path / "trip.json"
@@ -166,3 +172,14 @@ def test_a_fingerprint_is_of_the_json_and_tells_values_apart():
     assert fingerprint([1, "a"]) == fingerprint((1, "a"))
     assert fingerprint(["a"]) == hashlib.sha256(b'["a"]').hexdigest()
     assert len({fingerprint(value) for value in (1, "1", [1], {"1": 1}, None)}) == 5
+
+
+def test_a_field_that_is_a_word_of_python_has_no_underscore_in_json(tmp_path):
+    path = tmp_path / "fork.json"
+    fork = Fork(0.5, {"with_": 1.0})
+    write_record(path, fork)
+    assert read_json(path, "") == {"with": 0.5, "if": {"with_": 1.0}}  # the key of a user's mapping stays
+    assert read_record(path, Fork, "") == fork
+    write_json(path, {"witf": 0.5, "if": {}})
+    with pytest.raises(KitError, match="the file has also 'witf'; nearest: with, if"):
+        read_record(path, Fork, "")

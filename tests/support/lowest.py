@@ -27,6 +27,7 @@ FILES = (
     "metrics/test_error_analysis.py",
     "choosing/test_calibration.py",
     "choosing/test_balanced_folds.py",
+    "choosing/test_devices.py",
     "choosing/test_selection.py",
     "choosing/test_one_box.py",
     "schemas/test_schemas.py",

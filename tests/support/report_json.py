@@ -17,6 +17,7 @@ def report_content(per_class, curve, name="demo"):
         "pooled": curve_points,
         "terms": {"Mass": {"offset": 0.1, "size": 0.2, "square": 0.3}},
         "curves": {"Mass": curve_points},
+        "extra": {name: {"factor": 0.1, "usual": -2.0, "missing": 0.0}},
     }
     part = {"answers": 3, "gain": 0.2}
     lost = {"map50": 0.25, "boxes": 7, "found": 3, "causes": {"missed": {"count": 4, "gain": None}}}
@@ -40,6 +41,8 @@ def report_content(per_class, curve, name="demo"):
         "losses": {"many_box": lost, "one_box": lost},
         "per_class": per_class, "threshold": {"best": 0.0, "one_box_best": 0.0, "applied": 0.0, "curve": curve},
         "fusion": fusion, "members": members,
+        "devices": {name: {"kept": False, "with": 0.2, "without": None, "why": name,
+                           "gain": {"value": None, "low": -0.1, "high": 0.2}}},
         "prior": {"ranked": [{"label": "Mass", "box": [0.1, 0.1, 0.9, 0.9], "hit_rate": 0.5, "value": 0.1}]},
         "ceiling": {"chosen": 0.25, "oracle": 0.9, "image_ranking": part, "candidate": part, "wrong_class": part,
                     "without_candidate": 2},
