@@ -19,25 +19,13 @@ from kit.core.json_files import read_record, write_json
 from kit.presets import DEFAULT_PRESET, PRESETS
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
-RULE_NAMES = (
-    "calibrated-frequency",
-    "calibrated",
-    "score",
-)  # in the order of preference, see kit/choosing/selection.py
+RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # in the order of preference, see kit/choosing
+FUSION_METHODS = ("suppress", "wbf", "wbf_sum", "wbf_or")
 DETECTOR_NAMES = (
-    "fasterrcnn_resnet50_fpn_v2",
-    "fasterrcnn_resnet50_fpn",
-    "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn",
-    "retinanet_resnet50_fpn_v2",
-    "fcos_resnet50_fpn",
-    "fcos_tiny",
-    "fasterrcnn_timm",
-    "retinanet_timm",
-    "fcos_timm",
-    "dfine",
-    "rfdetr",
-)
+    "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn",
+    "fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "fcos_tiny",
+    "fasterrcnn_timm", "retinanet_timm", "fcos_timm", "dfine", "rfdetr",
+)  # fmt: skip
 TIMM_DETECTORS = tuple(name for name in DETECTOR_NAMES if name.endswith("_timm"))
 SET_DETECTORS = ("dfine", "rfdetr")  # they predict a set of boxes; from transformers, an optional extra
 SIZES = ("tiny", "n", "s", "m", "l")
@@ -203,9 +191,14 @@ class InferenceConfig:
 class FusionConfig:
     """How the detections of all views become one list of candidates."""
 
-    method: str = knob("suppress", "suppress: keep the best of overlapping boxes; wbf: average them",
-                       choices=("suppress", "wbf"))  # fmt: skip
+    method: str = knob(
+        "suppress",
+        "suppress: keep the best of overlapping boxes; wbf: average boxes and scores; wbf_sum: add the scores; "
+        "wbf_or: the chance that one of them is right",
+        choices=FUSION_METHODS,
+    )
     iou: float = knob(0.3, "IoU above which two boxes of a class are one", low=0, high=1)
+    skip_score: float = knob(0.0, "a detection of a lower score is left out before the fusion", low=0, high=1)
 
 
 @dataclass(frozen=True)

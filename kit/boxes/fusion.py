@@ -1,11 +1,13 @@
 """Fuse the detections of many views and runs to one list of candidates: suppression, or weighted boxes fusion.
 
-Boxes are fused within one image and one class only: findings of different classes may overlap.
+Boxes are fused within one image and one class only: findings of different classes may overlap. The kinds of
+weighted boxes fusion differ in the score of a cluster alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -28,14 +30,19 @@ def fuse(
 ) -> pd.DataFrame:
     """Fuse the detections of ``sources`` to candidates, by the method of ``config``.
 
-    A source counts also on images where it found nothing; rows of other sources are left out. ``weights`` (one
-    per source, by default all 1) act on ``wbf`` only. The candidates are sorted by image_id, then by falling
-    score; zero detections give zero candidates.
+    A source counts also on images where it found nothing; rows of other sources, and those of a score below
+    ``config.skip_score``, are left out. ``weights`` (one per source, by default all 1) do not act on ``suppress``.
+    The candidates are sorted by image_id, then by falling score; zero detections give zero candidates.
     """
-    used = detections[_source_numbers(detections, sources) >= 0]
+    used = votes(detections[_source_numbers(detections, sources) >= 0], config.skip_score)
     if config.method == "suppress":
         return suppress(used, sources, config.iou)
-    return weighted_boxes_fusion(used, sources, config.iou, weights)
+    return weighted_boxes_fusion(used, sources, config.iou, weights, config.method)
+
+
+def votes(detections: pd.DataFrame, skip_score: float) -> pd.DataFrame:
+    """The detections of score ``skip_score`` or more."""
+    return detections[detections["score"] >= skip_score] if skip_score > 0 else detections
 
 
 def suppress(detections: pd.DataFrame, sources: Sources, iou: float) -> pd.DataFrame:
@@ -71,15 +78,55 @@ def weighted_boxes_fusion(
     sources: Sources,
     iou: float,
     weights: Sequence[float] | None = None,
+    method: str = "wbf",
 ) -> pd.DataFrame:
-    """Average overlapping boxes of one image and class, weighted by their scores.
+    """The candidates of the clusters (``cluster``), with the scores of a method (``Clusters.candidates``)."""
+    return cluster(detections, sources, iou, weights).candidates(method)
 
-    A box joins the cluster that it overlaps most if their IoU is above ``iou``, else it opens a new one. A
-    cluster's score is its mean score times min(members, sources) / sum of weights: a finding of few sources is
-    trusted less. Boxes without area are left out.
 
-    Source: Solovyev et al., Weighted boxes fusion (2021). Equal to ``ensemble-boxes`` 1.0.9 with ``avg`` down
-    to its order of ties and its float32 sums, and far faster: all images and classes advance together.
+@dataclass(frozen=True)
+class Clusters:
+    """Overlapping boxes averaged, and what their score may be made of; ordered by image, then by class."""
+
+    image_ids: pd.Index
+    labels: pd.Index
+    boxes: Float64[np.ndarray, "c 4"]
+    means: Float64[np.ndarray, " c"]  # of the weighted scores
+    misses: Float64[np.ndarray, " c"]  # logarithm of the chance that all members are wrong
+    members: Int64[np.ndarray, " c"]
+    agreement: Float64[np.ndarray, " c"]  # share of the sources
+    sources: int
+    weight: float  # sum of the sources' weights
+
+    def candidates(self, method: str) -> pd.DataFrame:
+        """The clusters as candidates, sorted by image_id, then by falling score, ties by label.
+
+        The score of a cluster, with p the members' scores and w the weights of their sources, is by method
+
+        - ``wbf``: the mean of w p, times min(members, sources) / sum of the sources' weights: a finding of few
+          sources is trusted less.
+        - ``wbf_sum``: min(1, sum of w p / sum of the sources' weights): members beyond the sources count too.
+        - ``wbf_or``: 1 - prod((1 - p) ** w): the chance that one of the members is right, if they err
+          independently.
+        """
+        scores = {
+            "wbf": lambda: self.means * np.minimum(self.members, self.sources) / self.weight,
+            "wbf_sum": lambda: np.minimum(1.0, self.means * self.members / self.weight),
+            "wbf_or": lambda: -np.expm1(self.misses),
+        }[method]()
+        return _candidates(self.image_ids, self.boxes, scores, self.labels, self.agreement)
+
+
+def cluster(
+    detections: pd.DataFrame, sources: Sources, iou: float, weights: Sequence[float] | None = None
+) -> Clusters:
+    """Average overlapping boxes of one image and class, weighted by their scores: weighted boxes fusion.
+
+    A box joins the cluster that it overlaps most if their IoU is above ``iou``, else it opens a new one. Boxes
+    without area are left out.
+
+    Source: Solovyev et al., Weighted boxes fusion (2021). With ``wbf`` equal to ``ensemble-boxes`` 1.0.9 with
+    ``avg`` down to its order of ties and its float32 sums, and far faster: all images and classes advance together.
 
     Args:
         detections: rows of image_id, corners, score, label, run and view; an image's rows come from one fold.
@@ -87,49 +134,51 @@ def weighted_boxes_fusion(
         iou: lowest overlap, exclusive, of a box and the cluster that it joins.
         weights: a positive number per source; by default all 1.
 
-    Returns:
-        Candidates sorted by image_id, then by falling score, ties by label.
-
     Raises:
         ValueError: a weight is missing or not positive, or a row is of none of the sources.
     """
-    factors = np.ones(len(sources)) if weights is None else np.asarray(weights, dtype=np.float64)
-    if len(factors) != len(sources) or not (factors > 0).all() or not np.isfinite(factors).all():
+    given = np.ones(len(sources)) if weights is None else np.asarray(weights, dtype=np.float64)
+    if len(given) != len(sources) or not (given > 0).all() or not np.isfinite(given).all():
         raise ValueError(f"one positive weight per source ({len(sources)}), not {weights}")
-    # Only their ratios count, and large ones would overflow. A power of two rounds nothing: a division by the
-    # largest would, and an IoU at the limit would fall on its other side.
-    factors = np.ldexp(factors, -np.frexp(factors.max())[1])
+    # In the boxes and the means only their ratios count, and large ones would overflow. A power of two rounds
+    # nothing: a division by the largest would, and an IoU at the limit would fall on its other side.
+    factors = np.ldexp(given, -np.frexp(given.max())[1])
     detections = detections[area(_boxes(detections)) > 0]
     source = _known_sources(detections, sources)
-    boxes, scores = _boxes(detections), np.maximum(_scores(detections) * factors[source], _LEAST_SCORE)
+    boxes, p = _boxes(detections), _scores(detections)
+    scores = np.maximum(p * factors[source], _LEAST_SCORE)
+    with np.errstate(divide="ignore"):
+        missed = given[source] * np.log1p(-np.minimum(p, 1))
     keys, images, labels = _groups(detections)
-    blocks = [_clusters(boxes, scores, source, ranked, iou) for ranked in _blocks(keys, source, scores)]
-    if not blocks:
-        return _candidates(detections["image_id"], boxes, scores, detections["label"], scores)
-    first, fused, means, members, agreeing = (np.concatenate(arrays) for arrays in zip(*blocks, strict=True))
-    trusted = means * np.minimum(members, len(sources)) / factors.sum()
+    blocks = [_clusters(boxes, scores, missed, source, ranked, iou) for ranked in _blocks(keys, source, scores)]
+    nothing = (*np.zeros((2, 0), dtype=np.int64), np.zeros((0, 4)), *np.zeros((2, 0)), np.zeros(0, dtype=np.int64))
+    first, members, fused, means, misses, agreeing = map(np.concatenate, zip(*(blocks or [nothing]), strict=True))
     order = np.argsort(keys[first], kind="stable")
-    image, label = np.divmod(keys[first][order], len(labels))
-    return _candidates(images[image], fused[order], trusted[order], labels[label], agreeing[order] / len(sources))
+    image, label = np.divmod(keys[first][order], max(len(labels), 1))
+    return Clusters(
+        images[image], labels[label], fused[order], means[order], misses[order], members[order],
+        agreeing[order] / len(sources), len(sources), float(factors.sum()),
+    )  # fmt: skip
 
 
 def _clusters(
     boxes: Float64[np.ndarray, "n 4"],
     scores: Float64[np.ndarray, " n"],
+    missed: Float64[np.ndarray, " n"],
     source: Int64[np.ndarray, " n"],
     ranked: Int64[np.ndarray, "g r"],
     iou: float,
 ) -> tuple[
-    Int64[np.ndarray, " c"], Float64[np.ndarray, "c 4"], Float64[np.ndarray, " c"], Int64[np.ndarray, " c"],
-    Int64[np.ndarray, " c"],
+    Int64[np.ndarray, " c"], Int64[np.ndarray, " c"], Float64[np.ndarray, "c 4"], Float64[np.ndarray, " c"],
+    Float64[np.ndarray, " c"], Int64[np.ndarray, " c"],
 ]:  # fmt: skip
     """Cluster the groups of a block, rank by rank; a row of ``ranked`` is a group: row numbers, filled up with -1.
 
-    Returns for each cluster: a row of its group, its box, its mean score, its number of boxes and its number of
-    different sources.
+    Returns for each cluster: a row of its group, its number of boxes, its box, its mean score, the sum of
+    ``missed`` and its number of different sources.
     """
     shape = ranked.shape
-    corners, means, totals = np.zeros((*shape, 4)), np.zeros(shape), np.zeros(shape)
+    corners, means, totals, misses = np.zeros((*shape, 4)), *np.zeros((3, *shape))
     # The reference sums the weighted corners in float32, which can decide the cluster that a box joins.
     sums = np.zeros((*shape, 4), dtype=np.float32)
     members, opened = np.zeros(shape, dtype=np.int64), np.zeros(len(ranked), dtype=np.int64)
@@ -146,13 +195,15 @@ def _clusters(
         members[cell] += 1
         has_source[(*cell, source[column[group]])] = True
         totals[cell] += value
+        misses[cell] += missed[column[group]]
         sums[cell] = (sums[cell] + value[:, None] * box).astype(np.float32)
         mean_box = (sums[cell] / totals[cell][:, None]).astype(np.float32)
         corners[cell] = np.where(joins[:, None], mean_box, box)
         means[cell] = np.where(joins, (totals[cell] / members[cell]).astype(np.float32), value)
     group, cluster = np.nonzero(members)
     cell = (group, cluster)
-    return ranked[group, 0], corners[cell], means[cell], members[cell], has_source[cell].sum(axis=1)
+    agreeing = has_source[cell].sum(axis=1)
+    return ranked[group, 0], members[cell], corners[cell], means[cell], misses[cell], agreeing
 
 
 def _overlap(box: Float64[np.ndarray, "g 4"], clusters: Float64[np.ndarray, "g c 4"]) -> np.ndarray:

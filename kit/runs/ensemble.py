@@ -119,10 +119,12 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
 
 
 def _config(runs: Sequence[Run]) -> Config:
-    """The first member's knobs, with its fusion if that is weighted boxes fusion already."""
+    """The first member's knobs, with its fusion if that is a kind of weighted boxes fusion already."""
     first = load(runs[0].config)
     return (
-        first if first.fusion.method == "wbf" else first.replace({"fusion.method": "wbf", "fusion.iou": _WBF_IOU})
+        first
+        if first.fusion.method != "suppress"
+        else first.replace({"fusion.method": "wbf", "fusion.iou": _WBF_IOU})
     )
 
 

@@ -95,9 +95,10 @@ def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) 
 
 def require_weights_that_act(weights: Sequence[float], config: FusionConfig) -> None:
     """Raises KitError if the members have different weights and the fusion ignores weights."""
-    if len(set(weights)) > 1 and config.method != "wbf":
+    if len(set(weights)) > 1 and config.method == "suppress":
         raise KitError(
-            "fusion.method=wbf, in which alone the members' weights act", f"fusion.method={config.method}",
+            "fusion.method=wbf, wbf_sum or wbf_or, in which alone the members' weights act",
+            f"fusion.method={config.method}",
             "--set fusion.method=wbf, or make the ensemble without --weight under another --run NAME",
         )  # fmt: skip
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +22,7 @@ with warnings.catch_warnings():
 
 IOU = 0.55
 EQUAL = 1e-5
+_AS_FAST = 1.1
 SCATTERS: tuple[Scatter, ...] = ("clustered", "uniform", "one class")
 
 
@@ -36,6 +37,20 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
         equal = f"{'equal' if apart <= EQUAL else 'NOT EQUAL'}: furthest apart {apart:.1g}"
         yield Row("fusion", f"weighted boxes fusion, {scatter}, {size}", "ensemble-boxes", "s", a, b, "times less",
                   limit=20 if limited else None, ceiling=0.3 if limited else None, note=equal)  # fmt: skip
+        if limited:
+            yield from _voting(table, size, sizes.repeats)
+
+
+def _voting(table: pd.DataFrame, size: str, repeats: int) -> Iterator[Row]:
+    sources = [(run, "plain") for run in table["run"].unique()]
+
+    def fused(method: str) -> Callable[[], pd.DataFrame]:
+        return lambda: weighted_boxes_fusion(table, sources, IOU, None, method)
+
+    for method in ("wbf_sum", "wbf_or"):
+        a, b = in_turn(fused(method), fused("wbf"), repeats)
+        yield Row("fusion", f"{method}, clustered, {size}", "wbf", "s", a, b, "times as much",
+                  limit=_AS_FAST)  # fmt: skip
 
 
 def _compared(table: pd.DataFrame, repeats: int) -> tuple[float, float, float]:

@@ -1,6 +1,7 @@
 """Fusion: zero detections, cases by hand, and agreement with torchvision and ensemble-boxes."""
 
 import warnings
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,10 +12,11 @@ from box_tables import COLUMNS, LEFT, NEAR_LEFT, RIGHT, SIDE, SOURCES, random_de
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
+from torchvision.ops import box_iou
 
 from kit.boxes.fusion import CANDIDATE_COLUMNS, fuse, suppress, weighted_boxes_fusion
 from kit.boxes.geometry import CORNERS
-from kit.config import FusionConfig
+from kit.config import FUSION_METHODS, FusionConfig
 
 with warnings.catch_warnings():
     # ensemble-boxes compiles its three-dimensional fusion with numba when imported; what numba says about
@@ -66,7 +68,7 @@ def assert_equal_to_the_reference(table, iou, weights=None, sources=SOURCES):
     assert ours[CORNERS].to_numpy() / SIDE == pytest.approx(reference[CORNERS].to_numpy() / SIDE, abs=1e-5)
 
 
-@pytest.mark.parametrize("method", ["suppress", "wbf"])
+@pytest.mark.parametrize("method", FUSION_METHODS)
 def test_no_detections_give_no_candidates(method):
     empty = detections()
     fused = fuse(empty, FusionConfig(method=method), SOURCES)
@@ -216,7 +218,7 @@ def test_weighted_fusion_equals_ensemble_boxes_with_empty_sources_and_long_group
     assert_equal_to_the_reference(table[table["run"] == "b"], 0.55)
 
 
-@pytest.mark.parametrize("method", ["suppress", "wbf"])
+@pytest.mark.parametrize("method", FUSION_METHODS)
 def test_candidates_are_sorted_by_image_and_falling_score(method):
     fused = fuse(random_detections(3), FusionConfig(method=method, iou=0.5), SOURCES)
     expected = fused.sort_values(["image_id", "score"], ascending=[True, False], kind="stable")
@@ -224,7 +226,7 @@ def test_candidates_are_sorted_by_image_and_falling_score(method):
     assert_frame_equal(fused, expected.reset_index(drop=True))
 
 
-@pytest.mark.parametrize("method", ["suppress", "wbf"])
+@pytest.mark.parametrize("method", FUSION_METHODS)
 def test_only_the_named_sources_are_fused(method):
     table = random_detections(4)
     config, plain = FusionConfig(method=method), [("a", "plain"), ("b", "plain")]
@@ -246,7 +248,7 @@ def test_fusing_counts_every_source_also_one_that_saw_nothing():
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.4, 0.7]))
 def test_agreement_counts_each_source_of_a_candidate_once(seed, iou):
     table = random_detections(seed, boxes=60)
-    for method in ("suppress", "wbf"):
+    for method in ("suppress", "wbf_or"):
         fused = fuse(table, FusionConfig(method=method, iou=iou), SOURCES)
         alone = fuse(table, FusionConfig(method=method, iou=0.999), SOURCES)
         assert fused["agreement"].isin([1 / 3, 2 / 3, 1]).all()
@@ -289,3 +291,85 @@ def test_only_the_ratios_of_weights_count_also_of_very_large_and_very_small_ones
     for factor in (2.0**400, 2.0**-400):
         scaled = [weight * factor for weight in weights]
         assert_frame_equal(weighted_boxes_fusion(table, SOURCES, 0.5, scaled), plain)
+
+
+def plain_votes(table, iou, weights, method):
+    """The same box by box: the clusters of each image and class, and the scores of a method."""
+    weight_of = dict(zip(SOURCES, weights, strict=True))
+    found = []
+    for (image_id, label), rows in table.groupby(["image_id", "label"]):
+        boxes = [
+            (weight_of[row.run, row.view], row.score, np.array([getattr(row, corner) for corner in CORNERS]))
+            for row in rows.itertuples()
+        ]
+        clusters = []
+        for weight, p, box in sorted(boxes, key=lambda each: -each[0] * each[1]):
+            centres = np.array([mean(members) for members in clusters]).reshape(-1, 4)
+            overlaps = box_iou(torch.from_numpy(box[None]), torch.from_numpy(centres))[0].tolist()
+            best = int(np.argmax(overlaps)) if overlaps else -1
+            if overlaps and overlaps[best] > iou:
+                clusters[best].append((weight, p, box))
+            else:
+                clusters.append([(weight, p, box)])
+        for members in clusters:
+            if method == "wbf_or":
+                score = 1 - np.prod([(1 - p) ** weight for weight, p, _ in members])
+            else:
+                score = min(1, sum(weight * p for weight, p, _ in members) / sum(weights))
+            found.append((image_id, *mean(members), score, label))
+    return pd.DataFrame(found, columns=COMPARED)
+
+
+def mean(members):
+    return sum(weight * p * box for weight, p, box in members) / sum(weight * p for weight, p, _ in members)
+
+
+@pytest.mark.parametrize("method", ["wbf_or", "wbf_sum"])
+@settings(deadline=None, max_examples=4)
+@given(st.integers(0, 10**6), st.sampled_from([0.3, 0.6]), st.sampled_from([[1.0] * 3, [2.0, 1.0, 0.5]]))
+def test_votes_equal_a_plain_reimplementation(method, seed, iou, weights):
+    table = random_detections(seed, boxes=50)
+    ours = sorted_values(weighted_boxes_fusion(table, SOURCES, iou, weights, method))
+    plain = sorted_values(plain_votes(table, iou, weights, method))
+    assert ours[["image_id", "label"]].values.tolist() == plain[["image_id", "label"]].values.tolist()
+    assert ours["score"].to_numpy() == pytest.approx(plain["score"].to_numpy(), abs=2e-6)
+    assert ours[CORNERS].to_numpy() == pytest.approx(plain[CORNERS].to_numpy(), abs=1e-2)
+
+
+def test_votes_by_hand():
+    table = detections(
+        ("a", "plain", "1.png", LEFT, 0.6, "Mass"), ("a", "plain", "1.png", LEFT, 0.5, "Mass"),
+        ("a", "plain", "1.png", LEFT, 0.4, "Mass"), ("b", "plain", "1.png", LEFT, 0.5, "Mass"),
+        ("b", "plain", "1.png", RIGHT, 0.7, "Mass"),
+    )  # fmt: skip
+    two = [("a", "plain"), ("b", "plain")]
+
+    def scores(method, weights=None):
+        return weighted_boxes_fusion(table, two, 0.5, weights, method)["score"].tolist()
+
+    # Two sources, four members: wbf caps at two of them, the sum does not, and ends at 1.
+    assert scores("wbf") == pytest.approx([0.5 * 2 / 2, 0.7 / 2])
+    assert scores("wbf_sum") == pytest.approx([2.0 / 2, 0.7 / 2])
+    assert scores("wbf_or") == pytest.approx([1 - 0.4 * 0.5 * 0.6 * 0.5, 0.7])
+    # The weights 3 and 1 of the two sources: factors in the sum, exponents in the product.
+    assert scores("wbf_sum", [3, 1]) == pytest.approx([1.0, 0.7 / 4])
+    assert scores("wbf_or", [3, 1]) == pytest.approx([1 - (0.4 * 0.5 * 0.6) ** 3 * 0.5, 0.7])
+
+
+def test_a_certain_vote_is_certain_and_one_of_0_changes_nothing():
+    rows = [("a", "plain", "1.png", LEFT, 0.3, "Mass"), ("b", "plain", "1.png", LEFT, 0.0, "Mass")]
+    sure = [*rows, ("a", "flip", "1.png", LEFT, 1.0, "Mass")]
+    fused = [weighted_boxes_fusion(detections(*of), SOURCES, 0.5, None, "wbf_or")["score"].tolist()
+             for of in (rows, sure)]  # fmt: skip
+    assert fused == [pytest.approx([0.3]), [1.0]]
+
+
+@pytest.mark.parametrize("method", FUSION_METHODS)
+def test_a_detection_below_the_skip_score_does_not_vote(method):
+    rows = [("a", "plain", "1.png", LEFT, 0.6, "Mass"), ("b", "plain", "1.png", NEAR_LEFT, 0.1, "Mass")]
+    table = detections(*rows, ("a", "flip", "1.png", RIGHT, 0.05, "Mass")).astype({"score": np.float32})
+    config = FusionConfig(method, 0.5)
+    alone, both = fuse(table[:1], config, SOURCES), fuse(table[:2], config, SOURCES)
+    assert_frame_equal(fuse(table, replace(config, skip_score=0.2), SOURCES), alone)
+    assert_frame_equal(fuse(table, replace(config, skip_score=0.1), SOURCES), both)  # exactly at it: it votes
+    assert len(fuse(table, replace(config, skip_score=1.0), SOURCES)) == 0

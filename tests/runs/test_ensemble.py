@@ -252,6 +252,16 @@ class TestFusedByFold:
         assert found["y_max"].tolist() == pytest.approx([(1.8 * 10 + 0.2 * 8) / 2], abs=1e-5)
         assert len(fused(rows(), of, wbf)) == 0
 
+    def test_refused_weights_act_in_each_fusion_that_the_refusal_names(self):
+        of = [Member("a", ("plain",), 3.0), Member("b", ("plain",))]
+        table = rows(("a", 0, LEFT, 0.6), ("b", 0, NEAR_LEFT, 0.2))
+        with pytest.raises(KitError) as refused:
+            fused(table, of, FusionConfig(method="suppress", iou=0.5))
+        for method, score in (("wbf", 0.5), ("wbf_sum", 0.5), ("wbf_or", 1 - 0.4**3 * 0.8)):
+            assert method in refused.value.expected
+            found = fused(table, of, FusionConfig(method=method, iou=0.5))
+            assert found["score"].tolist() == pytest.approx([score])
+
     @pytest.mark.parametrize("wrong", [{"views": ()}, {"weight": 0.0}, {"folds": 0}])
     def test_a_member_has_views_a_weight_and_folds(self, wrong):
         with pytest.raises(ValueError, match="a member has"):
