@@ -18,7 +18,7 @@ from kit.core.files import sha256
 from kit.core.json_files import read_record, write_json
 
 _FILE = "model.safetensors"
-_HUB = "https://huggingface.co"
+HUB = "https://huggingface.co"
 _DIGITS = 12
 
 
@@ -66,6 +66,17 @@ def by_hand(repository: str) -> Path:
     return Path(torch.hub.get_dir()) / "checkpoints" / f"{repository.replace('/', '--')}--{_FILE}"
 
 
+def cached(page: str) -> tuple[Path, str] | None:
+    """The file of a repository's page as the hub's client fetched it, and its revision; None if it is not there."""
+    from huggingface_hub import try_to_load_from_cache
+
+    repository = page.removeprefix(f"{HUB}/")
+    if repository == page:
+        return None
+    path = try_to_load_from_cache(repository, _FILE)
+    return (Path(path), Path(path).parent.name) if isinstance(path, str) else None
+
+
 def _published(config: ModelConfig, repository: str, revision: str) -> tuple[Path, str]:
     """The path of the published file, and the revision that it is of ("" if it was put there by hand)."""
     placed = by_hand(repository)
@@ -73,7 +84,7 @@ def _published(config: ModelConfig, repository: str, revision: str) -> tuple[Pat
         return placed, ""
     from huggingface_hub import hf_hub_download
 
-    endpoint = os.environ.get("HF_ENDPOINT") or _HUB
+    endpoint = os.environ.get("HF_ENDPOINT") or HUB
     try:
         # Without a token: the repositories are public.
         path = hf_hub_download(repository, _FILE, revision=revision or None, token=False, endpoint=endpoint)
@@ -81,7 +92,7 @@ def _published(config: ModelConfig, repository: str, revision: str) -> tuple[Pat
         raise KitError(
             f"to download the coco weights of {config.detector}, size {config.size}: {_FILE} of {repository}",
             reason(error),
-            f"download {_HUB}/{repository}/resolve/{revision or 'main'}/{_FILE} elsewhere and put it at {placed}, "
+            f"download {HUB}/{repository}/resolve/{revision or 'main'}/{_FILE} elsewhere and put it at {placed}, "
             "or train without: --set model.weights=none",
         ) from error
     return Path(path), Path(path).parent.name  # of the cache: .../snapshots/REVISION/model.safetensors

@@ -22,6 +22,7 @@ from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 from torchvision.ops.feature_pyramid_network import ExtraFPNBlock, LastLevelMaxPool, LastLevelP6P7
 
 from kit.core.errors import KitError, closest_names, reason
+from kit.detectors.hub_weights import HUB
 
 KINDS = ("fasterrcnn", "retinanet", "fcos")
 GROUPS = 32  # groups of the heads' group norms: the pyramid's channels are a multiple of them
@@ -32,7 +33,6 @@ _ANCHOR_STRIDES = {"fasterrcnn": 8, "retinanet": 4}  # side of a level's smalles
 _RATIOS = (0.5, 1.0, 2.0)
 _OCTAVES = (1.0, 2 ** (1 / 3), 2 ** (2 / 3))
 _PROBE = (1, 3, 128, 192)
-_HUB = "https://huggingface.co"
 
 
 class Pyramid(nn.Module):
@@ -98,9 +98,7 @@ def freeze_norms(body: nn.Module) -> None:
 
 def pretrained_weights(name: str) -> Mapping[str, Tensor]:
     """timm's weights of the network, for its feature extractor. Raises KitError if they cannot be downloaded."""
-    body = _body(name)
-    source = _weights_of(body)
-    page = f"{_HUB}/{source['hf_hub_id']}" if source.get("hf_hub_id") else source.get("url")
+    page = published_at(name)
     if not page:
         raise KitError(f"pretrained weights of {name}", "timm has none", "--set model.weights=none goes without")
     try:
@@ -111,6 +109,12 @@ def pretrained_weights(name: str) -> Mapping[str, Tensor]:
             f"fetch model.safetensors from {page} elsewhere and --set model.weights=PATH to it; "
             "--set model.weights=none goes without",
         ) from error  # fmt: skip
+
+
+def published_at(name: str) -> str:
+    """The address of the repository, or of the file, of timm's weights of a network; "" if there are none."""
+    source = _weights_of(_body(name))
+    return f"{HUB}/{source['hf_hub_id']}" if source.get("hf_hub_id") else source.get("url") or ""
 
 
 def convert_classifier_weights(name: str, weights: Mapping[str, Tensor], source: str) -> Mapping[str, Tensor]:

@@ -16,12 +16,14 @@ from torchvision.models._api import WeightsEnum
 from kit.config import ModelConfig
 from kit.core.errors import KitError, reason
 from kit.core.files import sha256
+from kit.core.json_files import read_record
 from kit.detectors import timm_backbones
 from kit.detectors.checkpoints import load_checkpoint
 from kit.detectors.class_rows import by_label, saved_labels
-from kit.detectors.hub_weights import starting_file
+from kit.detectors.hub_weights import HUB, WeightsRecord, cached, starting_file
 from kit.detectors.networks import DETECTORS, TORCH_EPS
 from kit.detectors.set_detectors import SetDetector, converted_weights, read_family
+from kit.detectors.weights_source import FILE, PUBLISHED, RANDOM, RUN, WeightsSource
 
 _CHECK_WEIGHTS = "check model.weights: coco, imagenet, none or the path of a weights file"
 
@@ -100,7 +102,7 @@ def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str
             f"--set model.weights={'imagenet fills the backbone, ' if config.backbone else ''}none trains from "
             "scratch; the checkpoint of an earlier run works too",
         )  # fmt: skip
-    path = Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+    path = _torchvision_file(weights)
     prefix = path.stem.rpartition("-")[2]  # torchvision's file names end with the first digits of the SHA-256
     try:
         # Not get_state_dict: it does not check an existing file, and runs code from it.
@@ -119,6 +121,10 @@ def _downloaded(weights: WeightsEnum | None, config: ModelConfig) -> Mapping[str
     return load_checkpoint(path, again)
 
 
+def _torchvision_file(weights: WeightsEnum) -> Path:
+    return Path(torch.hub.get_dir()) / "checkpoints" / Path(urlparse(weights.url).path).name
+
+
 def _state_dict(checkpoint: Mapping[str, Any]) -> Mapping[str, Any]:
     inner = checkpoint.get("state_dict", checkpoint)
     return inner if isinstance(inner, dict) else {}
@@ -134,6 +140,32 @@ def first_stage_labels(config: ModelConfig) -> tuple[str, ...]:
     if config.start in ("none", "imagenet", "coco"):
         return ()
     return saved_labels(load_checkpoint(Path(config.weights), _CHECK_WEIGHTS))
+
+
+def weights_source(config: ModelConfig, record: Path | None = None) -> WeightsSource:
+    """Where the starting weights come from that ``load_initial_weights`` has just loaded, with their hash.
+
+    ``record`` is the run's file that keeps which weights D-FINE and RF-DETR started from.
+    """
+    if config.start == "none":
+        return WeightsSource(RANDOM)
+    if config.start not in ("imagenet", "coco"):
+        path = Path(config.weights)
+        kind = RUN if saved_labels(load_checkpoint(path, _CHECK_WEIGHTS)) else FILE
+        return WeightsSource(kind, path.name, sha256=sha256(path))
+    if config.start == "coco" and record is not None and record.exists():
+        known = read_record(record, WeightsRecord, f"delete {record}: the start of a training writes it")
+        page = f"{HUB}/{known.repository}"
+        return WeightsSource(PUBLISHED, known.file, page, known.revision, known.sha256)
+    if config.start == "imagenet" and config.backbone:
+        page = timm_backbones.published_at(config.backbone)
+        file, revision = cached(page) or (None, "")
+        return WeightsSource(PUBLISHED, config.backbone, page, revision, sha256(file) if file else "")
+    family = DETECTORS[config.detector]
+    weights = family.coco if config.start == "coco" else family.imagenet
+    assert weights is not None  # else there was nothing to load
+    path = _torchvision_file(weights)
+    return WeightsSource(PUBLISHED, path.name, weights.url, sha256=sha256(path))
 
 
 def _saved_norm(path: Path, norm: str, eps: float) -> tuple[str, float]:

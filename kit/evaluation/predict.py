@@ -18,7 +18,7 @@ from kit.runs.folder import Run, read_split, require_finished
 from kit.runs.guards import require_same_data
 from kit.runs.knobs import adjust
 from kit.runs.locks import using_results
-from kit.runs.members import members
+from kit.runs.members import members, stages_of
 from kit.runs.out_of_fold import detections
 from kit.schemas.detections import with_categories
 from kit.schemas.image_headers import image_sizes
@@ -74,6 +74,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
         expected=(
             {} if math.isnan(expected.mean) else {"mean": expected.mean, "low": expected.low, "high": expected.high}
         ),
+        stages=stages_of(run),
     )
     return write_submission(
         run.workspace / "submissions",

@@ -30,7 +30,7 @@ from kit.schemas.file_names import TABLE
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import annotation_labels, read_submission
 from kit.submission.folders import BY_HAND, Submission
-from kit.submission.preview import knobs_of, local_score_text, require_unchanged
+from kit.submission.preview import knobs_of, local_score_text, require_unchanged, trained_on_lines
 
 DOUBT, CONFIDENCE = "doubt", "confidence of the answer"
 OF_FOLDS = "disagreement of the folds"
@@ -176,6 +176,7 @@ def _lead(submission: Submission, table: pd.DataFrame, runners_up: _RunnersUp) -
     origin = submission.origin
     lines = [
         f"“{origin.message}”; run: {origin.run}; local score: {local_score_text(submission)}.",
+        *(f"Trained on: {line}." for line in trained_on_lines(submission)),
         f"{len(table)} IDs on {table['image_id'].nunique()} test images; thick: the box that is sent.",
     ]
     if runners_up.missing:

@@ -9,8 +9,7 @@ import csv
 import io
 import secrets
 import shutil
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kit import __version__
@@ -27,11 +26,11 @@ from kit.importing.forms.boxed_set import picture_files
 from kit.importing.labels import MAP_COLUMNS
 from kit.importing.pictures import Job, convert, is_converted, on_all_cores
 from kit.importing.plan import ImportOptions, Plan, PlannedImage, named_paths, settings
+from kit.importing.record import RECORD, ImportRecord, record_path
 from kit.schemas.csv_text import Fault, TableError
 from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN
 from kit.schemas.tables import ANNOTATION_COLUMNS, MAPPING_COLUMNS
 
-RECORD = "import"  # the folder in data/
 _PARTS = (
     TRAIN,
     TEST,
@@ -46,29 +45,13 @@ _TEXTS = (".csv", ".json", ".xml", ".yaml", ".yml", ".txt")  # what the readers 
 _FIX = "fetch such files anew, or move them out of the set with their rows; then run the same command again"
 
 
-@dataclass(frozen=True)
-class ImportRecord:
-    """``data/import/import.json``: what was imported, and the state of the source."""
-
-    form: str
-    source: str
-    kit_version: str
-    settings: Mapping[str, str | int | float]
-    source_sha256: str
-    tables: Mapping[str, str]  # SHA-256 by path in the source
-    train_images: int
-    test_images: int
-    boxes: int
-    notes: tuple[str, ...]
-
-
 def finished_import(options: ImportOptions) -> ImportRecord | None:
     """The record of this very import in its workspace; None if there is none yet.
 
     Raises KitError if the workspace holds other data, another import, or one of a source that has changed since.
     """
     data = options.workspace / "data"
-    path = data / RECORD / "import.json"
+    path = record_path(data)
     _require_apart(options)
     other = "choose another folder with --into"
     if not (data / TABLE).exists():
@@ -237,7 +220,7 @@ def _write_tables(plan: Plan, staging: Path, salt: bytes, record: ImportRecord) 
     if plan.test:
         ids = ((number, image.image_id) for number, image in enumerate(plan.test, start=1))
         _write_csv(staging / MAPPING, MAPPING_COLUMNS, ids)
-    write_record(folder / "import.json", record)
+    write_record(record_path(staging), record)
     (staging / "salt").unlink(missing_ok=True)
 
 

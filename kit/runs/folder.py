@@ -19,6 +19,7 @@ import pandas as pd
 from kit.config import Config, load
 from kit.core.errors import KitError, closest_names, first_few, reason
 from kit.core.json_files import read_record, require_moment, write_json
+from kit.runs.stages import Stages
 
 HISTORY_COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",
@@ -79,6 +80,11 @@ class Run:
     def weights(self) -> Path:
         """The file of weights that a D-FINE or RF-DETR started from: repository, revision, SHA-256."""
         return self.folder / "weights.json"
+
+    @property
+    def stages(self) -> Path:
+        """The trainings that led to the weights, the first stage first, with their data sets."""
+        return self.home / "stages.json"
 
     @property
     def best(self) -> Path:
@@ -178,6 +184,11 @@ class Finished:
 def read_split(run: Run) -> Split:
     """The split that a run was started with."""
     return read_record(run.split, Split, _restore(run, run.split))
+
+
+def read_stages(run: Run) -> Stages | None:
+    """The stages that led to the weights of a run, or of one of its folds; None if none were recorded."""
+    return read_record(run.stages, Stages, _restore(run, run.stages)) if run.stages.exists() else None
 
 
 def read_history(run: Run) -> pd.DataFrame:

@@ -12,7 +12,9 @@ from kit.boxes.fusion import fuse
 from kit.config import FusionConfig, load
 from kit.core.errors import KitError, first_few
 from kit.core.json_files import read_record
-from kit.runs.folder import Run, read_split
+from kit.detectors.weights_source import ADOPTED, WeightsSource
+from kit.runs.folder import Run, read_split, read_stages
+from kit.runs.stages import Stage
 
 _LEAST_MEMBERS = 2
 
@@ -66,6 +68,21 @@ def members(run: Run) -> tuple[Member, ...]:
         adopted = read_adopted(run)
         return (Member(run.name, adopted.views, folds=adopted.folds),)
     return (Member(run.name, load(run.config).inference.views, folds=len(read_split(run).folds)),)
+
+
+def stages_of(run: Run) -> dict[str, tuple[Stage, ...]]:
+    """By title, the stages that led to the weights of a run, or of an ensemble's members; none if not recorded.
+
+    Adopted detections are a stage of which only their file is known.
+    """
+    if run.ensemble.exists():
+        of = (stages_of(Run(run.workspace, member.run)) for member in read_ensemble(run).members)
+        return {title: stages for stages_by_title in of for title, stages in stages_by_title.items()}
+    if run.adopted.exists():
+        adopted = read_adopted(run)
+        return {run.name: (Stage(run.name, start=WeightsSource(ADOPTED, adopted.file, sha256=adopted.sha256)),)}
+    known = ((fold, read_stages(fold)) for fold in run.in_folds(len(read_split(run).folds)))
+    return {fold.title: stages.stages if stages else () for fold, stages in known}
 
 
 def read_ensemble(run: Run) -> Ensemble:

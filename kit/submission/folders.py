@@ -26,6 +26,7 @@ from kit.core.json_files import read_json, read_record, require_moment, write_js
 from kit.core.locks import locked
 from kit.core.redaction import redact
 from kit.core.text_files import decoded
+from kit.runs.stages import Stage
 
 CSV_NAME, MANIFEST_NAME, INDEX_NAME, LOCK_NAME = "submission.csv", "manifest.json", "index.csv", ".lock"
 INDEX_COLUMNS = (
@@ -46,7 +47,8 @@ class Origin:
     """What a submission was made from; never changes once it is written. ``run`` is `BY_HAND` if a user made it.
 
     ``local_interval`` holds 95% of the resampled ``local_score``; ``expected`` has the expected score on the
-    leaderboard under ``mean``, ``low`` and ``high``. None or empty if unknown.
+    leaderboard under ``mean``, ``low`` and ``high``. ``stages`` are the trainings that led to each of ``weights``,
+    with their data sets. None or empty if unknown.
     """
 
     message: str
@@ -58,6 +60,7 @@ class Origin:
     fallbacks: int = 0
     local_interval: tuple[float, float] | None = None
     expected: Mapping[str, float] = field(default_factory=dict)
+    stages: Mapping[str, tuple[Stage, ...]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         if self.expected and set(self.expected) != {"mean", "low", "high"}:

@@ -20,6 +20,7 @@ from kit.core.json_files import as_record
 from kit.core.number_text import between
 from kit.data.provenance import downloaded_slug
 from kit.runs.folder import Run, finished_runs, names, newest_finished, read_finished, workspace_config
+from kit.runs.stages import NOT_RECORDED, stage_lines
 from kit.schemas.tables import validate_submission
 from kit.submission.folders import (
     BY_HAND,
@@ -189,6 +190,7 @@ def preview_lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>", page
         ("to", f"https://www.kaggle.com/competitions/{outgoing.competition}"),
         ("message", outgoing.text(attempt_id)),
         ("run", submission.origin.run),
+        *(("trained on", line) for line in trained_on_lines(submission)),
         ("local score", local_score_text(submission)),
         ("expected", expected_score_text(submission)),
         ("earlier", "; ".join(map(_earlier, outgoing.earlier)) or "none has a public score"),
@@ -197,6 +199,14 @@ def preview_lines(outgoing: Outgoing, limit: str, attempt_id: str = "<id>", page
     ]
     width = max(len(name) for name, _ in rows) + 2
     return [f"{name + ':':<{width}}{value}" for name, value in rows]
+
+
+def trained_on_lines(submission: Submission) -> list[str]:
+    """The data sets and starting weights behind a submission, a line for each stage of each of its runs."""
+    origin = submission.origin
+    if origin.run == BY_HAND:
+        return [f"{NOT_RECORDED}: it was made by hand"]
+    return stage_lines(origin.weights, origin.stages)
 
 
 def local_score_text(submission: Submission) -> str:

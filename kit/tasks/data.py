@@ -14,7 +14,7 @@ from kit.tasks.command import SET, WORKSPACE, command, number, view_command, who
 from kit.tasks.console import progress_bar, show_frame, show_table
 
 if TYPE_CHECKING:
-    from kit.importing.workspace import ImportRecord
+    from kit.importing.record import ImportRecord
     from kit.reports.audit_report import Audit
 
 _ORIGINS = {"kaggle": "from Kaggle", "hand": "put there by hand", "mounted": "linked to Kaggle's own copy"}

@@ -33,7 +33,7 @@ from kit.detectors.hardware import (
     uses_gpu,
 )
 from kit.detectors.memory import keeping_freed_memory
-from kit.runs.folder import Run, Split
+from kit.runs.folder import Run, Split, read_stages
 from kit.training.epochs import Progress
 from kit.training.module import DetectionModule
 from kit.training.resume import resume_state
@@ -70,7 +70,9 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
             return
         log.info("run %s: going on from epoch %d of %d", run.title, progress.epochs + 1, settings.max_epochs)
     remove_partials(run.home)
-    module = DetectionModule(detector, config, split, run.fold or 0, data, window, first_epoch=progress.epochs)
+    module = DetectionModule(
+        detector, config, split, run.fold or 0, data, window, first_epoch=progress.epochs, stages=read_stages(run)
+    )
     ema = [_Ema(settings.ema_decay)] if settings.ema_decay else []
     bar = [TQDMProgressBar(leave=False)] if sys.stderr.isatty() else []
     with warnings.catch_warnings():

@@ -46,6 +46,7 @@ from kit.runs.locks import rank, require_launcher, starting_or_finishing, traini
 from kit.runs.out_of_fold import stored, stored_fold
 from kit.training.box_losses import require_large_boxes
 from kit.training.schedule import accumulation, fitting_batch_size, smallest_batch
+from kit.training.stages import record_stages
 
 _LARGER_SIZES_PX = (64, 128, 256)
 _FIRST_PROCESS_SECONDS = 1800  # in which the first process decodes and audits the images
@@ -128,6 +129,8 @@ def train(
             [first], (_starting_detector(fold_run, config, split) for fold_run in folds[1:])
         )
         for fold_run, detector in zip(folds, detectors, strict=True):
+            if not fold_run.last.exists():
+                record_stages(fold_run, config, data)
             fit.fit(fold_run, config, split, data, detector)
         for fold_run in folds:  # after all trainings: other processes of a training wait for none of this
             stored_fold(fold_run, config, split, data, track)

@@ -1,5 +1,6 @@
 """The page of a submission: the boxes that are sent, the runners-up, the doubt, and why there may be none."""
 
+import json
 import shutil
 from types import SimpleNamespace
 
@@ -57,6 +58,10 @@ def test_the_page_has_the_boxes_of_the_csv_and_the_candidates_they_were_chosen_f
         assert image["orders"][0] == 1 or not side["prior"]
     assert "No runners-up" not in path.read_text(encoding="utf-8")
     assert "“first &lt;try&gt;”" in path.read_text(encoding="utf-8")
+    stages = json.loads((submission.folder / "manifest.json").read_text())["origin"]["stages"]
+    (stage,) = stages["demo"]
+    data = f"32 images, {stage['data']['boxes']} boxes, train.csv {stage['data']['table_sha256'][:12]}"
+    assert f"Trained on: demo: trained (synthetic): {data}" in path.read_text(encoding="utf-8")
 
 
 def test_its_patients_are_those_of_groups_csv(predicted):
@@ -84,7 +89,7 @@ def test_a_submission_made_by_hand_has_a_page_too(predicted, tmp_path):
     table.assign(confidence=0.5).to_csv(tmp_path / "mine.csv", index=False)
     file_by_hand(predicted, tmp_path / "mine.csv", None)
     path, content = page_of(predicted, 2)
-    assert "made by hand" in path.read_text(encoding="utf-8")
+    assert "Trained on: not recorded: it was made by hand." in path.read_text(encoding="utf-8")
     assert {image["orders"][0] for image in content["images"]} == {0.5}
 
 

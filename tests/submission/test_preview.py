@@ -78,6 +78,7 @@ def test_what_is_not_known_is_called_unknown_and_what_is_known_is_shown(workspac
         "to:          https://www.kaggle.com/competitions/its-run-s",
         "message:     first try [kit 0001 <id>]",
         "run:         demo",
+        "trained on:  demo: not recorded",
         "local score: 0.300",
         "expected:    unknown",
         "earlier:     none has a public score",
