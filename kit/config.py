@@ -214,6 +214,11 @@ class DecisionConfig:
         0.0, "lowest score of a candidate; applied only if it improves the score on the held-out images",
         low=0, high=1,
     )  # fmt: skip
+    box_scale: str = knob(
+        "none",
+        "auto: each class's boxes by a factor on width and height, if that improves the score on held-out images",
+        choices=("none", "auto"),
+    )
     fallback_confidence: float = knob(
         1e-6, "confidence of the location prior's box, which answers if an image has no candidate", low=1e-8, high=1
     )

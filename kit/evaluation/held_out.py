@@ -6,19 +6,22 @@ Everything that a report shows and a comparison compares is made here, from stor
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from kit.choosing import location_prior, one_box
+from kit.choosing.box_scale import scaled_out_of_fold
+from kit.choosing.devices import Device, setting_device
 from kit.choosing.one_box import Decision, answers_to_detections, decide, validation_mapping
-from kit.choosing.selection import judge_out_of_fold, oracle, patient_groups, shuffled
-from kit.config import Config, load
+from kit.choosing.selection import choose_rule, judge_out_of_fold, oracle, patient_groups, shuffled
+from kit.config import RULE_NAMES, Config, load
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, asks_twice, load_training, patients
 from kit.data.splits import split_groups
 from kit.metrics import average_precision
+from kit.metrics.bootstrap import Intervals
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, Split, read_split, require_finished
 from kit.runs.guards import require_same_data
@@ -46,6 +49,8 @@ class HeldOut:
     priors: Sequence[location_prior.Prior]  # by fold, likewise
     sizes: location_prior.Sizes
     patients: Mapping[str, str]
+    groups: Mapping[str, int]  # by image, the group that is judged by what was learned on the others
+    devices: Mapping[str, Device] = field(default_factory=dict)  # that were tried; ``judged`` has those kept
 
     def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> Decision:
         """One box per ID of ``mapping``; candidates under ``threshold`` are left out; no prior saw its image."""
@@ -54,6 +59,10 @@ class HeldOut:
             image_id: prior for held, prior in zip(self.split.folds, self.priors, strict=True) for image_id in held
         }
         return decide(kept, self.mapping, prior_of, self.sizes, self.config.decision.fallback_confidence)
+
+    def keeps(self, device: str) -> bool:
+        """Whether a device was tried and is used."""
+        return device in self.devices and self.devices[device].kept
 
     def many_box(self) -> average_precision.Matches:
         """All candidates of all held-out images, matched."""
@@ -88,9 +97,21 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     sizes = image_sizes(data.pixels.facts)
     judged = judge_out_of_fold(candidates, one_box_truth, sizes, groups)
     priors = out_of_fold_priors(data.annotations, split, sizes)
-    return HeldOut(
-        run, config, split, data, truth, candidates, mapping, one_box_truth, judged, priors, sizes, patient_of
+    held = HeldOut(
+        run, config, split, data, truth, candidates, mapping, one_box_truth, judged, priors, sizes, patient_of,
+        groups,
     )  # fmt: skip
+    return _with_box_scale(held) if config.decision.box_scale == "auto" else held
+
+
+def rule_choice(
+    held: HeldOut,
+) -> tuple[str, dict[str, average_precision.Matches], dict[tuple[str, str], Intervals]]:
+    """The rule to use, each rule's matched answers, and the paired differences of the rules."""
+    matched = {rule: held.one_box(held.answers(held.judged[rule])) for rule in RULE_NAMES}
+    best, differences = choose_rule(matched, held.patients, held.config.training.seed)
+    named = held.config.decision.rule
+    return best if named == "auto" else named, matched, differences
 
 
 def oracle_answers(held: HeldOut) -> Decision:
@@ -111,6 +132,16 @@ def out_of_fold_priors(
     """By fold, the location prior of the images that the fold was trained on, never of those it held out."""
     rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
     return [location_prior.fit_prior(annotations[learned], sizes) for learned in rows]
+
+
+def _with_box_scale(held: HeldOut) -> HeldOut:
+    """The boxes by the factors of their classes, if the answers of the rule to use are measurably better so."""
+    rule, matched, _ = rule_choice(held)
+    judged = scaled_out_of_fold(held.judged, held.candidates, held.truth, held.sizes, held.groups)
+    scaled = replace(held, judged=judged)
+    after = scaled.one_box(scaled.answers(judged[rule]))
+    device = setting_device(after, matched[rule], held.patients, held.config.training.seed)
+    return replace(scaled if device.kept else held, devices={**held.devices, "box_scale": device})
 
 
 def _map50(held: HeldOut, judged: pd.DataFrame) -> float:

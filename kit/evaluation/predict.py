@@ -58,6 +58,8 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
         sizes,
         report.threshold.applied,
     )
+    if report.box_scale:
+        candidates = report.box_scale.applied(candidates, sizes)
     answers = one_box.decide(candidates, data.mapping, report.prior, sizes, config.decision.fallback_confidence)
     if answers.fallback_ids:
         log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))

@@ -15,10 +15,11 @@ import pandas as pd
 
 import kit
 from kit.choosing import location_prior
+from kit.choosing.box_scale import fit_box_scale
 from kit.choosing.ceiling import Ceiling, ceiling
 from kit.choosing.one_box import Decision, answers_to_detections
-from kit.choosing.selection import choose_rule, fit_rules
-from kit.config import RULE_NAMES, Config, load
+from kit.choosing.selection import fit_rules
+from kit.config import Config, load
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
@@ -26,7 +27,7 @@ from kit.core.text_files import text_sha256
 from kit.data.competition import TrainingData, has_test, patients
 from kit.data.groups import read_groups
 from kit.data.patient_pattern import knows_patients
-from kit.evaluation.held_out import HeldOut, oracle_answers, random_choice_map50, score_held_out
+from kit.evaluation.held_out import HeldOut, oracle_answers, random_choice_map50, rule_choice, score_held_out
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import analyse_errors
 from kit.reports.report_file import (
@@ -155,6 +156,8 @@ def _report(
         members=members(run),
         prior=location_prior.fit_prior(held.data.annotations, held.sizes),
         ceiling=limit,
+        devices=held.devices,
+        box_scale=fit_box_scale(held.candidates, held.truth) if held.keeps("box_scale") else None,
     )
 
 
@@ -205,9 +208,8 @@ def _choice(held: HeldOut, ideal: Decision) -> Choice:
 
     ``ideal`` has the oracle's answers.
     """
-    seed, decision = held.config.training.seed, held.config.decision
-    matched = {rule: held.one_box(held.answers(held.judged[rule])) for rule in RULE_NAMES}
-    best, differences = choose_rule(matched, held.patients, seed)
+    seed = held.config.training.seed
+    chosen, matched, differences = rule_choice(held)
     rules = {}
     for rule, matches in matched.items():
         overall = bootstrap.map_intervals(matches, held.patients, seed).overall
@@ -217,7 +219,6 @@ def _choice(held: HeldOut, ideal: Decision) -> Choice:
             if first == rule
         }
         rules[rule] = RuleScore(overall.value, overall.low, overall.high, against)
-    chosen = best if decision.rule == "auto" else decision.rule
     no_candidate = held.judged[chosen].iloc[:0]
     return Choice(
         chosen=chosen,
@@ -226,7 +227,7 @@ def _choice(held: HeldOut, ideal: Decision) -> Choice:
         random=Reference(random_choice_map50(held, chosen)),
         prior=Reference(_one_box(held, held.answers(no_candidate)).map50),
         rule=fit_rules(held.candidates, held.one_box_truth, held.sizes)[chosen],
-        knobs=decision,
+        knobs=held.config.decision,
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from kit.choosing.box_scale import BoxScale
 from kit.choosing.ceiling import Ceiling
 from kit.choosing.devices import Device
 from kit.choosing.location_prior import Prior
@@ -203,6 +204,7 @@ class Report:
     members: tuple[Member, ...]
     prior: Prior  # fitted on all training images
     ceiling: Ceiling | None = None  # None in reports of earlier versions
+    box_scale: BoxScale | None = None  # `predict` scales the boxes with it; None: they stay as they are
     devices: Mapping[str, Device] = field(default_factory=dict)  # none in reports of earlier versions
     sha256: str = field(default="", compare=False)  # of all the rest; empty in reports of earlier versions
 
