@@ -31,10 +31,12 @@ from kit.detectors.tta import views
 from kit.runs.folder import Run, Split
 from kit.training.fit import fit
 
+from . import gpu_memory
 from .measure import Row, not_measured
 from .sizes import Sizes
 
 _OF_NETWORK = {"model.weights": "none", "model.norm": "frozen"}
+COMPILED = "body compiled"
 _EPOCH_LIMIT, _VIEWS_LIMIT = 1.05, 1.1
 _GIB = 2**30
 Prepared = tuple[list[Tensor], list[dict[str, Tensor]]]
@@ -56,7 +58,7 @@ _WAYS = {
     "channels last": Way(channels_last=True),
     "fp16 autocast, channels last": Way(torch.float16, channels_last=True),
     "fused SGD": Way(fused=True),
-    "body compiled": Way(compiled=True),
+    COMPILED: Way(compiled=True),
 }
 
 
@@ -67,7 +69,11 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
         return
     bench = _Bench(sizes, folder)
     for what, row in (
-        *((f"a step of {sizes.gpu_batches[0]} images: {name}", _step(bench, name)) for name in _WAYS),
+        *(
+            (f"a step of {sizes.gpu_batches[0]} images: {name}", _step(bench, name))
+            for name in _WAYS
+            if name != COMPILED
+        ),
         *((f"epoch in batches of {size}", _epoch(bench, size)) for size in sizes.gpu_batches),
         *((f"epoch, {count} workers", _workers(bench, count)) for count in sizes.gpu_workers),
         ("a batch copied from pinned memory", _pinned(bench)),
@@ -75,8 +81,11 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
         ("half precision in inference", _half(bench)),
         ("the CPU's detections", _against_cpu(bench)),
         *((f"{name} under autocast", _finite(bench, name)) for name in DETECTOR_NAMES),
+        *((f"waiting for the matcher, {name}", gpu_memory.matcher(sizes, name)) for name in SET_DETECTORS),
+        *((f"memory of {asked}", gpu_memory.memory(sizes, asked)) for asked in gpu_memory.wanted(sizes)),
         *((f"resumed, deterministic={wanted}", _resumed(bench, wanted)) for wanted in (False, True)),
         ("the demo whole", _demo(bench)),
+        (COMPILED, _step(bench, COMPILED)),  # the compiler may take minutes
     ):
         try:
             yield row()
