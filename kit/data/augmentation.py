@@ -53,9 +53,11 @@ class Augmentation:
         ``min_area_px``, is left out of ``kept``.
         """
         self._geometry.set_random_seed(seed)
-        self._holes.set_random_seed(seed)
         moved = self._geometry(image=image[:, :, None], bboxes=boxes, index=np.arange(len(boxes)))
-        holed = self._holes(image=moved["image"])["image"]
+        holed = moved["image"]
+        if self.config.dropout_p:
+            self._holes.set_random_seed(seed)
+            holed = self._holes(image=holed)["image"]
         inside = np.asarray(moved["bboxes"], dtype=np.float32).reshape(-1, 4)
         indices = np.asarray(moved["index"], dtype=np.int64).reshape(-1)  # labels come back as floats
         least = self.config.min_area_px - _ROUNDING_PX
@@ -91,7 +93,9 @@ class Augmentation:
                 min_visibility=config.min_visibility,
                 clip=True,
                 filter_invalid_bboxes=True,
+                check_each_transform=False,  # only the affine moves boxes out of the image: one look at the end
             ),
+            is_check_shapes=False,  # there is one image, and nothing beside it
         )
 
     @cached_property

@@ -88,7 +88,7 @@ class DetectionDataset(Dataset[Sample]):
         if self._augment is not None:
             seed = int(np.random.SeedSequence([self._seed, epoch, index]).generate_state(1)[0])
             augmented = self._augment(image, boxes, seed)
-            if position < len(self):
+            if len(augmented.kept) < len(boxes) and position < len(self):
                 gone = np.setdiff1d(np.arange(len(boxes)), augmented.kept)
                 at_border = (~np.isin(gone, augmented.too_small)).astype(np.int64)
                 np.add.at(boxes_lost, (at_border, labels[gone] - 1), 1)

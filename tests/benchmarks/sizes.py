@@ -14,6 +14,7 @@ class Sizes:
     repeats: int = 5
     laptop_px: int = 384
     epoch_images: int = 40
+    demo_epoch_images: int = 160  # its steps are fifty times shorter
     epoch_repeats: int = 3
     evaluated_images: int = 24
     viewed_images: int = 12
@@ -55,7 +56,8 @@ class Sizes:
 
 FULL = Sizes()
 TINY = Sizes(
-    size_px=96, images=8, repeats=1, laptop_px=64, epoch_images=8, epoch_repeats=1, evaluated_images=2,
+    size_px=96, images=8, repeats=1, laptop_px=64, epoch_images=8, demo_epoch_images=8,
+    epoch_repeats=1, evaluated_images=2,
     viewed_images=2, fused_images=3, fused_sources=2, fused_boxes=4, resampled_images=12, resampled_boxes=3,
     resamples=10, resamples_of_other=1, starts=1, page_images=40, few=100, many=200, loader_epochs=2,
     large_few=40, large_many=60,

@@ -88,6 +88,19 @@ def test_a_box_that_leaves_the_picture_is_not_among_the_kept():
     assert all(1 in indices for indices in kept)
 
 
+def test_one_look_at_the_boxes_after_all_transforms_finds_what_a_look_after_each_one_finds():
+    config = AugmentationConfig(shift=0.5, rotate_degrees=40.0, min_visibility=0.3)
+    once, each = Augmentation(config), Augmentation(config)
+    each._geometry.check_each_transform = list(each._geometry.processors.values())
+    image = np.zeros((128, 128), dtype=np.uint8)
+    boxes = np.array([[0, 0, 20, 20], [40.3, 40.6, 60.1, 60.2], [99, 100.5, 128, 128]], dtype=np.float32)
+    results = [(once(image, boxes, seed), each(image, boxes, seed)) for seed in range(40)]
+    assert len({len(one.kept) for one, _ in results}) > 1
+    for one, other in results:
+        assert one.kept.tolist() == other.kept.tolist()
+        assert one.boxes.tolist() == other.boxes.tolist()
+
+
 class TestDropoutOfTheSeedNotebook:
     """Defect: CoarseDropout was called with arguments that Albumentations 2 ignores with a warning."""
 
