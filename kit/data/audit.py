@@ -166,8 +166,8 @@ def unread_images(paths: Sequence[str]) -> Finding | None:
 def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | None:
     """Copies of the same picture, within train/ or test/ or across both: a row per image, in groups.
 
-    Every image is compared with the first of its group: how many of 256 ``bits`` differ, and the ``correlation``
-    of the 64-px copies.
+    Every image is compared with the first of its group: how many of 256 ``bits`` differ, the ``correlation`` of the
+    64-px copies, that of their details once they lie on each other (``aligned``), and whether it is ``mirrored``.
     """
     groups = duplicate_groups(prints)
     if not groups:
@@ -177,8 +177,10 @@ def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | No
     for number, group in enumerate(groups, start=1):
         for index in group:
             near, name = likeness(prints, group[0], index), prints.names[index]
-            rows.append((number, name, name in boxed, near.equal, near.bits, round(near.correlation, 4)))
-    table = pd.DataFrame(rows, columns=["group", "image", "has_boxes", "pixels_equal", "bits", "correlation"])
+            numbers = (near.bits, round(near.correlation, 4), round(near.aligned, 4))
+            rows.append((number, name, name in boxed, near.equal, *numbers, near.mirrored))
+    columns = ["group", "image", "has_boxes", "pixels_equal", "bits", "correlation", "aligned", "mirrored"]
+    table = pd.DataFrame(rows, columns=columns)
     folders = table["image"].str.split("/").str[0].groupby(table["group"]).nunique()
     across = int((folders > 1).sum())
     return Finding(

@@ -1,4 +1,4 @@
-"""Images that are copies of the same picture: equal pixels, or compressed again, resized or brightened.
+"""Images that are copies of one picture: equal pixels, or compressed, resized, brightened, mirrored or cropped.
 
 Radiographs of different patients look alike, so that a perceptual hash alone is not enough: a hash of 256 bits
 proposes pairs, and the correlation of small copies decides.
@@ -7,7 +7,7 @@ proposes pairs, and the correlation of small copies decides.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -16,18 +16,18 @@ from jaxtyping import Bool, Float32, Int64, UInt8
 from kit.core.errors import KitError
 from kit.core.files import replacing
 from kit.core.progress import Track, silent
+from kit.data.alignment import aligned_likeness
 from kit.data.images import Grey, as_read
 from kit.data.inversion import inverted_images
+from kit.data.perceptual_hash import SIDE_PX, Hashes, Near, dct_bits, near_pairs, nearness
 from kit.data.pixel_cache import PixelCache
 from kit.schemas.image_headers import ImageFacts
 
-NEAR_BITS = 32  # of 256; the nearest two of 74 different NIH radiographs differ in 60
+_SAME_BITS = 32  # of 256; the nearest two of 74 different NIH radiographs differ in 57
 SAME_CORRELATION = 0.98  # those two correlate at .93
-_SIDE_PX = 64
-_WAVES = 16  # per direction: 16 x 16 coefficients make 256 bits
-_BLOCK = 512  # images compared with all others at a time
+SAME_DETAIL = 0.97, 0.94  # of all pixels, of four fifths of the tiles; two exposures of one arm: .964 and .933
 _COPIES_SUFFIX = ".copies.npy"
-_PAIRS = 4096  # pairs whose small copies are held at a time
+_PAIRS = 512  # pairs whose small copies are held at a time
 
 
 @dataclass(frozen=True)
@@ -41,20 +41,25 @@ class Prints:
 
 @dataclass(frozen=True)
 class Likeness:
-    """How alike two images are: whether all pixels are equal, how many bits of the hash differ, the correlation."""
+    """How alike two images are: whether all pixels are equal, how many bits of the hash differ, the correlation.
+
+    ``aligned`` is the correlation of their details laid over each other, one of them mirrored if ``mirrored``.
+    """
 
     equal: bool
     bits: int
     correlation: float
+    aligned: float
+    mirrored: bool
 
 
 def take_prints(digests: Mapping[str, str], read: Callable[[str], Grey], track: Track = silent) -> Prints:
     """The prints of the images that ``digests`` names; ``read`` gives their pixels, one image at a time."""
     import cv2  # on use: a stored audit needs no prints
 
-    copies = np.zeros((len(digests), _SIDE_PX, _SIDE_PX), dtype=np.uint8)
+    copies = np.zeros((len(digests), SIDE_PX, SIDE_PX), dtype=np.uint8)
     for index, name in enumerate(track(digests, "comparing images", len(digests))):
-        copies[index] = cv2.resize(read(name), (_SIDE_PX, _SIDE_PX), interpolation=cv2.INTER_AREA)
+        copies[index] = cv2.resize(read(name), (SIDE_PX, SIDE_PX), interpolation=cv2.INTER_AREA)
     return Prints(tuple(digests), tuple(digests.values()), copies)
 
 
@@ -86,7 +91,7 @@ def _stored_copies(pixels: PixelCache) -> UInt8[np.ndarray, "n 64 64"] | None:
         stored = np.lib.format.open_memmap(pixels.file.with_suffix(_COPIES_SUFFIX), mode="r")
     except (OSError, ValueError):
         return None
-    fits = stored.shape == (len(pixels.digests), _SIDE_PX, _SIDE_PX) and stored.dtype == np.uint8
+    fits = stored.shape == (len(pixels.digests), SIDE_PX, SIDE_PX) and stored.dtype == np.uint8
     return stored if fits else None
 
 
@@ -124,53 +129,89 @@ def comparable_prints(prints: Prints, facts: Mapping[str, ImageFacts], inverted:
     return replace(prints, copies=np.stack(copies) if copies else prints.copies)
 
 
-def dct_bits(copies: UInt8[np.ndarray, "n 64 64"]) -> Bool[np.ndarray, "n 256"]:
-    """256 bits per image: which of its 16 x 16 longest cosine waves are stronger than their median.
-
-    Brightness and contrast change no bit unless pixels are clipped to black or white. The waves are those of the
-    discrete cosine transform (Ahmed et al. 1974); this is the perceptual hash "pHash" with four times its usual 64
-    bits.
-    """
-    indices = np.arange(_SIDE_PX)
-    waves = np.cos(np.pi * (2 * indices + 1) * indices[:_WAVES, None] / (2 * _SIDE_PX)).astype(np.float32)
-    strengths = (waves @ copies.astype(np.float32) @ waves.T).reshape(len(copies), _WAVES**2)
-    return strengths > np.median(strengths, axis=1, keepdims=True) if len(copies) else strengths > 0
-
-
 def likeness(prints: Prints, first: int, second: int) -> Likeness:
     """How alike two of the images are, by their indices."""
-    bits = dct_bits(prints.copies[[first, second]])
+    both = prints.copies[[first, second]]
+    bits = dct_bits(both)
+    pair = np.array([[0, 1]])
+    near = nearness(Hashes.of(both[:1]), Hashes.of(both[1:]), np.array([[0, 0]]))
     return Likeness(
         prints.digests[first] == prints.digests[second],
         int((bits[0] != bits[1]).sum()),
-        float(_correlations(prints.copies, np.array([[first, second]]))[0]),
+        float(_correlations(both[pair[:, 0]], both[pair[:, 1]])[0]),
+        float(aligned_likeness(both[:1], _as_near(both[1:], near), near.scales)[0, 0]),
+        bool(near.mirrored[0]),
     )
 
 
 def duplicate_groups(prints: Prints) -> list[tuple[int, ...]]:
     """Groups of two or more copies of a picture, as ascending indices, in the order of their first images.
 
-    Two images are linked if their pixels are equal, or if their hashes differ in at most 32 bits and their small
-    copies correlate at .98 or more. An image of a single grey level has no correlation: only equal pixels link it.
-    Memory grows with the number of images, not with its square.
+    Two images are linked if their pixels are equal, or if their hashes are near and ``same_picture`` says so. An
+    image of a single grey level is like no other: only equal pixels link it. Memory grows with the number of
+    images, not with its square.
     """
     _, first, group_of = np.unique(np.array(prints.digests, dtype=str), return_index=True, return_inverse=True)
     distinct = np.sort(first)
-    signs = np.zeros((len(distinct), _WAVES**2), dtype=np.float32)
-    for start in range(0, len(distinct), _BLOCK):
-        block = slice(start, start + _BLOCK)
-        signs[block] = np.where(dct_bits(prints.copies[distinct[block]]), 1, -1)
-    for start in range(0, len(distinct), _BLOCK):
-        near = _near(signs, start)
-        for begin in range(0, len(near), _PAIRS):
-            pairs = distinct[near[begin : begin + _PAIRS]]
-            pairs = pairs[group_of[pairs[:, 0]] != group_of[pairs[:, 1]]]
-            alike = pairs[_correlations(prints.copies, pairs) >= SAME_CORRELATION]
-            group_of = joined_groups(group_of, alike)
+    copies = prints.copies[distinct]
+    for batch in batches(near_pairs(Hashes.of(copies))):
+        groups = group_of[distinct[batch.pairs]]
+        near = batch.of(groups[:, 0] != groups[:, 1])
+        alike = near.pairs[same_picture(copies, copies, near)]
+        group_of = joined_groups(group_of, distinct[alike])
     members: dict[int, list[int]] = {}
     for index, group in enumerate(group_of.tolist()):
         members.setdefault(group, []).append(index)
     return [tuple(group) for group in members.values() if len(group) > 1]
+
+
+def common_pictures(
+    first: Prints, second: Prints, first_hash: UInt8[np.ndarray, "n 32"] | None = None
+) -> Int64[np.ndarray, "m 2"]:
+    """The pairs (index in ``first``, index in ``second``) that show one picture, as in `duplicate_groups`.
+
+    ``first_hash`` are the hashes of the first images if they are known already.
+    """
+    hashes = Hashes.of(first.copies)
+    if first_hash is not None:
+        hashes = replace(hashes, whole=first_hash)
+    found = [
+        near.pairs[same_picture(first.copies, second.copies, near)]
+        for near in batches(near_pairs(hashes, Hashes.of(second.copies)))
+    ]
+    of_digest: dict[str, list[int]] = {}
+    for index, digest in enumerate(first.digests):
+        of_digest.setdefault(digest, []).append(index)
+    equal = [(index, other) for other, digest in enumerate(second.digests) for index in of_digest.get(digest, ())]
+    return np.unique(np.concatenate([np.array(equal, dtype=np.int64).reshape(-1, 2), *found]), axis=0)
+
+
+def batches(near: Iterable[Near]) -> Iterator[Near]:
+    """The same pairs in batches of bounded size."""
+    for some in near:
+        for start in range(0, len(some.pairs), _PAIRS):
+            yield some.of(slice(start, start + _PAIRS))
+
+
+def same_picture(
+    first: UInt8[np.ndarray, "n 64 64"], second: UInt8[np.ndarray, "k 64 64"], near: Near
+) -> Bool[np.ndarray, " m"]:
+    """Which of the near pairs show one picture: the copies decide, mirrored and inverted as the hashes say.
+
+    They do if at most 32 bits differ and the copies correlate at .98 or more, or if their details do at .97 or more
+    when one is laid over the other, or at .94 or more in four fifths of the tiles (`aligned_likeness`).
+    """
+    ours, theirs = first[near.pairs[:, 0]], _as_near(second[near.pairs[:, 1]], near)
+    same = (near.bits <= _SAME_BITS) & (_correlations(ours, theirs) >= SAME_CORRELATION)
+    rest = np.flatnonzero(~same)
+    same[rest] = (aligned_likeness(ours[rest], theirs[rest], near.scales[rest]) >= SAME_DETAIL).any(axis=1)
+    return same
+
+
+def _as_near(copies: UInt8[np.ndarray, "m 64 64"], near: Near) -> UInt8[np.ndarray, "m 64 64"]:
+    """The second copies of near pairs, mirrored and inverted like the first."""
+    turned = np.where(near.mirrored[:, None, None], copies[:, :, ::-1], copies)
+    return np.where(near.inverted[:, None, None], 255 - turned, turned)
 
 
 def joined_groups(group_of: Int64[np.ndarray, " n"], links: Int64[np.ndarray, "m 2"]) -> Int64[np.ndarray, " n"]:
@@ -189,19 +230,11 @@ def joined_groups(group_of: Int64[np.ndarray, " n"], links: Int64[np.ndarray, "m
     return joined.astype(np.int64)[group_of]
 
 
-def _near(signs: Float32[np.ndarray, "n 256"], start: int) -> Int64[np.ndarray, "m 2"]:
-    """Pairs (i, j), i < j, i in the block from ``start``, whose signs differ in at most ``NEAR_BITS`` columns."""
-    block = signs[start : start + _BLOCK]
-    differing = (signs.shape[1] - block @ signs[start:].T) / 2
-    rows, columns = np.nonzero(np.triu(differing <= NEAR_BITS, k=1))
-    return np.stack([rows, columns], axis=1).astype(np.int64) + start
-
-
 def _correlations(
-    copies: UInt8[np.ndarray, "n 64 64"], pairs: Int64[np.ndarray, "m 2"]
+    first: UInt8[np.ndarray, "m 64 64"], second: UInt8[np.ndarray, "m 64 64"]
 ) -> Float32[np.ndarray, " m"]:
     """Pearson's correlation of the small copies of each pair; 0 if one of them has a single grey level."""
-    flat = copies[pairs].reshape(len(pairs), 2, _SIDE_PX**2).astype(np.float32)
+    flat = np.stack([first, second], axis=1).reshape(len(first), 2, SIDE_PX**2).astype(np.float32)
     flat -= flat.mean(axis=2, keepdims=True)
     norms = np.linalg.norm(flat, axis=2).prod(axis=1)
     return np.divide((flat[:, 0] * flat[:, 1]).sum(axis=1), norms, out=np.zeros_like(norms), where=norms > 0)

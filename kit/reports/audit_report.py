@@ -38,7 +38,7 @@ from kit.schemas.image_headers import ImageFacts
 from kit.schemas.missing_images import unread_images
 from kit.schemas.tables import mapped_images, no_finding_boxes, read_annotations
 
-_FORMAT = 4
+_FORMAT = 5
 T = TypeVar("T")
 log = logging.getLogger("kit")
 

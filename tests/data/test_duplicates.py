@@ -9,8 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from kit.data.duplicates import Prints, dct_bits, duplicate_groups, joined_groups, likeness, take_prints
+from kit.data.duplicates import Prints, common_pictures, duplicate_groups, joined_groups, likeness, take_prints
 from kit.data.images import pixel_digest
+from kit.data.perceptual_hash import dct_bits
 from kit.data.synthetic.generator import draw_findings, render
 
 
@@ -40,6 +41,14 @@ COPIES = {
     "larger": lambda image: cv2.resize(image, (700, 700), interpolation=cv2.INTER_LINEAR),
     "brighter": lambda image: np.clip(image * 1.2, 0, 255).astype(np.uint8),
     "paler": lambda image: (image * 0.7 + 20).astype(np.uint8),
+    "much brighter": lambda image: np.clip(image * 1.5, 0, 255).astype(np.uint8),
+    "mirrored": lambda image: np.ascontiguousarray(image[:, ::-1]),
+    "inverted": lambda image: 255 - image,
+    "cropped by 2%": lambda image: image[5:-5, 5:-5],
+    "cropped at one side": lambda image: image[:, 12:],
+    "mirrored, cropped, brighter, smaller": lambda image: np.clip(
+        cv2.resize(image[5:-5, 250:5:-1], (150, 150), interpolation=cv2.INTER_AREA) * 1.2, 0, 255
+    ).astype(np.uint8),
     "all of these": lambda image: compressed(cv2.resize((image * 0.9 + 10).astype(np.uint8), (200, 200))),
 }
 
@@ -67,7 +76,33 @@ def test_a_changed_copy_is_found_among_others(copy):
 
 def test_copies_of_copies_are_one_group_however_many():
     image = drawn(1)
-    assert groups(image, *(copy(image) for copy in COPIES.values()), image) == [tuple(range(8))]
+    assert groups(image, *(copy(image) for copy in COPIES.values()), image) == [tuple(range(len(COPIES) + 2))]
+
+
+def test_pictures_of_two_sets_are_paired_by_pixels_or_by_likeness():
+    ours = [drawn(seed) for seed in range(3)]
+    theirs = [drawn(7), np.ascontiguousarray(ours[2][5:-5, 250:5:-1]), ours[0], np.zeros((9, 9), np.uint8)]
+    assert common_pictures(prints(*ours), prints(*theirs)).tolist() == [[0, 2], [2, 1]]
+    assert common_pictures(prints(), prints(*theirs)).tolist() == []
+    assert common_pictures(prints(*ours), prints()).tolist() == []
+
+
+def test_a_crop_is_laid_over_the_whole_before_they_are_compared():
+    image = drawn(1)
+    near = likeness(prints(image, image[10:-10, -10:10:-1]), 0, 1)
+    assert near.mirrored and near.aligned > 0.97 > near.correlation
+
+
+def test_the_measure_of_the_docs_finds_every_resized_copy_and_no_turned_one(tmp_path):
+    from benchmarks.copies import CHANGES, changed_prints, missed_share
+
+    files = [tmp_path / f"{seed}.png" for seed in range(3)]
+    for seed, path in enumerate(files):
+        Image.fromarray(drawn(seed, 128)).save(path)
+    originals = changed_prints(files, lambda image: image)
+    missed = {name: missed_share(originals, changed_prints(files, CHANGES[name])) for name in CHANGES}
+    assert missed["shrunk to 128 px"] == missed["mirrored"] == 0
+    assert missed["turned by 3 degrees"] == 1
 
 
 def test_pictures_of_one_grey_level_equal_only_themselves():
