@@ -81,6 +81,13 @@ def open_files(workspace: Path, folder: str, config: Config, track: Track = sile
     return open_cache(data_folder(workspace) / folder, workspace / ".cache", config.data.cache_max_gib, track)
 
 
+def open_all_files(workspace: Path, config: Config, track: Track = silent) -> dict[str, PixelCache]:
+    """``open_files`` of ``train/``, and of ``test/`` if it exists, by folder."""
+    data = data_folder(workspace)
+    parts = [part for part in (TRAIN, TEST) if part == TRAIN or (data / part).is_dir()]
+    return {part: open_files(workspace, part, config, track) for part in parts}
+
+
 def open_pixels(workspace: Path, folder: str, config: Config, track: Track = silent) -> PixelCache:
     """The images in ``WORKSPACE/data/FOLDER`` (train or test), turned and inverted as the knobs say.
 

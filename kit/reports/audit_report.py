@@ -19,7 +19,7 @@ from kit.core.locks import locked_folder
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.audit import CHECKS, AuditInput, findings, require_checks
-from kit.data.competition import AUDIT, OpenedData, data_folder, has_test, open_files, patients
+from kit.data.competition import AUDIT, OpenedData, data_folder, has_test, open_all_files, patients
 from kit.data.duplicates import Prints, comparable_prints, small_copies
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
 from kit.data.groups import read_groups
@@ -91,19 +91,18 @@ class _StoredAudit:
     findings: tuple[_StoredFinding, ...]
 
 
-def audit_workspace(workspace: Path, config: Config, track: Track = silent) -> Audit:
+def audit_workspace(
+    workspace: Path, config: Config, track: Track = silent, opened: Mapping[str, PixelCache] | None = None
+) -> Audit:
     """Audit ``WORKSPACE/data`` into ``WORKSPACE/audit``, or read the audit there if it is of the same data.
 
-    ``train/`` and ``train.csv`` are required; ``test/`` and the mapping are checked if they exist. Raises
+    ``train/`` and ``train.csv`` are required; ``test/`` and the mapping are checked if they exist. ``opened`` has
+    the caches of both as they lie in their files (``open_all_files``), if they are open already. Raises
     TableError for a train.csv that is no table of boxes (a row may name an image of either half), KitError for a
     missing folder.
     """
     data, folder = data_folder(workspace), workspace / AUDIT
-    files = {
-        part: open_files(workspace, part, config, track)
-        for part in (TRAIN, TEST)
-        if part == TRAIN or (data / part).is_dir()
-    }
+    files = opened or open_all_files(workspace, config, track)
     own, groups = has_own_table(data), read_groups(data)
     unread = [path for part in files for path in unread_images(data / part)]
     key = _key(data, files, own, config, unread, groups)

@@ -24,6 +24,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, data_folder, has_test, load_test, load_training
+from kit.data.early_decoding import decoding_meanwhile
 from kit.data.splits import assign_folds
 from kit.detectors import weights
 from kit.detectors.hardware import process_count
@@ -98,13 +99,13 @@ def train(
     config = _config(run, recipe, preset_name is not None, assignments)
     processes = process_count(config) * config.trainer.nodes
     require_launcher(processes)
-    from kit.training import fit  # imports Lightning: seconds that no other verb needs
-
     accumulation(config.training, processes)  # refuses what does not divide
     folds = _requested_folds(run, config, fold)
     if rank() > 0:
         split = _awaited_split(run)
         data = load_training(workspace, config)
+        from kit.training import fit
+
         for fold_run in folds:
             fit.fit(fold_run, config, split, data, _starting_detector(fold_run, config, split))
         return None
@@ -115,7 +116,9 @@ def train(
         if run.finished.exists() and run.detections("validation").exists():
             save_knobs(run, lambda: _config(run, recipe, preset_name is not None, assignments))
             return Trained(run, read_finished(run), already=True)
-        audit = audit_workspace(workspace, config, track)
+        with decoding_meanwhile(workspace, config, track) as files:
+            from kit.training import fit  # imports Lightning: seconds that no other verb needs
+        audit = audit_workspace(workspace, config, track, files)
         require_sound(audit, allow)
         data = load_training(workspace, config, track, audit.opened)
         if has_test(workspace):
