@@ -16,8 +16,9 @@ from jaxtyping import Float64, Int64
 from kit.boxes.geometry import CORNERS, area, iou_pairs
 from kit.config import FusionConfig
 
-# ``agreement``: the share of the sources (views and runs) that have a box in the candidate.
-CANDIDATE_COLUMNS = ["image_id", *CORNERS, "score", "label", "agreement"]
+# ``agreement``: the share of the sources (views and runs) that have a box in the candidate. ``spread``: how far the
+# corners of its boxes lie from their mean, weighted by the scores, as a share of its side; NaN of a single box.
+CANDIDATE_COLUMNS = ["image_id", *CORNERS, "score", "label", "agreement", "spread"]
 Sources = Sequence[tuple[str, str]]  # (run, view) pairs; each has seen every image of a table
 # Groups fused at once: enough to amortise numpy's calls, few enough to fit the processor's cache.
 _GROUPS_AT_ONCE = 2048
@@ -66,11 +67,28 @@ def suppress(detections: pd.DataFrame, sources: Sources, iou: float) -> pd.DataF
         kept_by[others[~free]] = leader[~free]
         remaining = others[free]
     rows = np.flatnonzero(kept_by == np.arange(len(detections)))
+    candidate = np.searchsorted(rows, kept_by)
     has_source = np.zeros((len(rows), len(sources)), dtype=bool)
-    has_source[np.searchsorted(rows, kept_by), source] = True
+    has_source[candidate, source] = True
     kept = detections.iloc[rows]
     agreement = has_source.sum(axis=1) / len(sources)
-    return _candidates(kept["image_id"], boxes[rows], scores[rows], kept["label"], agreement)
+    spread = _spread_about_kept(boxes, np.maximum(scores, _LEAST_SCORE), kept_by, rows)
+    return _candidates(kept["image_id"], boxes[rows], scores[rows], kept["label"], agreement, spread)
+
+
+def _spread_about_kept(
+    boxes: Float64[np.ndarray, "n 4"],
+    weights: Float64[np.ndarray, " n"],
+    kept_by: Int64[np.ndarray, " n"],
+    rows: Int64[np.ndarray, " c"],
+) -> Float64[np.ndarray, " c"]:
+    """The spread of each kept box (a row of ``rows``) and those that it suppresses."""
+    candidate, aside = np.searchsorted(rows, kept_by), boxes - boxes[kept_by]
+    table = np.column_stack([np.ones(len(boxes)), aside, np.square(aside).sum(axis=1)]) * weights[:, None]
+    sums = np.zeros((len(rows), table.shape[1]))
+    np.add.at(sums, candidate, table)
+    totals, squares = sums[:, 0], sums[:, -1] - np.square(sums[:, 1:-1]).sum(axis=1) / sums[:, 0]
+    return _spread(squares, totals, np.bincount(candidate, minlength=len(rows)), boxes[rows])
 
 
 def weighted_boxes_fusion(
@@ -95,6 +113,7 @@ class Clusters:
     misses: Float64[np.ndarray, " c"]  # logarithm of the chance that all members are wrong
     members: Int64[np.ndarray, " c"]
     agreement: Float64[np.ndarray, " c"]  # share of the sources
+    spread: Float64[np.ndarray, " c"]
     sources: int
     weight: float  # sum of the sources' weights
 
@@ -114,7 +133,7 @@ class Clusters:
             "wbf_sum": lambda: np.minimum(1.0, self.means * self.members / self.weight),
             "wbf_or": lambda: -np.expm1(self.misses),
         }[method]()
-        return _candidates(self.image_ids, self.boxes, scores, self.labels, self.agreement)
+        return _candidates(self.image_ids, self.boxes, scores, self.labels, self.agreement, self.spread)
 
 
 def cluster(
@@ -151,13 +170,14 @@ def cluster(
         missed = given[source] * np.log1p(-np.minimum(p, 1))
     keys, images, labels = _groups(detections)
     blocks = [_clusters(boxes, scores, missed, source, ranked, iou) for ranked in _blocks(keys, source, scores)]
-    nothing = (*np.zeros((2, 0), dtype=np.int64), np.zeros((0, 4)), *np.zeros((2, 0)), np.zeros(0, dtype=np.int64))
-    first, members, fused, means, misses, agreeing = map(np.concatenate, zip(*(blocks or [nothing]), strict=True))
+    nothing = (*np.zeros((3, 0), dtype=np.int64), np.zeros((0, 4)), *np.zeros((3, 0)))
+    columns = map(np.concatenate, zip(*(blocks or [nothing]), strict=True))
+    first, members, agreeing, fused, means, misses, spread = columns
     order = np.argsort(keys[first], kind="stable")
     image, label = np.divmod(keys[first][order], max(len(labels), 1))
     return Clusters(
         images[image], labels[label], fused[order], means[order], misses[order], members[order],
-        agreeing[order] / len(sources), len(sources), float(factors.sum()),
+        agreeing[order] / len(sources), spread[order], len(sources), float(factors.sum()),
     )  # fmt: skip
 
 
@@ -169,16 +189,16 @@ def _clusters(
     ranked: Int64[np.ndarray, "g r"],
     iou: float,
 ) -> tuple[
-    Int64[np.ndarray, " c"], Int64[np.ndarray, " c"], Float64[np.ndarray, "c 4"], Float64[np.ndarray, " c"],
-    Float64[np.ndarray, " c"], Int64[np.ndarray, " c"],
+    Int64[np.ndarray, " c"], Int64[np.ndarray, " c"], Int64[np.ndarray, " c"], Float64[np.ndarray, "c 4"],
+    Float64[np.ndarray, " c"], Float64[np.ndarray, " c"], Float64[np.ndarray, " c"],
 ]:  # fmt: skip
     """Cluster the groups of a block, rank by rank; a row of ``ranked`` is a group: row numbers, filled up with -1.
 
-    Returns for each cluster: a row of its group, its number of boxes, its box, its mean score, the sum of
-    ``missed`` and its number of different sources.
+    Returns for each cluster: a row of its group, its number of boxes, its number of different sources, its box, its
+    mean score, the sum of ``missed`` and its spread.
     """
     shape = ranked.shape
-    corners, means, totals, misses = np.zeros((*shape, 4)), *np.zeros((3, *shape))
+    corners, means, totals, misses, squares = np.zeros((*shape, 4)), *np.zeros((4, *shape))
     # The reference sums the weighted corners in float32, which can decide the cluster that a box joins.
     sums = np.zeros((*shape, 4), dtype=np.float32)
     members, opened = np.zeros(shape, dtype=np.int64), np.zeros(len(ranked), dtype=np.int64)
@@ -198,12 +218,32 @@ def _clusters(
         misses[cell] += missed[column[group]]
         sums[cell] = (sums[cell] + value[:, None] * box).astype(np.float32)
         mean_box = (sums[cell] / totals[cell][:, None]).astype(np.float32)
+        # West, Updating mean and variance estimates (1979): the first box of a cluster adds nothing.
+        squares[cell] += value * np.where(joins, ((box - corners[cell]) * (box - mean_box)).sum(axis=1), 0)
         corners[cell] = np.where(joins[:, None], mean_box, box)
         means[cell] = np.where(joins, (totals[cell] / members[cell]).astype(np.float32), value)
     group, cluster = np.nonzero(members)
     cell = (group, cluster)
     agreeing = has_source[cell].sum(axis=1)
-    return ranked[group, 0], members[cell], corners[cell], means[cell], misses[cell], agreeing
+    spread = _spread(squares[cell], totals[cell], members[cell], corners[cell])
+    return ranked[group, 0], members[cell], agreeing, corners[cell], means[cell], misses[cell], spread
+
+
+def _spread(
+    squares: Float64[np.ndarray, " c"],
+    totals: Float64[np.ndarray, " c"],
+    members: Int64[np.ndarray, " c"],
+    boxes: Float64[np.ndarray, "c 4"],
+) -> Float64[np.ndarray, " c"]:
+    """The root mean square distance of the members' corners from their mean, as a share of the box's mean side.
+
+    ``squares`` has the weighted sums of the squared distances of all four corners, ``totals`` the sums of weights.
+    NaN of a single member, and of a box without area.
+    """
+    size = area(boxes)
+    known = (members > 1) & (size > 0)
+    ratio = np.divide(np.maximum(squares, 0), 4 * totals * size, out=np.full(len(size), np.nan), where=known)
+    return np.sqrt(ratio)
 
 
 def _overlap(box: Float64[np.ndarray, "g 4"], clusters: Float64[np.ndarray, "g c 4"]) -> np.ndarray:
@@ -275,10 +315,11 @@ def _candidates(
     scores: Float64[np.ndarray, " n"],
     labels: pd.Series | pd.Index,
     agreement: Float64[np.ndarray, " n"],
+    spread: Float64[np.ndarray, " n"],
 ) -> pd.DataFrame:
     """The table of candidates, sorted by image_id, then by falling score; ties keep their order."""
     columns = {"image_id": image_ids.array, "score": scores, "label": labels.array, "agreement": agreement}
-    table = pd.DataFrame(columns)
+    table = pd.DataFrame(columns).assign(spread=spread)
     table[CORNERS] = boxes
     image, _ = pd.factorize(table["image_id"], sort=True)
     return table[CANDIDATE_COLUMNS].iloc[np.lexsort((-scores, image))].reset_index(drop=True)

@@ -15,7 +15,7 @@ from pandas.testing import assert_frame_equal
 from torchvision.ops import box_iou
 
 from kit.boxes.fusion import CANDIDATE_COLUMNS, fuse, suppress, weighted_boxes_fusion
-from kit.boxes.geometry import CORNERS
+from kit.boxes.geometry import CORNERS, area
 from kit.config import FUSION_METHODS, FusionConfig
 
 with warnings.catch_warnings():
@@ -83,11 +83,40 @@ def test_suppression_by_hand_pools_the_views_and_keeps_the_best_of_overlapping()
         ("a", "plain", "1.png", RIGHT, 0.2, "Mass"),  # far away: stays
         ("a", "plain", "2.png", NEAR_LEFT, 0.5, "Mass"),  # another image: stays
     )
-    assert suppress(table, SOURCES, 0.3).values.tolist() == [
+    assert suppress(table, SOURCES, 0.3).drop(columns="spread").values.tolist() == [
         ["1.png", *LEFT, 0.9, "Mass", 2 / 3],
         ["1.png", *RIGHT, 0.2, "Mass", 1 / 3],
         ["2.png", *NEAR_LEFT, 0.5, "Mass", 1 / 3],
     ]
+
+
+@pytest.mark.parametrize("method", FUSION_METHODS)
+def test_the_spread_by_hand(method):
+    table = detections(
+        ("a", "plain", "1.png", LEFT, 0.9, "Mass"),
+        ("a", "flip", "1.png", NEAR_LEFT, 0.5, "Mass"),
+        ("b", "plain", "1.png", RIGHT, 0.2, "Mass"),
+    )
+    found = fuse(table, FusionConfig(method=method, iou=0.3), SOURCES).set_index("x_min")
+    # Only y_max differs: 10 and 8, about (.9 x 10 + .5 x 8) / 1.4. A quarter of the variance, as a share of the area.
+    mean = (0.9 * 10 + 0.5 * 8) / 1.4
+    variance = (0.9 * (10 - mean) ** 2 + 0.5 * (8 - mean) ** 2) / 1.4
+    high = 10 if method == "suppress" else mean
+    assert found["spread"][0] == pytest.approx(np.sqrt(variance / 4 / (10 * high)), rel=1e-5)
+    assert np.isnan(found["spread"][100])  # a single box has none
+
+
+def test_the_spread_of_many_boxes_is_their_weighted_standard_deviation():
+    table = random_detections(5, boxes=9, images=1, classes=1)
+    corners = table[CORNERS].to_numpy(np.float64)
+    for method in FUSION_METHODS:
+        table[CORNERS] = np.float32([0, 0, 400, 400]) + corners / 50  # all overlap: one candidate
+        found = fuse(table, FusionConfig(method=method, iou=0.3), SOURCES)
+        boxes, weights = table[CORNERS].to_numpy(np.float64), table["score"].to_numpy(np.float64)
+        aside = boxes - np.average(boxes, axis=0, weights=weights)
+        variance = np.average(np.square(aside).mean(axis=1), weights=weights)
+        expected = np.sqrt(variance / area(found[CORNERS].to_numpy(np.float64)))
+        assert found["spread"].to_numpy() == pytest.approx(expected, rel=1e-3)
 
 
 def test_two_overlapping_boxes_of_two_classes_survive_although_suppression_across_classes_deletes_one():
