@@ -214,6 +214,11 @@ class DecisionConfig:
         0.0, "lowest score of a candidate; applied only if it improves the score on the held-out images",
         low=0, high=1,
     )  # fmt: skip
+    localisation: str = knob(
+        "none",
+        "auto: p is learned also from how good a candidate's place is, unless that is worse on held-out images",
+        choices=("none", "auto"),
+    )
     box_scale: str = knob(
         "none",
         "auto: each class's boxes by a factor on width and height, if that improves the score on held-out images",

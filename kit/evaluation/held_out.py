@@ -5,16 +5,19 @@ Everything that a report shows and a comparison compares is made here, from stor
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
+from kit.boxes.geometry import Sizes
 from kit.choosing import location_prior, one_box
 from kit.choosing.box_scale import scaled_out_of_fold
-from kit.choosing.devices import Device, setting_device
+from kit.choosing.devices import Device, setting_device, weigh_terms
 from kit.choosing.one_box import Decision, answers_to_detections, decide, validation_mapping
+from kit.choosing.places import PLACE_COLUMNS, Places, fit_places, with_places_out_of_fold
 from kit.choosing.selection import choose_rule, judge_out_of_fold, oracle, patient_groups, shuffled
 from kit.config import RULE_NAMES, Config, load
 from kit.core.progress import Track, silent
@@ -47,9 +50,10 @@ class HeldOut:
     one_box_truth: pd.DataFrame
     judged: Mapping[str, pd.DataFrame]  # by rule, each image by a rule that never saw it
     priors: Sequence[location_prior.Prior]  # by fold, likewise
-    sizes: location_prior.Sizes
+    sizes: Sizes
     patients: Mapping[str, str]
     groups: Mapping[str, int]  # by image, the group that is judged by what was learned on the others
+    terms: tuple[str, ...] = ()  # columns of the candidates that are further terms of p
     devices: Mapping[str, Device] = field(default_factory=dict)  # that were tried; ``judged`` has those kept
 
     def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> Decision:
@@ -95,12 +99,17 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
         together = split_groups(data, split.validation, config.data)
         groups = patient_groups(one_box_truth, split.validation, together, config.training.seed)
     sizes = image_sizes(data.pixels.facts)
-    judged = judge_out_of_fold(candidates, one_box_truth, sizes, groups)
+    further: dict[str, Sequence[str]] = {}
+    if config.decision.localisation == "auto":
+        candidates = with_places_out_of_fold(
+            candidates, _out_of_fold_places(data, split, sizes), split.fold_of, sizes
+        )
+        further["localisation"] = PLACE_COLUMNS
     priors = out_of_fold_priors(data.annotations, split, sizes)
-    held = HeldOut(
-        run, config, split, data, truth, candidates, mapping, one_box_truth, judged, priors, sizes, patient_of,
-        groups,
+    bare = HeldOut(
+        run, config, split, data, truth, candidates, mapping, one_box_truth, {}, priors, sizes, patient_of, groups
     )  # fmt: skip
+    held = _judged(bare, further)
     return _with_box_scale(held) if config.decision.box_scale == "auto" else held
 
 
@@ -126,12 +135,32 @@ def random_choice_map50(held: HeldOut, rule: str) -> float:
     return float(np.mean(drawn))
 
 
-def out_of_fold_priors(
-    annotations: pd.DataFrame, split: Split, sizes: location_prior.Sizes
-) -> list[location_prior.Prior]:
+def out_of_fold_priors(annotations: pd.DataFrame, split: Split, sizes: Sizes) -> list[location_prior.Prior]:
     """By fold, the location prior of the images that the fold was trained on, never of those it held out."""
     rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
     return [location_prior.fit_prior(annotations[learned], sizes) for learned in rows]
+
+
+def _out_of_fold_places(data: TrainingData, split: Split, sizes: Sizes) -> list[Places]:
+    """By fold, the usual places of the images that the fold was trained on, never of those it held out."""
+    rows = [data.annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
+    return [fit_places(data.annotations[learned], sizes) for learned in rows]
+
+
+def _judged(bare: HeldOut, further: Mapping[str, Sequence[str]]) -> HeldOut:
+    """The candidates judged, with those ``further`` terms, by device, that are not measurably worse than none."""
+
+    @functools.cache
+    def judged(columns: tuple[str, ...]) -> HeldOut:
+        tables = judge_out_of_fold(bare.candidates, bare.one_box_truth, bare.sizes, bare.groups, columns)
+        return replace(bare, judged=tables, terms=columns)
+
+    def answered(columns: tuple[str, ...]) -> average_precision.Matches:
+        rule, matched, _ = rule_choice(judged(columns))
+        return matched[rule]
+
+    columns, devices = weigh_terms(further, answered, bare.patients, bare.config.training.seed)
+    return replace(judged(columns), devices=devices)
 
 
 def _with_box_scale(held: HeldOut) -> HeldOut:

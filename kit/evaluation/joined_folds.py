@@ -12,6 +12,7 @@ import pandas as pd
 
 from kit.boxes.fusion import weighted_boxes_fusion
 from kit.boxes.geometry import Sizes
+from kit.choosing.places import Places, with_places
 from kit.choosing.selection import SelectionRule
 from kit.config import FusionConfig
 from kit.runs.members import Member, by_fold, fused
@@ -24,6 +25,7 @@ def candidates_for_test(
     rule: SelectionRule,
     sizes: Sizes,
     threshold: float = 0.0,
+    places: Places | None = None,
 ) -> pd.DataFrame:
     """The judged candidates of test images: fused and calibrated within each fold, then joined.
 
@@ -34,11 +36,14 @@ def candidates_for_test(
         rule: Judges the candidates of each fold.
         sizes: Width and height in pixels, by image_id.
         threshold: Fused candidates with a lower score are left out, as on the held-out images.
+        places: The usual places of the classes, if the rule has them as terms.
 
     Returns:
         Candidates with the columns that `decide` needs.
     """
     tables = [fused(rows, members, config) for rows in by_fold(detections, members)]
+    if places:
+        tables = [with_places(table, places, sizes) for table in tables]
     # Judged before any is left out, as on the held-out images: a candidate's rivals count in its probability.
     judged = [rule.judge(table, sizes) for table in tables]
     return joined([table[table["score"] >= threshold] for table in judged], rule, config.iou)

@@ -57,6 +57,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
         report.decision.rule,
         sizes,
         report.threshold.applied,
+        report.places,
     )
     if report.box_scale:
         candidates = report.box_scale.applied(candidates, sizes)

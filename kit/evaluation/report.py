@@ -18,6 +18,7 @@ from kit.choosing import location_prior
 from kit.choosing.box_scale import fit_box_scale
 from kit.choosing.ceiling import Ceiling, ceiling
 from kit.choosing.one_box import Decision, answers_to_detections
+from kit.choosing.places import fit_places
 from kit.choosing.selection import fit_rules
 from kit.config import Config, load
 from kit.core.errors import KitError
@@ -157,6 +158,7 @@ def _report(
         prior=location_prior.fit_prior(held.data.annotations, held.sizes),
         ceiling=limit,
         devices=held.devices,
+        places=fit_places(held.data.annotations, held.sizes) if held.keeps("localisation") else {},
         box_scale=fit_box_scale(held.candidates, held.truth) if held.keeps("box_scale") else None,
     )
 
@@ -226,7 +228,7 @@ def _choice(held: HeldOut, ideal: Decision) -> Choice:
         oracle=Reference(_one_box(held, ideal).map50),
         random=Reference(random_choice_map50(held, chosen)),
         prior=Reference(_one_box(held, held.answers(no_candidate)).map50),
-        rule=fit_rules(held.candidates, held.one_box_truth, held.sizes)[chosen],
+        rule=fit_rules(held.candidates, held.one_box_truth, held.sizes, held.terms)[chosen],
         knobs=held.config.decision,
     )
 

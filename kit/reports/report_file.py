@@ -13,6 +13,7 @@ from kit.choosing.box_scale import BoxScale
 from kit.choosing.ceiling import Ceiling
 from kit.choosing.devices import Device
 from kit.choosing.location_prior import Prior
+from kit.choosing.places import ClassPlace
 from kit.choosing.selection import SelectionRule
 from kit.config import DecisionConfig, FusionConfig
 from kit.core.errors import KitError
@@ -205,6 +206,8 @@ class Report:
     prior: Prior  # fitted on all training images
     ceiling: Ceiling | None = None  # None in reports of earlier versions
     box_scale: BoxScale | None = None  # `predict` scales the boxes with it; None: they stay as they are
+    # The usual places of the classes, fitted on all training images, if they are terms of p.
+    places: Mapping[str, ClassPlace] = field(default_factory=dict)
     devices: Mapping[str, Device] = field(default_factory=dict)  # none in reports of earlier versions
     sha256: str = field(default="", compare=False)  # of all the rest; empty in reports of earlier versions
 

@@ -98,7 +98,7 @@ def test_the_spread_by_hand(method):
         ("b", "plain", "1.png", RIGHT, 0.2, "Mass"),
     )
     found = fuse(table, FusionConfig(method=method, iou=0.3), SOURCES).set_index("x_min")
-    # Only y_max differs: 10 and 8, about (.9 x 10 + .5 x 8) / 1.4. A quarter of the variance, as a share of the area.
+    # Only y_max differs: 10 and 8, about (.9 x 10 + .5 x 8) / 1.4: a quarter of that variance.
     mean = (0.9 * 10 + 0.5 * 8) / 1.4
     variance = (0.9 * (10 - mean) ** 2 + 0.5 * (8 - mean) ** 2) / 1.4
     high = 10 if method == "suppress" else mean

@@ -46,6 +46,7 @@ def report_content(per_class, curve, name="demo"):
         "prior": {"ranked": [{"label": "Mass", "box": [0.1, 0.1, 0.9, 0.9], "hit_rate": 0.5, "value": 0.1}]},
         "ceiling": {"chosen": 0.25, "oracle": 0.9, "image_ranking": part, "candidate": part, "wrong_class": part,
                     "without_candidate": 2},
+        "places": {"Mass": {key: {"mean": 0.5, "deviation": 0.1} for key in ("x", "y", "width", "height")}},
         "box_scale": {"pooled": {"width": 0.9, "height": 1.1}, "classes": {"Mass": {"width": 0.8, "height": 1.25}}},
     }  # fmt: skip
 

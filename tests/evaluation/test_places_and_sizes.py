@@ -1,4 +1,4 @@
-"""The factors on the boxes' sides on the whole road: learned, reported, and applied to the test images."""
+"""Usual places and factors on the sides on the whole road: learned, reported, and applied to the test images."""
 
 import numpy as np
 import pandas as pd
@@ -7,6 +7,7 @@ from toy import TOY_TEST_IMAGES, toy_config
 
 from kit.boxes.geometry import CORNERS
 from kit.choosing import one_box
+from kit.choosing.places import PLACE_COLUMNS, fit_places
 from kit.data.competition import load_test, load_training
 from kit.evaluation.held_out import score_held_out
 from kit.evaluation.predict import predict
@@ -15,6 +16,7 @@ from kit.metrics.average_precision import score_detections
 from kit.reports.report_file import read_report
 from kit.runs.adoption import adopt
 from kit.runs.folder import Run
+from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
 
 pytestmark = pytest.mark.usefixtures("undrawn")
@@ -35,7 +37,7 @@ def wide(toy, tmp_path):
     table = data.annotations.assign(
         **dict(zip(CORNERS, np.hstack([centres - half, centres + half]).T, strict=True))
     )
-    table = table.assign(score=np.linspace(0.4, 0.8, len(table)))
+    table = table.assign(score=np.where(inward == 0, 0.6, 0.4) + np.linspace(0, 0.3, len(table)))
     more = [(name, 20.0, 20.0, 60.0, 80.0, 0.6, data.labels[0]) for name in test.image_ids]
     path = tmp_path / "found.csv"
     pd.concat([table[COLUMNS], pd.DataFrame(more, columns=COLUMNS)]).to_csv(path, index=False)
@@ -45,13 +47,17 @@ def wide(toy, tmp_path):
 
 
 def test_wide_boxes_are_repaired_in_the_report_and_in_the_submission(wide, tmp_path):
-    report = evaluate(wide, assignments=("decision.box_scale=auto",))
+    data = load_training(wide.workspace, toy_config())
+    report = evaluate(wide, assignments=("decision.box_scale=auto", "decision.localisation=auto"))
     device = report.devices["box_scale"]
     assert device.kept, device
-    assert report.one_box.map50 > device.without + 0.2
+    assert report.one_box.map50 == device.with_ > device.without + 0.2
     assert device.gain.low > 0
     factors = report.box_scale.pooled
     assert (factors.width, factors.height) == pytest.approx((1 / WIDER, 1 / WIDER), abs=0.01)
+    assert report.devices["localisation"].kept
+    assert report.places == fit_places(data.annotations, image_sizes(data.pixels.facts))
+    assert set(report.decision.rule.calibration.extra) == set(PLACE_COLUMNS)
     boxes = pd.read_csv(predict(wide).csv)[CORNERS].to_numpy()
     x, y = 20 * factors.width, 30 * factors.height  # half the sides of the box that was found on each test image
     assert boxes == pytest.approx(np.tile([40 - x, 50 - y, 40 + x, 50 + y], (TOY_TEST_IMAGES, 1)), abs=0.005)
