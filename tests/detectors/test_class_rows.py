@@ -7,13 +7,16 @@ import pytest
 import torch
 from test_networks import built, example
 
+from kit.config import SET_DETECTORS
 from kit.detectors import networks
 from kit.detectors.class_rows import by_label, saved_labels
 from kit.detectors.weights import load_initial_weights
 
 FIRST = ("Effusion", "Mass", "Nodule")
 TORCHVISION = ["fcos_tiny", "fasterrcnn_mobilenet_v3_large_320_fpn",
-               pytest.param("retinanet_resnet50_fpn_v2", marks=pytest.mark.slow)]  # fmt: skip
+               *(pytest.param(name, marks=pytest.mark.slow)
+                 for name in ("retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn"))]  # fmt: skip
+TIMM = [pytest.param(f"{kind}_timm", marks=pytest.mark.slow) for kind in ("fasterrcnn", "retinanet", "fcos")]
 SETS = [pytest.param(name, marks=pytest.mark.slow) for name in ("dfine", "rfdetr")]
 
 
@@ -37,7 +40,7 @@ def detections(network, labels):
     return sorted((labels[label - 1], round(score, 5), *np.round(box, 2)) for label, score, box in rows if label)
 
 
-@pytest.mark.parametrize("name", [*TORCHVISION, *SETS])
+@pytest.mark.parametrize("name", [*TORCHVISION, *TIMM, *SETS])
 def test_the_same_labels_in_another_order_detect_the_same(name, tmp_path):
     network, config = first_stage(name, tmp_path)
     torch.manual_seed(9)
@@ -66,6 +69,16 @@ def test_a_label_that_is_new_stays_random_and_the_others_keep_their_rows(name, t
         untouched = [torch.equal(a, b) for a, b in zip(ours, before[key].reshape(ours.shape), strict=True)]
         assert all(a or b for a, b in zip(kept, untouched, strict=True)), key
         assert any(kept) and any(untouched), key
+
+
+@pytest.mark.parametrize("name", [*(name for name in networks.DETECTORS if not name.endswith("timm")
+                                   and name not in SET_DETECTORS), *TIMM, *SETS])  # fmt: skip
+def test_every_tensor_that_depends_on_the_labels_is_taken_by_label_whatever_their_number(name):
+    with torch.device("meta"):  # shapes alone
+        first, second = (built(name, classes=labels)[0].state_dict() for labels in (len(FIRST), len(FIRST) - 1))
+    assert {key for key in first if first[key].shape != second[key].shape}
+    moved = by_label(first, FIRST, second, ("Mass", "Fracture"))
+    assert {key: tensor.shape for key, tensor in moved.items()} == {key: t.shape for key, t in second.items()}
 
 
 def test_rows_by_hand():

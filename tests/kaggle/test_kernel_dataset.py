@@ -145,6 +145,10 @@ def test_a_file_of_weights_is_uploaded_once_with_the_state_or_alone_and_another_
     first.home.mkdir()
     run.last.rename(first.last)
     assert sends() == (3, {"run.kit", "weights.kit"})
+    (tmp_path / "data").mkdir()
+    for number in (1, 2):
+        (tmp_path / "data" / "groups.csv").write_text(f"image_id,group\na.png,{number}\n")
+        assert sends() == sends() == (3 + number, {"run.kit", "weights.kit", "groups.kit"})
 
 
 def test_the_preview_says_whether_the_run_is_uploaded(tmp_path):

@@ -21,6 +21,7 @@ from kit.kaggle.kernels.push import PushPlan, plan_push, script
 from kit.kaggle.kernels.push_log import Push, record_arrived
 from kit.kaggle.kernels.session import _Steps, run_session
 from kit.runs.folder import Run
+from kit.schemas.csv_text import TableError
 from kit.training.schedule import accumulation
 
 OF_THIS_MACHINE = ("trainer.accelerator=cpu", "trainer.devices=1", "data.workers=0", "data.cache_max_gib=1.5",
@@ -83,11 +84,28 @@ def test_knobs_that_describe_this_machine_are_not_sent_and_the_preview_names_the
     assert json.loads(text.removeprefix("\n"))["trainer"] == {"accelerator": "auto", "devices": -1, "nodes": 1}
 
 
-def test_the_preview_names_the_groups_of_this_workspace_which_a_session_does_not_have(tmp_path):
-    assert "groups.csv" not in "\n".join(planned(tmp_path).lines(None))
+def test_the_groups_of_this_workspace_are_sent_along_and_the_preview_says_so(tmp_path):
+    assert "groups" not in "\n".join(planned(tmp_path).lines(None))
     (tmp_path / "data").mkdir()
-    (tmp_path / "data" / "groups.csv").write_text("image_id,group\na.png,1\n")
-    assert "not sent:    data/groups.csv" in "\n".join(planned(tmp_path).lines(None))
+    path = tmp_path / "data" / "groups.csv"
+    path.write_text("image_id,group\na.png,1\n")
+    plan = planned(tmp_path)
+    (line,) = [line for line in plan.lines(None) if "groups.csv" in line]
+    assert line == f"data set:    {path} (0.0 MiB), private; it is uploaded"
+    assert f'"groups": "{hashlib.sha256(path.read_bytes()).hexdigest()}"' in script(plan, "abcd")
+
+
+def test_broken_groups_are_refused_before_a_session_and_corrected_or_deleted_it_is_pushed(tmp_path):
+    (tmp_path / "data").mkdir()
+    path = tmp_path / "data" / "groups.csv"
+    path.write_text("image_id,group\na.png,\n")
+    with pytest.raises(TableError) as refused:
+        planned(tmp_path)
+    assert "groups.csv:2" in str(refused.value) and "correct the file, or delete it" in refused.value.do
+    path.write_text("image_id,group\na.png,1\n")
+    assert planned(tmp_path).groups == path
+    path.unlink()
+    assert planned(tmp_path).groups is None
 
 
 def test_knobs_of_the_machine_that_the_push_names_are_meant_for_kaggles(tmp_path):

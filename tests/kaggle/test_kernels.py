@@ -26,6 +26,7 @@ from kit.config import Config, KaggleConfig, load, override, preset
 from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.source_tree import git_state, pack_source, requirements
+from kit.data.groups import read_groups
 from kit.detectors.checkpoints import load_checkpoint
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels.api import Kernels, Pushed, Session, Version, _plain_log
@@ -205,7 +206,7 @@ sys.exit(sys.argv[1] == "FAILING")
 """
 
 
-def session_of(folder, failing, continues="", weights=None, allow="", knobs=()):
+def session_of(folder, failing, continues="", weights=None, allow="", knobs=(), groups=None):
     """A session whose verbs only note that they were called; one of them fails."""
     package, output = folder / "package", folder / "output"
     package.mkdir()
@@ -219,6 +220,8 @@ def session_of(folder, failing, continues="", weights=None, allow="", knobs=()):
         push |= {"weights": hashlib.sha256(content).hexdigest()}
     if allow:
         push |= {"allow": allow}
+    if groups is not None:
+        push |= {"groups": hashlib.sha256(groups).hexdigest()}
     ended = run_session(config, push, package, output)
     return ended, (package / "steps").read_text().split(), json.loads((output / "kit-manifest.json").read_text())
 
@@ -243,7 +246,7 @@ def test_a_step_that_must_work_ends_the_session_without_a_manifest(tmp_path):
     assert not (tmp_path / "output" / "kit-manifest.json").exists()
 
 
-WEIGHTS = b"weights"
+WEIGHTS, GROUPS = b"weights", b"image_id,group\na.png,1\n"
 
 
 @pytest.mark.parametrize("where", ["w.pth", "../my weights/w.pth", "/{folder}/w.pth"])
@@ -275,6 +278,20 @@ def test_a_session_without_the_weights_that_were_sent_ends_before_it_does_anythi
         for name in ("package", "output", "workspace"):
             shutil.rmtree(tmp_path / name)
         assert session_of(tmp_path, "none", weights=("w.pth", WEIGHTS))[0] == "finished"
+
+
+def test_a_session_has_the_groups_that_were_sent_and_without_them_ends_before_it_does_anything(tmp_path, caplog):
+    caplog.set_level("INFO")
+    with pytest.raises(SystemExit):
+        session_of(tmp_path, "none", groups=GROUPS)
+    assert "groups.kit is not mounted: found no file; push with --again" in caplog.text
+    assert not (tmp_path / "package" / "steps").exists()
+    for name in ("package", "output", "workspace"):
+        shutil.rmtree(tmp_path / name)
+    (tmp_path / "input" / "kit-mine-run").mkdir(parents=True)
+    (tmp_path / "input" / "kit-mine-run" / "groups.kit").write_bytes(GROUPS)
+    assert session_of(tmp_path, "none", groups=GROUPS)[0] == "finished"
+    assert read_groups(tmp_path / "workspace" / "data") == {"a.png": "1"}
 
 
 def test_the_download_of_a_session_takes_as_valid_what_the_training_takes(tmp_path):
@@ -487,6 +504,7 @@ def test_the_same_push_again_is_told_from_another(tmp_path):
     assert not is_repeated(planned(tmp_path, folds=2), made)
     assert not is_repeated(one, replace(made, continues_sha256="another"))
     assert not is_repeated(one, replace(made, weights_sha256="another"))
+    assert not is_repeated(one, replace(made, groups_sha256="another"))
     assert not is_repeated(one, replace(made, allow=("box-units",)))
     older = {name: dict(values) for name, values in made.config.items()}
     del older["training"]["decay_norms"], older["training"]["backbone_rate"]

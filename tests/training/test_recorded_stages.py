@@ -167,6 +167,11 @@ def test_a_submission_says_which_data_its_two_stages_and_its_folds_were_trained_
     said = next(text for text in caplog.messages if text.startswith("class rows"))
     assert said.startswith("class rows copied by label: Atelectasis, ") and said.endswith("; at random: Lump")
     shutil.rmtree(trained)
+    again = train(work, "second", "demo", (*knobs, "data.folds=2"))
+    assert again.already and not caplog.messages[-1].startswith("run second")
+    with pytest.raises(KitError) as refused:
+        train(work, "second", None, ("model.weights=none",))
+    assert refused.value.found == f"{weights.replace('=', ': ')} -> none" and "another --run" in refused.value.do
     predict(run)
     (submission,) = read_submissions(work / "submissions")
     stages = submission.origin.stages

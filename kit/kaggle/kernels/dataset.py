@@ -1,6 +1,6 @@
 """What a push sends along, as a private data set on Kaggle: uploaded once, then awaited until it is processed.
 
-That is the state of a run, and the file of weights that a new training starts from.
+That is the state of a run, the file of weights that a new training starts from, and the workspace's groups.csv.
 
 ``kernels/.NAME.dataset`` records the upload; so the same command goes on waiting and sends nothing twice.
 """
@@ -13,6 +13,7 @@ import shutil
 import tempfile
 import time
 import zipfile
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from kit.core.files import make_folder, write_text
 from kit.core.json_files import read_record, write_json
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels.api import Kernels
-from kit.kaggle.kernels.session import RUN_ARCHIVE, WEIGHTS_FILE
+from kit.kaggle.kernels.session import RUN_ARCHIVE
 from kit.runs.folder import Run
 
 _READY, _LOST = "ready", ("failed", "deleted")
@@ -62,11 +63,11 @@ def provide(
     state: str,
     settings: KaggleConfig,
     again: bool,
-    weights: Path | None = None,
+    files: Mapping[str, Path] | None = None,
 ) -> None:
     """Upload the state of a run as the data set OWNER/SLUG, unless it is there; wait until Kaggle has processed it.
 
-    ``weights`` is a file that is uploaded with it; ``state`` tells one upload from another.
+    ``files`` are uploaded with it, under their keys; ``state`` tells one upload from another.
 
     With ``again`` a state that a push has used, or that Kaggle could not process, is uploaded once more.
 
@@ -76,7 +77,7 @@ def provide(
     upload, version = _recorded(run), kernels.dataset_version(dataset)
     is_same = upload is not None and (upload.dataset, upload.state_sha256) == (dataset, state)
     if upload is None or not is_same or not _has_arrived(upload, version) or (again and _is_spent(kernels, upload)):
-        _send(kernels, run, Upload(dataset, state, version), weights)
+        _send(kernels, run, Upload(dataset, state, version), files or {})
     for look in range(_LOOKS):
         status = kernels.dataset_status(dataset)
         if status == _READY:
@@ -111,7 +112,7 @@ def _has_arrived(upload: Upload, version: int) -> bool:
     return version > 0 and (upload.confirmed or version > upload.before)
 
 
-def _send(kernels: Kernels, run: Run, upload: Upload, weights: Path | None) -> None:
+def _send(kernels: Kernels, run: Run, upload: Upload, more: Mapping[str, Path]) -> None:
     slug = upload.dataset.split("/")[1]
     with tempfile.TemporaryDirectory() as temporary:
         folder = make_folder(Path(temporary) / "dataset")
@@ -119,8 +120,8 @@ def _send(kernels: Kernels, run: Run, upload: Upload, weights: Path | None) -> N
             with zipfile.ZipFile(folder / RUN_ARCHIVE, "w") as archive:
                 for path in files:
                     archive.write(path, path.relative_to(run.folder).as_posix())
-        if weights is not None:
-            shutil.copyfile(weights, folder / WEIGHTS_FILE)
+        for name, path in more.items():
+            shutil.copyfile(path, folder / name)
         meta = {"id": upload.dataset, "title": slug, "licenses": [{"name": "unknown"}]}
         write_text(folder / "dataset-metadata.json", json.dumps(meta))
         write_json(_record_path(run), asdict(upload))

@@ -21,7 +21,7 @@ from kit.core.files import sha256, write_text
 from kit.core.json_files import write_json
 from kit.core.source_tree import git_state, pack_source, requirements
 from kit.data.audit import require_checks
-from kit.data.groups import GROUPS
+from kit.data.groups import GROUPS, read_groups
 from kit.data.provenance import downloaded_slug
 from kit.kaggle.errors import Refused, Unanswered
 from kit.kaggle.kernels import dataset, push_log
@@ -38,7 +38,7 @@ from kit.kaggle.kernels.machine import (
 from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, current_session, is_pulled
 from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
 from kit.kaggle.kernels.script import kernel_script
-from kit.kaggle.kernels.session import state_sha256
+from kit.kaggle.kernels.session import GROUPS_FILE, WEIGHTS_FILE, state_sha256
 from kit.presets import DEFAULT_PRESET
 from kit.runs.folder import Run
 from kit.runs.knobs import require_same_knobs
@@ -59,11 +59,19 @@ class PushPlan:
     weights: Path | None = None  # the file that the training starts from, which is sent along
     weights_sha256: str = ""
     allow: tuple[str, ...] = ()  # faults found by the audit that do not stop the training
+    groups: Path | None = None  # groups.csv, which is sent along
+    groups_sha256: str = ""
+
+    @property
+    def files(self) -> dict[str, Path]:
+        """The files that are sent along, by their names there."""
+        named = {WEIGHTS_FILE: self.weights, GROUPS_FILE: self.groups}
+        return {name: path for name, path in named.items() if path is not None}
 
     @property
     def sends_along(self) -> bool:
-        """Whether there is a data set beside the script: the run's state, a file of weights."""
-        return self.continues is not None or self.weights is not None
+        """Whether there is a data set beside the script: the run's state, a file of weights, groups.csv."""
+        return self.continues is not None or bool(self.files)
 
     def lines(self, hours: float | None, again: bool = False) -> list[str]:
         """The plan as text; ``hours`` are the GPU hours left this week, None if unknown."""
@@ -81,13 +89,11 @@ class PushPlan:
         ]
         if self.kept:
             lines.append(f"not sent:    {', '.join(self.kept)}: this machine's")
-        if (self.run.workspace / "data" / GROUPS).exists():
-            lines.append(f"not sent:    data/{GROUPS}: data.patient_pattern alone tells patients apart there")
         if self.sends_along:
             is_there = not again and dataset.is_uploaded(self.run, _sent_along(self))
             state = "is there already" if is_there else "is uploaded"
             parts = [] if self.continues is None else [f"the run ({_mebibytes(*dataset.run_files(self.run))})"]
-            parts += [] if self.weights is None else [f"{self.weights} ({_mebibytes(self.weights)})"]
+            parts += [f"{path} ({_mebibytes(path)})" for path in self.files.values()]
             lines.append(f"data set:    {' and '.join(parts)}, private; it {state}")
         if self.allow:
             lines.append(f"allowed:     {', '.join(self.allow)}")
@@ -155,8 +161,15 @@ def plan_push(
         slug = config.competition.slug
     return PushPlan(
         run, config.replace({"competition.slug": slug}), recipe, slug, continues, kept, weights,
-        "" if weights is None else _readable(weights), tuple(allow),
+        "" if weights is None else _readable(weights), tuple(allow), *_groups(workspace / "data"),
     )  # fmt: skip
+
+
+def _groups(data: Path) -> tuple[Path, str] | tuple[None, str]:
+    """The path of groups.csv and its SHA-256, None and "" if there is none. Raises TableError for a broken one."""
+    path = data / GROUPS
+    read_groups(data)
+    return (path, sha256(path)) if path.exists() else (None, "")
 
 
 def _readable(weights: Path) -> str:
@@ -186,6 +199,7 @@ def script(plan: PushPlan, push_id: str) -> str:
         "preset": plan.preset or DEFAULT_PRESET,
         "continues": _continued_state(plan),
         **({"weights": plan.weights_sha256} if plan.weights else {}),
+        **({"groups": plan.groups_sha256} if plan.groups else {}),
         **({"allow": ",".join(plan.allow)} if plan.allow else {}),
     }
     needed = requirements(*extras(plan.config.model.detector))
@@ -204,8 +218,9 @@ def require_hours(hours: float | None) -> None:
 def is_repeated(plan: PushPlan, push: Push) -> bool:
     """Whether a push sent the same state of the run with the same knobs, those of the section kaggle. aside."""
     knobs, defaults = (json.loads(json.dumps(config.as_dict())) for config in (plan.config, Config()))
-    sent = (push.continues_sha256, push.weights_sha256, push.allow)
-    return sent == (_continued_state(plan), plan.weights_sha256, plan.allow) and all(
+    sent = (push.continues_sha256, push.weights_sha256, push.groups_sha256, push.allow)
+    wanted = (_continued_state(plan), plan.weights_sha256, plan.groups_sha256, plan.allow)
+    return sent == wanted and all(
         defaults[section] | dict(push.config.get(section, {})) == values  # a knob is newer than the push if missing
         for section, values in knobs.items()
         if section != "kaggle"
@@ -247,10 +262,11 @@ def push(kernels: Kernels, plan: PushPlan, push_id: str, again: bool = False) ->
     knobs, continues = plan.config.as_dict(), _continued_state(plan)
     if plan.sends_along:
         sources = [f"{kernel}-run"]
-        dataset.provide(kernels, run, sources[0], _sent_along(plan), plan.config.kaggle, again, plan.weights)
+        dataset.provide(kernels, run, sources[0], _sent_along(plan), plan.config.kaggle, again, plan.files)
     attempt = Push(
-        push_id, kernel, 0, "", plan.preset, knobs, continues, time.time(), plan.weights_sha256, plan.allow
-    )
+        push_id, kernel, 0, "", plan.preset, knobs, continues, time.time(), plan.weights_sha256, plan.allow,
+        plan.groups_sha256,
+    )  # fmt: skip
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary) / slug
         write_text(folder / "kernel.py", script(plan, push_id))
@@ -291,8 +307,9 @@ def _continued_state(plan: PushPlan) -> str:
 
 
 def _sent_along(plan: PushPlan) -> str:
-    """What tells the data set of a push from another: the state, and the file of weights if there is one."""
-    return _continued_state(plan) + (f"+{plan.weights_sha256}" if plan.weights_sha256 else "")
+    """What tells the data set of a push from another: the state, and the files if there are any."""
+    digests = (plan.weights_sha256, plan.groups_sha256 and f"groups {plan.groups_sha256}")
+    return "+".join([_continued_state(plan), *filter(None, digests)])
 
 
 def _mebibytes(*paths: Path) -> str:

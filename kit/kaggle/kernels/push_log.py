@@ -35,8 +35,9 @@ log = logging.getLogger("kit")
 class Push:
     """A push: its own id, the kernel OWNER/SLUG, its version there, and the state that the training continues from.
 
-    ``version`` is 0 and ``url`` empty until Kaggle has answered; ``at`` is the start in Unix seconds. The SHA-256
-    is that of a file of weights that was sent along; faults of the audit to ``allow`` do not stop the training.
+    ``version`` is 0 and ``url`` empty until Kaggle has answered; ``at`` is the start in Unix seconds. The last two
+    SHA-256 are those of a file of weights and of groups.csv that were sent along; faults of the audit to ``allow``
+    do not stop the training.
     """
 
     id: str
@@ -49,6 +50,7 @@ class Push:
     at: float = 0.0
     weights_sha256: str = ""
     allow: tuple[str, ...] = ()
+    groups_sha256: str = ""
 
     def __post_init__(self) -> None:
         waits = [self.config.get("kaggle", {}).get(name, 0) for name in _WAITS]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -22,11 +23,12 @@ from kit.config import Config, knobs
 from kit.core.errors import KitError
 from kit.core.files import make_folder, sha256
 from kit.core.json_files import write_json
+from kit.data.groups import GROUPS
 from kit.kaggle.kernels.machine import usable_gpus
 from kit.runs.folder import Run
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
-WEIGHTS_FILE = "weights.kit"  # Kaggle unpacks what has an archive's suffix
+WEIGHTS_FILE, GROUPS_FILE = "weights.kit", "groups.kit"  # Kaggle unpacks what has an archive's suffix
 ORIGIN = "kernel.json"  # in a pulled run: the manifest of its push
 FINISHED, STOPPED = "finished", "stopped"
 _INTERRUPTED = (130, -signal.SIGTERM)  # the latter before `train` handles the signal
@@ -56,7 +58,8 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
     Args:
         config: The knobs of the run.
         push: The push's ``id``, its ``run``, the ``preset``, the state that it ``continues`` ("" for none); if
-            there is one, the SHA-256 of the file of ``weights``; if any, the faults to ``allow``, with commas.
+            they were sent along, the SHA-256 of the file of ``weights`` and of ``groups`` (groups.csv); if any, the
+            faults to ``allow``, with commas.
         package: The folder of the unpacked kit; the data and the caches are written beside it.
         output: The folder that Kaggle keeps.
 
@@ -77,6 +80,9 @@ def run_session(config: Config, push: Mapping[str, str], package: Path, output: 
         _restore(Path(config.kaggle.input_root).resolve(), output / "runs" / run_name, push["continues"])
     if push.get("weights"):
         _place_weights(Path(config.kaggle.input_root).resolve(), package / config.model.start, push["weights"])
+    if push.get("groups"):  # before the download, which ends with an audit
+        groups = _sent(Path(config.kaggle.input_root).resolve(), GROUPS_FILE, push["groups"])
+        shutil.copyfile(groups, make_folder(workspace / "data") / GROUPS)
     flags = [word for assignment in assignments(config) for word in ("--set", assignment)]
     allowed = [word for name in push.get("allow", "").split(",") if name for word in ("--allow", name)]
     gpus = _gpus(config)
@@ -210,11 +216,7 @@ def _place_weights(root: Path, path: Path, digest: str) -> None:
 
     Raises SystemExit if Kaggle mounts another file, or none, or if another one is at that path.
     """
-    mounted = next(_named(root, WEIGHTS_FILE), None)
-    if mounted is None or sha256(mounted) != digest:
-        found = "no file" if mounted is None else "another file"
-        log.info("kit: the weights are not mounted: found %s; push with --again, which uploads them", found)
-        sys.exit(1)
+    mounted = _sent(root, WEIGHTS_FILE, digest)
     try:
         if not path.exists():
             make_folder(path.parent)
@@ -226,6 +228,16 @@ def _place_weights(root: Path, path: Path, digest: str) -> None:
         log.info("kit: %s cannot hold the weights here: push with a relative path, --set model.weights=PATH", path)
         sys.exit(1)
     log.info("kit: starting from %s, as %s", mounted, path)
+
+
+def _sent(root: Path, name: str, digest: str) -> Path:
+    """The mounted file that was sent along. Raises SystemExit if Kaggle mounts another file, or none."""
+    mounted = next(_named(root, name), None)
+    if mounted is None or sha256(mounted) != digest:
+        found = "no file" if mounted is None else "another file"
+        log.info("kit: %s is not mounted: found %s; push with --again, which uploads it", name, found)
+        sys.exit(1)
+    return mounted
 
 
 def _named(root: Path, name: str) -> Iterator[Path]:
