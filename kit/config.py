@@ -220,9 +220,7 @@ class DecisionConfig:
         choices=("none", "auto"),
     )
     box_scale: str = knob(
-        "none",
-        "auto: each class's boxes by a factor on width and height, if that improves the score on held-out images",
-        choices=("none", "auto"),
+        "none", "auto: factors on each class's boxes, if the held-out score improves", choices=("none", "auto")
     )
     fallback_confidence: float = knob(
         1e-6, "confidence of the location prior's box, which answers if an image has no candidate", low=1e-8, high=1

@@ -156,9 +156,9 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
 def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfig) -> dict[str, str]:
     """The group of each image: images of one patient, and copies of one picture, share a group.
 
-    A group is named after its first image.
+    A group is named after its first image. A patient may have any share of them: of few images one may have many.
     """
-    groups = _groups(image_ids, config, pictures(data.pixels), data.groups)
+    groups = _groups(image_ids, config, pictures(data.pixels), data.groups, checked=False)
     return {image_id: group[0] for group in groups for image_id in group}
 
 
@@ -169,11 +169,19 @@ def _images_by_fold(groups: Sequence[Sequence[str]], fold_of: Int64[np.ndarray, 
 
 
 def _groups(
-    image_ids: Sequence[str], config: DataConfig, picture_of: Mapping[str, str], known: Mapping[str, str]
+    image_ids: Sequence[str],
+    config: DataConfig,
+    picture_of: Mapping[str, str],
+    known: Mapping[str, str],
+    checked: bool = True,
 ) -> list[list[str]]:
-    """Images that must stay together; groups are sorted, and ordered by their first image."""
+    """Images that must stay together; groups are sorted, and ordered by their first image.
+
+    Raises KitError if ``checked`` and a patient has too many of them.
+    """
     patient_of = patients(image_ids, config.patient_pattern, known)
-    _check_pattern(list(patient_of.values()), config)
+    if checked:
+        _check_pattern(list(patient_of.values()), config)
     names = sorted(patient_of)
     _, of_patient = np.unique([patient_of[image_id] for image_id in names], return_inverse=True)
     _, first, of_picture = np.unique(

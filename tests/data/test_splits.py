@@ -326,6 +326,15 @@ class TestEqualPixels:
         assert said[0].startswith("data.patient_pattern=patient(.) fits 0% of the images' names")
         assert logged(cross_fits, data, toy_config().data, 0)[1] == []
 
+    def test_a_patient_with_many_of_few_held_out_images_is_refused_before_the_training_alone(self, toy):
+        """Refused after it, a trained run could not be scored: its split's knobs stay."""
+        data = load_training(toy, toy_config())
+        config = override(toy_config(), ["data.largest_patient_share=0.1", r"data.patient_pattern=(.)"]).data
+        with pytest.raises(KitError, match="no patient with more than 10%"):
+            assign_folds(data, config, 0)
+        held = data.image_ids[:4]
+        assert len({split_groups(data, held, config)[name] for name in held}) == 1
+
     def test_splits_take_them_from_the_index_and_read_no_pixels(self, toy):
         data = load_training(toy, toy_config())
         config = override(toy_config(), ("data.folds=3",)).data
