@@ -32,5 +32,7 @@ class WeightsSource:
             return "random weights"
         revision = f"revision {self.revision[:_DIGITS]}" if self.revision else ""
         known = [text for text in (revision, self.sha256 and f"SHA-256 {self.sha256[:_DIGITS]}") if text]
-        what = {PUBLISHED: "published weights", FILE: "the file", RUN: "its", ADOPTED: "the detections"}[self.kind]
+        what = {PUBLISHED: "published weights", FILE: "the file", RUN: "the checkpoint", ADOPTED: "the detections"}[
+            self.kind
+        ]
         return f"{what} {self.address or self.name}" + (f" ({', '.join(known)})" if known else "")

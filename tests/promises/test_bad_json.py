@@ -19,13 +19,16 @@ from kit.core.errors import KitError
 from kit.core.json_files import fingerprint, read_record, write_record
 from kit.data.provenance import DownloadRecord, read_download
 from kit.demo import DemoResult, finished_demo
+from kit.detectors.weights_source import WeightsSource
+from kit.importing.record import ImportRecord
 from kit.kaggle.kernels.output import _manifest as read_manifest
 from kit.kaggle.kernels.push_log import Push, _window, read_push, record_path
 from kit.kaggle.kernels.session import Manifest
 from kit.kaggle.unpacked import Unpacked
 from kit.reports.report_file import read_report
-from kit.runs.folder import Finished, Run, Split, finished_runs, read_finished, read_split
+from kit.runs.folder import Finished, Run, Split, finished_runs, read_finished, read_split, read_stages
 from kit.runs.members import Adopted, Ensemble, Member, read_adopted, read_ensemble
+from kit.runs.stages import DataSet, Stage, Stages
 from kit.submission.attempts import Clock, _age_seconds
 from kit.submission.folders import Attempt, Origin, read_submissions, write_submission
 from kit.submission.preview import _competition
@@ -88,7 +91,12 @@ RECORDS = {
     "unpacked": Unpacked("a-slug", {"train.csv": 12}, ("train",), HASH),
     "push": Push("ab12", "ada/demo", 3, "https://x", "demo", {"kaggle": {"deadline_seconds": 30.0}}, HASH, 1.5),
     "kernel": Manifest("ab12", "demo", "finished", {"best.ckpt": HASH}),
-}
+    "stages": Stages((Stage("first"), Stage(
+        "demo", DataSet("set", "import", 3, 4, HASH, HASH,
+                        ImportRecord("coco", "set", "1", {"--size": 64}, HASH, {"a.json": HASH}, 3, 0, 4, ("n",))),
+        WeightsSource("run", "best.ckpt", "", "", HASH),
+    ))),
+}  # fmt: skip
 for number, (kind, record) in enumerate(RECORDS.items(), start=10):
     FILES[kind] = list(json_mutants(plain(dataclasses.asdict(record)), number, values=150, flips=10))
 POINT = {"threshold": 0.0, "map50": 0.25, "one_box_map50": 0.2}
@@ -277,6 +285,7 @@ def test_every_other_record_is_read_as_it_stands_or_refused(kind, step, tmp_path
         "download": (data / ".download.json", lambda: read_download(data)),
         "unpacked": (data / "unpacked.json", lambda: read_record(data / "unpacked.json", Unpacked, "call again")),
         "push": (push, lambda: read_push(run)),
+        "stages": (run.stages, lambda: read_stages(run)),
         "kernel": (run.folder / "manifest.json", lambda: read_manifest(run.folder / "manifest.json")),
     }[kind]
     path.parent.mkdir(parents=True)

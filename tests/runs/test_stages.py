@@ -31,7 +31,7 @@ def test_two_stages_have_a_line_each_and_folds_with_the_same_ones_share_them():
         "train.csv 0123456789ab, images 0123456789ab; from published weights https://example.org/w.pth "
         "(revision abcdef012345, SHA-256 0123456789ab)",
         "five (5 folds), stage 2 of 2: run five on the-cup (from Kaggle): 3 images, 4 boxes, "
-        "train.csv 0123456789ab, images 0123456789ab; from its best.ckpt (SHA-256 0123456789ab)",
+        "train.csv 0123456789ab, images 0123456789ab; from the checkpoint best.ckpt (SHA-256 0123456789ab)",
     ]
     assert stage_lines(titles, stages) == lines
     apart = stages | {titles[3]: ()}
@@ -50,7 +50,7 @@ def test_what_is_not_recorded_is_called_so():
         "from random weights",
         "then, stage 1 of 2: run before on data not recorded; from weights not recorded",
         "then, stage 2 of 2: run then on the-cup (from Kaggle): 3 images, 4 boxes, train.csv 0123456789ab, "
-        "images 0123456789ab; from its best.ckpt",
+        "images 0123456789ab; from the checkpoint best.ckpt",
         "mine: data not recorded; from the detections mine.csv (SHA-256 0123456789ab)",
         "empty: not recorded",
         "unknown: not recorded",
