@@ -10,10 +10,8 @@ from __future__ import annotations
 import contextlib
 import logging
 import mmap
-import os
 import warnings
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from itertools import chain
@@ -27,6 +25,7 @@ from kit.core.files import make_folder, remove_partials, replacing, require_free
 from kit.core.json_files import fingerprint, read_json, read_record, write_json
 from kit.core.locks import locked
 from kit.core.progress import Track, silent
+from kit.core.threads import Threads
 from kit.data.images import Grey, ImageError, Levels, as_read, decode, pixel_digest
 from kit.schemas.image_headers import UPRIGHT, ImageFacts, image_headers, image_names, lies_on_its_side
 
@@ -263,7 +262,7 @@ def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> PixelCache
 
         names = list(facts)
         tasks = [names[start : start + _TASK] for start in range(0, len(names), _TASK)]
-        with warnings.catch_warnings(), contextlib.closing(_Pool(os.cpu_count())) as pool:
+        with warnings.catch_warnings(), contextlib.closing(Threads()) as pool:
             warnings.simplefilter("ignore")  # Pillow's, of odd metadata; what matters is a fault
             decoded = chain.from_iterable(pool.map(decode_all, tasks))
             results = dict(zip(facts, track(decoded, f"decoding {folder.name}", len(facts)), strict=True))
@@ -284,12 +283,6 @@ def _build(folder: Path, goal: Path, max_gib: float, track: Track) -> PixelCache
             "black and white are the ends of the others' range: %s", folder.name, len(cut), first_few(cut),
         )  # fmt: skip
     return cache
-
-
-class _Pool(ThreadPoolExecutor):
-    def close(self) -> None:
-        """Wait for the tasks that have started; cancel the others, since after Ctrl-C they are useless."""
-        self.shutdown(cancel_futures=True)
 
 
 def _key(folder: Path, names: Sequence[str]) -> str:

@@ -20,10 +20,11 @@ from toy import toy_config
 
 from kit.config import AugmentationConfig
 from kit.core.errors import KitError
+from kit.core.threads import Threads
 from kit.data.competition import load_training, patients
 from kit.data.dataset import DetectionDataset, EpochSampler, collate, loader, training_dataset
 from kit.data.images import pixel_digest, read_grey
-from kit.data.pixel_cache import _Pool, open_cache
+from kit.data.pixel_cache import open_cache
 from kit.detectors.hardware import explain_failures
 
 NIH = r"^(\d{8})_\d{3}"
@@ -246,7 +247,7 @@ def test_an_interrupted_decoding_waits_for_what_has_begun_only():
         time.sleep(0.05)
         done.append(number)
 
-    with pytest.raises(KeyboardInterrupt), contextlib.closing(_Pool(1)) as pool:
+    with pytest.raises(KeyboardInterrupt), contextlib.closing(Threads(1)) as pool:
         pool.map(slowly, range(100))
         raise KeyboardInterrupt
     assert len(done) <= 2

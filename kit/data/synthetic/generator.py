@@ -6,6 +6,7 @@ the test images is written outside ``data/``, to score submissions as the server
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from PIL import Image
 from kit.core.errors import KitError
 from kit.core.files import write_text
 from kit.core.progress import Track, silent
+from kit.core.threads import Threads
 from kit.data.synthetic.radiographs import Finding, draw_anatomy, render
 from kit.schemas.file_names import COMPETITION_FILES, MAPPING, TABLE, TEST, TRAIN
 
@@ -205,13 +207,21 @@ def _write_pieces(
     (folder / TEST).mkdir()
     train_rows: list[str] = []
     truth_rows: list[str] = []
-    for index, planned in enumerate(track(images, "drawing radiographs", len(images))):
+
+    def draw(index: int) -> Sequence[Finding]:
+        planned = images[index]
         rng = np.random.default_rng([seed, 1, index])
         findings = draw_findings(rng, planned.labels, size_px)
         anatomy = draw_anatomy(np.random.default_rng([seed, 2, planned.patient]))
-        images_folder, rows = (TRAIN, train_rows) if index < train_images else (TEST, truth_rows)
-        Image.fromarray(render(rng, findings, size_px, anatomy)).save(folder / images_folder / planned.image_id)
-        rows += [_row(planned.image_id, finding) for finding in findings]
+        path = folder / (TRAIN if index < train_images else TEST) / planned.image_id
+        Image.fromarray(render(rng, findings, size_px, anatomy)).save(path)
+        return findings
+
+    with contextlib.closing(Threads()) as threads:
+        drawn = threads.map(draw, range(len(images)))
+        for index, findings in enumerate(track(drawn, "drawing radiographs", len(images))):
+            rows = train_rows if index < train_images else truth_rows
+            rows += [_row(images[index].image_id, finding) for finding in findings]
     mapping = [f"{number},{planned.image_id}" for number, planned in enumerate(images[train_images:])]
     _write_table(folder / TRUTH, HEADER, truth_rows)
     _write_table(folder / MAPPING, "ID,image_id", mapping)
