@@ -7,7 +7,6 @@ Text values are parsed here and never evaluated.
 from __future__ import annotations
 
 import dataclasses
-import math
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
@@ -16,11 +15,13 @@ from typing import Any
 
 from kit.core.errors import KitError, closest_names
 from kit.core.json_files import read_record, write_json
+from kit.core.knob_values import as_text, check_value, knob, value_from_text
 from kit.presets import DEFAULT_PRESET, PRESETS
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
 RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # in the order of preference, see kit/choosing
 FUSION_METHODS = ("suppress", "wbf", "wbf_sum", "wbf_or")
+AUTO = "auto"
 DETECTOR_NAMES = (
     "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn",
     "fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "fcos_tiny",
@@ -30,14 +31,6 @@ TIMM_DETECTORS = tuple(name for name in DETECTOR_NAMES if name.endswith("_timm")
 SET_DETECTORS = ("dfine", "rfdetr")  # they predict a set of boxes; from transformers, an optional extra
 SIZES = ("tiny", "n", "s", "m", "l")
 _FPN_STEP = 32  # the heads normalise channels in 32 groups
-_MOST = 1_000_000  # of whatever has no smaller bound: far below what torch, numpy and the clock can count
-
-
-def knob(
-    default: Any, doc: str, *, low: float = -math.inf, high: float = _MOST, choices: tuple[str, ...] = ()
-) -> Any:
-    """A dataclass field with its line of documentation, and its closed range ``low..high`` or its ``choices``."""
-    return field(default=default, metadata={"doc": doc, "low": low, "high": high, "choices": choices})
 
 
 @dataclass(frozen=True)
@@ -194,11 +187,43 @@ class FusionConfig:
     method: str = knob(
         "suppress",
         "suppress: keep the best of overlapping boxes; wbf: average boxes and scores; wbf_sum: add the scores; "
-        "wbf_or: the chance that one of them is right",
-        choices=FUSION_METHODS,
+        "wbf_or: the chance that one of them is right; auto: the best on held-out images",
+        choices=(*FUSION_METHODS, AUTO),
     )
-    iou: float = knob(0.3, "IoU above which two boxes of a class are one", low=0, high=1)
-    skip_score: float = knob(0.0, "a detection of a lower score is left out before the fusion", low=0, high=1)
+    iou: float | str = knob(
+        0.3, "IoU above which two boxes of a class are one; auto: the best on held-out images",
+        low=0, high=1, choices=(AUTO,),
+    )  # fmt: skip
+    skip_score: float = knob(
+        0.0, "a detection of a lower score does not vote; with an auto also tried: 0.05, or 0 in place of a number",
+        low=0, high=1,
+    )  # fmt: skip
+    usual_method: str = knob(
+        "suppress",
+        "what auto leaves only if another method is measurably better; setting auto notes the one before",
+        choices=FUSION_METHODS,
+    )  # fmt: skip
+    usual_iou: float = knob(
+        0.3,
+        "what auto leaves only if another IoU is measurably better; setting auto notes the one before",
+        low=0, high=1,
+    )  # fmt: skip
+
+    @property
+    def is_open(self) -> bool:
+        """Whether held-out images decide: the method, the IoU or both are ``auto``."""
+        return AUTO in (self.method, self.iou)
+
+    @property
+    def usual(self) -> FusionConfig:
+        """The same with the usual values in place of ``auto``."""
+        method = self.usual_method if self.method == AUTO else self.method
+        return dataclasses.replace(self, method=method, iou=self.usual_iou if self.iou == AUTO else self.iou)
+
+    @property
+    def least_iou(self) -> float:
+        """The IoU as a number. Raises ValueError if it is ``auto``."""
+        return float(self.iou)
 
 
 @dataclass(frozen=True)
@@ -283,7 +308,7 @@ class Config:
 
     def __post_init__(self) -> None:
         for key, spec in knobs().items():
-            _check(key, spec, self.get(key))
+            check_value(key, spec, self.get(key))
         try:
             re.compile(self.data.patient_pattern)
         except re.error as error:
@@ -339,8 +364,8 @@ class Config:
         }
 
 
-_LETTERS_SHOWN = 40
 TRUTH_KNOBS = ("data.repeated_boxes", "data.orientation")  # they change the true boxes or their place
+_USUAL = {"fusion.method": "fusion.usual_method", "fusion.iou": "fusion.usual_iou"}  # kept when auto is set
 _FREE_KNOBS = ("data.workers", "data.cache_max_gib", "inference.batch_size")
 _FREE_SECTIONS = ("competition", "fusion", "decision", "trainer", "kaggle", "kernel")
 
@@ -376,27 +401,16 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
                 "--set KEY=VALUE", repr(assignment), f"write it as --set {key.strip()}={as_text(default)}"
             )
         values[key.strip()] = parse(key.strip(), text.strip())
+    for key, usual in _USUAL.items():
+        if values.get(key) == AUTO != config.get(key):
+            values.setdefault(usual, config.get(key))
     return config.replace(values)
 
 
 def parse(key: str, text: str) -> Any:
     """The value of a knob from text, in the type of its default. Raises KitError for another type."""
     spec = _spec(key)
-    default: Any = spec.default
-    try:
-        if isinstance(default, tuple):
-            return tuple(name.strip() for name in text.split(",") if name.strip())
-        kind: Any = type(default)
-        if kind is bool:
-            return {"true": True, "false": False}[text.lower()]
-        if kind is not str and ("_" in text or not text.isascii()):
-            raise ValueError(text)  # Python reads 1_000 and the digits of other scripts; kit's tables do not
-        return kind(text)
-    except (ValueError, KeyError) as error:
-        raise KitError(
-            f"{key} to be {_kind(default)} ({spec.metadata['doc']})", repr(text),
-            f"write --set {key}={as_text(default)}, for example",
-        ) from error  # fmt: skip
+    return value_from_text(key, spec, text)
 
 
 def load(path: Path) -> Config:
@@ -426,35 +440,3 @@ def _spec(key: str) -> dataclasses.Field[Any]:
     if key not in specs:
         raise KitError("the key of a knob", repr(key), f"nearest: {closest_names(key, specs)}")
     return specs[key]
-
-
-def _check(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
-    low, high, choices = spec.metadata["low"], spec.metadata["high"], spec.metadata["choices"]
-    doc = spec.metadata["doc"]
-    if isinstance(value, (int, float)) and not (low <= value <= high and math.isfinite(value)):
-        found = str(value) if len(str(value)) <= _LETTERS_SHOWN else f"{str(value)[:_LETTERS_SHOWN]}..."
-        raise KitError(f"{key} between {low} and {high} ({doc})", found, f"the default is {spec.default}")
-    chosen = value if isinstance(value, tuple) else (value,)
-    wrong = [choice for choice in chosen if choices and choice not in choices]
-    if wrong:
-        raise KitError(
-            f"{key} among {', '.join(choices)} ({doc})",
-            repr(wrong[0]),
-            f"nearest: {closest_names(wrong[0], choices)}",
-        )
-    if isinstance(value, tuple) and (not value or len(set(value)) != len(value)):
-        raise KitError(
-            f"{key} to have one or more different values", repr(as_text(value)), f"the choices: {choices}"
-        )
-
-
-def _kind(default: Any) -> str:
-    kinds = {bool: "true or false", int: "a whole number", float: "a number", tuple: "names separated by commas"}
-    return kinds.get(type(default), "text")
-
-
-def as_text(value: Any) -> str:
-    """A value as it is written behind ``--set KEY=``."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return ",".join(value) if isinstance(value, tuple) else str(value)

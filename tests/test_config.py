@@ -100,6 +100,9 @@ def test_text_is_parsed_by_the_type_of_the_default():
         ("inference.views=", "''", "choices"),
         ("training.batch_size", "'training.batch_size'", "--set training.batch_size=4"),
         ("fusion.iou", "'fusion.iou'", "--set fusion.iou=0."),
+        ("fusion.iou=atuo", "'atuo'", "--set fusion.iou=0."),
+        ("fusion.iou=1.5", "1.5", "default is 0.3"),
+        ("fusion.usual_method=auto", "'auto'", "nearest"),
         ("fusion.iuo", "'fusion.iuo'", "nearest: fusion.iou"),
         ("training.keep=ema", "ema_decay=0", "training.ema_decay=0.998"),
         ("data.patient_pattern=(", "'('", "first group"),
@@ -112,6 +115,28 @@ def test_a_wrong_value_is_refused_in_three_parts(assignment, found, do):
     assert caught.value.expected
     assert found in caught.value.found
     assert do in caught.value.do
+
+
+def test_auto_in_place_of_a_value_notes_that_value_as_the_usual_one():
+    demo = config.preset("demo")
+    both = config.override(demo, ["fusion.method=auto", "fusion.iou=auto"])
+    assert (both.fusion.usual_method, both.fusion.usual_iou) == ("wbf", 0.4)
+    assert (both.fusion.is_open, both.fusion.usual.method, both.fusion.usual.iou) == (True, "wbf", 0.4)
+    assert config.override(both, ["fusion.method=auto"]) == both
+    said = config.override(demo, ["fusion.usual_iou=0.6", "fusion.iou=auto"])
+    assert (said.fusion.usual_iou, said.fusion.usual.method, said.fusion.method) == (0.6, "wbf", "wbf")
+    assert not config.override(both, ["fusion.method=suppress", "fusion.iou=0.5"]).fusion.is_open
+    with pytest.raises(ValueError, match="auto"):
+        _ = both.fusion.least_iou
+
+
+def test_a_word_in_place_of_a_number_survives_the_file_and_another_word_is_refused(tmp_path):
+    path = tmp_path / "config.json"
+    config.save(config.override(config.Config(), ["fusion.iou=auto"]), path)
+    assert config.load(path).fusion.iou == "auto"
+    path.write_text(path.read_text().replace('"iou": "auto"', '"iou": "atuo"'))
+    with pytest.raises(KitError, match=r"(?s)fusion\.iou to be a number or auto .*'atuo'.*nearest: auto"):
+        config.load(path)
 
 
 NUMBERS = [key for key, spec in config.knobs().items() if type(spec.default) in (int, float)]

@@ -6,7 +6,8 @@ weighted boxes fusion differ in the score of a cluster alone.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,16 +30,31 @@ _LEAST_SCORE = 1e-30
 def fuse(
     detections: pd.DataFrame, config: FusionConfig, sources: Sources, weights: Sequence[float] | None = None
 ) -> pd.DataFrame:
-    """Fuse the detections of ``sources`` to candidates, by the method of ``config``.
+    """Fuse the detections of ``sources`` to candidates, by the method of ``config``, which is not ``auto``.
 
     A source counts also on images where it found nothing; rows of other sources, and those of a score below
     ``config.skip_score``, are left out. ``weights`` (one per source, by default all 1) do not act on ``suppress``.
     The candidates are sorted by image_id, then by falling score; zero detections give zero candidates.
     """
-    used = votes(detections[_source_numbers(detections, sources) >= 0], config.skip_score)
-    if config.method == "suppress":
-        return suppress(used, sources, config.iou)
-    return weighted_boxes_fusion(used, sources, config.iou, weights, config.method)
+    return fusing(detections, sources, weights)(config)
+
+
+def fusing(
+    detections: pd.DataFrame, sources: Sources, weights: Sequence[float] | None = None
+) -> Callable[[FusionConfig], pd.DataFrame]:
+    """``fuse`` for one configuration after the other; neighbours that share their clusters share the work."""
+    known = detections[_source_numbers(detections, sources) >= 0]
+
+    @functools.lru_cache(maxsize=1)
+    def clusters(iou: float, skip_score: float) -> Clusters:
+        return cluster(votes(known, skip_score), sources, iou, weights)
+
+    def fused(config: FusionConfig) -> pd.DataFrame:
+        if config.method == "suppress":
+            return suppress(votes(known, config.skip_score), sources, config.least_iou)
+        return clusters(config.least_iou, config.skip_score).candidates(config.method)
+
+    return fused
 
 
 def votes(detections: pd.DataFrame, skip_score: float) -> pd.DataFrame:

@@ -82,7 +82,7 @@ def fit_rules(
 
 
 def judge_out_of_fold(
-    candidates: pd.DataFrame,
+    candidates: pd.DataFrame | Mapping[int, pd.DataFrame],
     truth: pd.DataFrame,
     sizes: Sizes,
     groups: Mapping[str, int],
@@ -90,16 +90,23 @@ def judge_out_of_fold(
 ) -> dict[str, pd.DataFrame]:
     """By rule, the candidates with confidence and value, each group's from rules fitted on the other groups.
 
-    ``groups`` has the number of every image's group, ``extra`` the columns that are further terms of p.
+    ``groups`` has the number of every image's group, ``extra`` the columns that are further terms of p. Candidates
+    of all images by group are those that its rules learn from and judge; the rows are then sorted by image.
     """
-    candidate_group = candidates["image_id"].map(groups).to_numpy(np.int64)
     truth_group = truth["image_id"].map(groups).to_numpy(np.int64)
     tables: dict[str, list[pd.DataFrame]] = {name: [] for name in RULE_NAMES}
     for group in sorted(set(groups.values())) or [0]:
-        rules = fit_rules(candidates[candidate_group != group], truth[truth_group != group], sizes, extra)
+        table = candidates if isinstance(candidates, pd.DataFrame) else candidates[group]
+        inside = table["image_id"].map(groups).to_numpy(np.int64) == group
+        rules = fit_rules(table[~inside], truth[truth_group != group], sizes, extra)
         for name, rule in rules.items():
-            tables[name].append(rule.judge(candidates[candidate_group == group], sizes))
-    return {name: pd.concat(judged).sort_index() for name, judged in tables.items()}
+            tables[name].append(rule.judge(table[inside], sizes))
+    if isinstance(candidates, pd.DataFrame):
+        return {name: pd.concat(judged).sort_index() for name, judged in tables.items()}
+    return {
+        name: pd.concat(judged).sort_values("image_id", kind="stable", ignore_index=True)
+        for name, judged in tables.items()
+    }
 
 
 def patient_groups(

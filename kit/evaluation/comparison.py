@@ -71,7 +71,7 @@ def _compared_runs(a: Run, b: Run, track: Track) -> Comparison:
     require_same_truth(a, b)
     data = load_training(a.workspace, load(a.config), track)
     reports = {run.name: current_report(run, track, data) for run in (a, b)}
-    held = [score_held_out(run, track, data) for run in (a, b)]
+    held = [score_held_out(run, track, data, reports[run.name].fusion_choice) for run in (a, b)]
     one_box_images = set(held[0].mapping["image_id"]) & common
     comparison = Comparison(
         runs=(a.name, b.name),

@@ -6,7 +6,7 @@ Everything that a report shows and a comparison compares is made here, from stor
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -16,10 +16,11 @@ from kit.boxes.geometry import Sizes
 from kit.choosing import location_prior, one_box
 from kit.choosing.box_scale import scaled_out_of_fold
 from kit.choosing.devices import Device, setting_device, weigh_terms
+from kit.choosing.fusion_settings import FusionChoice, Setting, applied, settings_to_try, weigh_settings
 from kit.choosing.one_box import Decision, answers_to_detections, decide, validation_mapping
 from kit.choosing.places import PLACE_COLUMNS, Places, fit_places, with_places_out_of_fold
-from kit.choosing.selection import choose_rule, judge_out_of_fold, oracle, patient_groups, shuffled
-from kit.config import RULE_NAMES, Config, load
+from kit.choosing.selection import SCORE, choose_rule, judge_out_of_fold, oracle, patient_groups, shuffled
+from kit.config import RULE_NAMES, Config, FusionConfig, load
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, asks_twice, load_training, patients
 from kit.data.splits import split_groups
@@ -28,12 +29,14 @@ from kit.metrics.bootstrap import Intervals
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, Split, read_split, require_finished
 from kit.runs.guards import require_same_data
-from kit.runs.members import fused, members
+from kit.runs.members import fusing_members, members
 from kit.runs.own_rows import read_held_out
 from kit.schemas.detections import with_categories
 from kit.schemas.image_headers import image_sizes
 
 RANDOM_CHOICES = 20
+# Of each image, by falling score: enough to tell the settings of the fusion apart. What is reported has them all.
+MOST_CANDIDATES = 100
 
 
 @dataclass(frozen=True)
@@ -46,6 +49,7 @@ class HeldOut:
     data: TrainingData
     truth: pd.DataFrame
     candidates: pd.DataFrame
+    learned_from: pd.DataFrame  # candidates of all images as new images have them: the rule for those learns here
     mapping: pd.DataFrame
     one_box_truth: pd.DataFrame
     judged: Mapping[str, pd.DataFrame]  # by rule, each image by a rule that never saw it
@@ -54,6 +58,7 @@ class HeldOut:
     patients: Mapping[str, str]
     groups: Mapping[str, int]  # by image, the group that is judged by what was learned on the others
     terms: tuple[str, ...] = ()  # columns of the candidates that are further terms of p
+    fusion: FusionChoice | None = None  # None: nothing was to be chosen
     devices: Mapping[str, Device] = field(default_factory=dict)  # that were tried; ``judged`` has those kept
 
     def answers(self, judged: pd.DataFrame, threshold: float = 0.0) -> Decision:
@@ -78,18 +83,21 @@ class HeldOut:
         return average_precision.match(self.one_box_truth, detections, set(self.mapping["image_id"]))
 
 
-def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = None) -> HeldOut:
+def score_held_out(
+    run: Run, track: Track = silent, data: TrainingData | None = None, fusion: FusionChoice | None = None
+) -> HeldOut:
     """Put a finished run's stored detections on the scored path. Raises KitError if they or the data changed.
 
     Rules are cross-fitted by fold; with a single fold, by groups of patients inside the held-out images.
-    ``data`` are the training data if they are loaded already; else they are read.
+    ``data`` are the training data if they are loaded already; else they are read. ``fusion`` is what the run's
+    report has chosen, if it is known already; else what is ``auto`` is chosen here.
     """
     refresh(run)
     require_finished(run)
     config, split = load(run.config), read_split(run)
     data = data or load_training(run.workspace, config, track)
     require_same_data(run, split, data)
-    candidates = fused(with_categories(read_held_out(run, split)), members(run), config.fusion)
+    fuse = fusing_members(with_categories(read_held_out(run, split)), members(run))
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
     one_box_truth = one_box.one_box_truth(truth, mapping)
@@ -101,15 +109,22 @@ def score_held_out(run: Run, track: Track = silent, data: TrainingData | None = 
     sizes = image_sizes(data.pixels.facts)
     further: dict[str, Sequence[str]] = {}
     if config.decision.localisation == "auto":
-        candidates = with_places_out_of_fold(
-            candidates, _out_of_fold_places(data, split, sizes), split.fold_of, sizes
-        )
+        places = _out_of_fold_places(data, split, sizes)
         further["localisation"] = PLACE_COLUMNS
+
+    def made(fusion: FusionConfig) -> pd.DataFrame:
+        table = fuse(fusion)
+        return with_places_out_of_fold(table, places, split.fold_of, sizes) if further else table
+
+    candidates = made(config.fusion.usual)
     priors = out_of_fold_priors(data.annotations, split, sizes)
     bare = HeldOut(
-        run, config, split, data, truth, candidates, mapping, one_box_truth, {}, priors, sizes, patient_of, groups
+        run, config, split, data, truth, candidates, candidates, mapping, one_box_truth, {}, priors, sizes,
+        patient_of, groups,
     )  # fmt: skip
     held = _judged(bare, further)
+    if config.fusion.is_open:
+        held = _with_fusion(held, made, fusion)
     return _with_box_scale(held) if config.decision.box_scale == "auto" else held
 
 
@@ -161,6 +176,47 @@ def _judged(bare: HeldOut, further: Mapping[str, Sequence[str]]) -> HeldOut:
 
     columns, devices = weigh_terms(further, answered, bare.patients, bare.config.training.seed)
     return replace(judged(columns), devices=devices)
+
+
+def _with_fusion(
+    held: HeldOut, made: Callable[[FusionConfig], pd.DataFrame], choice: FusionChoice | None
+) -> HeldOut:
+    """The candidates by the setting of each group, if the answers of the rule to use are measurably better so."""
+    config, numbers = held.config.fusion, sorted(set(held.groups.values()))
+    rule = rule_choice(held)[0]
+
+    def judged(candidates: pd.DataFrame | Mapping[int, pd.DataFrame]) -> dict[str, pd.DataFrame]:
+        return judge_out_of_fold(candidates, held.one_box_truth, held.sizes, held.groups, held.terms)
+
+    def answered(setting: Setting) -> average_precision.Matches:
+        table = made(applied(config, setting))
+        best = table.groupby("image_id", observed=True).head(MOST_CANDIDATES).reset_index(drop=True)
+        of_rule = SCORE.judge(best, held.sizes) if rule == SCORE.name else judged(best)[rule]
+        return held.one_box(held.answers(of_rule))
+
+    @functools.lru_cache(maxsize=2)  # the best by group and the usual one
+    def with_settings(settings: tuple[Setting, ...]) -> HeldOut:
+        if set(settings) == {Setting(config.usual.method, config.usual.least_iou, config.skip_score)}:
+            return held
+        tables = {setting: made(applied(config, setting)) for setting in dict.fromkeys(settings)}
+        by_rule = judged({number: tables[setting] for number, setting in zip(numbers, settings, strict=True)})
+        return replace(held, judged=by_rule, candidates=by_rule[rule].drop(columns=["confidence", "value"]))
+
+    def answered_by_group(settings: tuple[Setting, ...]) -> average_precision.Matches:
+        chosen = with_settings(settings)
+        return chosen.one_box(chosen.answers(chosen.judged[rule]))
+
+    devices = dict(held.devices)
+    if choice is None:
+        weighted = len({member.weight for member in members(held.run)}) > 1
+        choice, devices["fusion"] = weigh_settings(
+            settings_to_try(config, weighted), answered, answered_by_group, held.groups, held.patients,
+            held.config.training.seed,
+        )  # fmt: skip
+    return replace(
+        with_settings(choice.by_group), learned_from=made(applied(config, choice.used)), fusion=choice,
+        devices=devices,
+    )  # fmt: skip
 
 
 def _with_box_scale(held: HeldOut) -> HeldOut:

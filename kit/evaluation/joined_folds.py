@@ -46,7 +46,7 @@ def candidates_for_test(
         tables = [with_places(table, places, sizes) for table in tables]
     # Judged before any is left out, as on the held-out images: a candidate's rivals count in its probability.
     judged = [rule.judge(table, sizes) for table in tables]
-    return joined([table[table["score"] >= threshold] for table in judged], rule, config.iou)
+    return joined([table[table["score"] >= threshold] for table in judged], rule, config.least_iou)
 
 
 def joined(judged: Sequence[pd.DataFrame], rule: SelectionRule, iou: float) -> pd.DataFrame:

@@ -53,7 +53,7 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     candidates = candidates_for_test(
         with_categories(detections(run, data, track)),
         members(run),
-        config.fusion,
+        report.fusion,
         report.decision.rule,
         sizes,
         report.threshold.applied,

@@ -17,6 +17,7 @@ import kit
 from kit.choosing import location_prior
 from kit.choosing.box_scale import fit_box_scale
 from kit.choosing.ceiling import Ceiling, ceiling
+from kit.choosing.fusion_settings import applied
 from kit.choosing.one_box import Decision, answers_to_detections
 from kit.choosing.places import fit_places
 from kit.choosing.selection import fit_rules
@@ -153,13 +154,14 @@ def _report(
             analyse_errors(held.one_box_truth, answers_to_detections(answers.table), scored),
         ),
         threshold=threshold,
-        fusion=config.fusion,
+        fusion=applied(config.fusion, held.fusion.used) if held.fusion else config.fusion,
         members=members(run),
         prior=location_prior.fit_prior(held.data.annotations, held.sizes),
         ceiling=limit,
         devices=held.devices,
+        fusion_choice=held.fusion,
         places=fit_places(held.data.annotations, held.sizes) if held.keeps("localisation") else {},
-        box_scale=fit_box_scale(held.candidates, held.truth) if held.keeps("box_scale") else None,
+        box_scale=fit_box_scale(held.learned_from, held.truth) if held.keeps("box_scale") else None,
     )
 
 
@@ -228,7 +230,7 @@ def _choice(held: HeldOut, ideal: Decision) -> Choice:
         oracle=Reference(_one_box(held, ideal).map50),
         random=Reference(random_choice_map50(held, chosen)),
         prior=Reference(_one_box(held, held.answers(no_candidate)).map50),
-        rule=fit_rules(held.candidates, held.one_box_truth, held.sizes, held.terms)[chosen],
+        rule=fit_rules(held.learned_from, held.one_box_truth, held.sizes, held.terms)[chosen],
         knobs=held.config.decision,
     )
 

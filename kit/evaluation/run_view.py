@@ -38,7 +38,7 @@ def view_run(run: Run, track: Track = silent) -> tuple[Path, ...]:
     with using_results(run):
         data = load_training(run.workspace, load(run.config), track)
         report = current_report(run, track, data)
-        held = score_held_out(run, track, data)
+        held = score_held_out(run, track, data, report.fusion_choice)
         images = held.split.validation
         side, costs = _side(held, report, images)
         lead = [_scores_line(report), f"{len(images)} held-out images with {len(held.truth)} true boxes."]
@@ -65,7 +65,10 @@ def view_two_runs(a: Run, b: Run, track: Track = silent) -> tuple[Path, ...]:
         require_same_truth(a, b)
         data = load_training(a.workspace, load(a.config), track)
         reports = [current_report(run, track, data) for run in (a, b)]
-        held = [score_held_out(run, track, data) for run in (a, b)]
+        held = [
+            score_held_out(run, track, data, report.fusion_choice)
+            for run, report in zip((a, b), reports, strict=True)
+        ]
         (first, first_costs), (second, second_costs) = (
             _side(run, report, images) for run, report in zip(held, reports, strict=True)
         )

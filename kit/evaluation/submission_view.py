@@ -159,7 +159,7 @@ def _judged(run: Run, data: TestData, track: Track) -> tuple[pd.DataFrame, Decis
     report = current_report(run, track, load_training(run.workspace, config, track))
     sizes = image_sizes(data.pixels.facts)
     rule, threshold = report.decision.rule, report.threshold.applied
-    candidates = candidates_for_test(with_categories(rows), of, config.fusion, rule, sizes, threshold)
+    candidates = candidates_for_test(with_categories(rows), of, report.fusion, rule, sizes, threshold)
     decision = decide(candidates, data.mapping, report.prior, sizes, config.decision.fallback_confidence)
     return candidates, decision, max(member.folds for member in of)
 

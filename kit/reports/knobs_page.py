@@ -57,11 +57,10 @@ def _allowed(spec: dataclasses.Field[Any]) -> str:
     low, high, choices = (spec.metadata[name] for name in ("low", "high", "choices"))
     if isinstance(spec.default, bool):
         return "`true`, `false`"
-    if choices:
-        return ", ".join(f"`{choice}`" for choice in choices)
-    if math.isfinite(low) and math.isfinite(high):
-        return f"{low} to {high}"
-    return ""
+    parts = [f"`{choice}`" for choice in choices]
+    if not isinstance(spec.default, (str, tuple)) and math.isfinite(low) and math.isfinite(high):
+        parts.insert(0, f"{low} to {high}")
+    return ", ".join(parts)
 
 
 def _text(value: Any) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from kit.choosing.box_scale import BoxScale
 from kit.choosing.ceiling import Ceiling
 from kit.choosing.devices import Device
+from kit.choosing.fusion_settings import FusionChoice
 from kit.choosing.location_prior import Prior
 from kit.choosing.places import ClassPlace
 from kit.choosing.selection import SelectionRule
@@ -201,13 +202,14 @@ class Report:
     per_class: Mapping[str, ClassScores]
     losses: LossesByPath
     threshold: Thresholds
-    fusion: FusionConfig
+    fusion: FusionConfig  # as it is used: a setting in place of auto
     members: tuple[Member, ...]
     prior: Prior  # fitted on all training images
     ceiling: Ceiling | None = None  # None in reports of earlier versions
     box_scale: BoxScale | None = None  # `predict` scales the boxes with it; None: they stay as they are
     # The usual places of the classes, fitted on all training images, if they are terms of p.
     places: Mapping[str, ClassPlace] = field(default_factory=dict)
+    fusion_choice: FusionChoice | None = None  # None if neither the method nor the IoU was auto
     devices: Mapping[str, Device] = field(default_factory=dict)  # none in reports of earlier versions
     sha256: str = field(default="", compare=False)  # of all the rest; empty in reports of earlier versions
 

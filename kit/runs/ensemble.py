@@ -9,7 +9,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from kit.config import Config, load, override, save
+from kit.config import AUTO, Config, load, override, save
 from kit.core.errors import KitError, closest_names, first_few
 from kit.core.files import sha256
 from kit.core.json_files import write_json
@@ -121,11 +121,13 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
 def _config(runs: Sequence[Run]) -> Config:
     """The first member's knobs, with its fusion if that is a kind of weighted boxes fusion already."""
     first = load(runs[0].config)
-    return (
-        first
-        if first.fusion.method != "suppress"
-        else first.replace({"fusion.method": "wbf", "fusion.iou": _WBF_IOU})
+    if first.fusion.usual.method != "suppress":
+        return first
+    method, iou = (
+        f"fusion.usual_{name}" if first.get(f"fusion.{name}") == AUTO else f"fusion.{name}"
+        for name in ("method", "iou")
     )
+    return first.replace({method: "wbf", iou: _WBF_IOU})
 
 
 def _require_this(run: Run, wanted: Sequence[tuple[str, float]]) -> None:

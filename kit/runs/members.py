@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
 
-from kit.boxes.fusion import fuse
-from kit.config import FusionConfig, load
+from kit.boxes.fusion import fusing
+from kit.config import AUTO, FusionConfig, load
 from kit.core.errors import KitError, first_few
 from kit.core.json_files import read_record
 from kit.detectors.weights_source import ADOPTED, WeightsSource
@@ -97,6 +97,11 @@ def read_adopted(run: Run) -> Adopted:
 
 def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) -> pd.DataFrame:
     """Candidates from one fold of each member; every view of every member counts, also if it found nothing."""
+    return fusing_members(detections, of)(config)
+
+
+def fusing_members(detections: pd.DataFrame, of: Sequence[Member]) -> Callable[[FusionConfig], pd.DataFrame]:
+    """``fused`` for one configuration after the other; neighbours that share their clusters share the work."""
     sources = [(member.run, view) for member in of for view in member.views]
     pairs = detections[["run", "view"]].drop_duplicates()
     strangers = set(pairs.itertuples(index=False, name=None)) - set(sources)
@@ -106,16 +111,21 @@ def fused(detections: pd.DataFrame, of: Sequence[Member], config: FusionConfig) 
             f"rows of {first_few(' '.join(source) for source in sorted(strangers))}",
             "a run keeps its folder's name: rename the folder back, or restore its files",
         )
-    require_weights_that_act([member.weight for member in of], config)
-    return fuse(detections, config, sources, [member.weight for member in of for _ in member.views])
+    candidates = fusing(detections, sources, [member.weight for member in of for _ in member.views])
+
+    def fuse(config: FusionConfig) -> pd.DataFrame:
+        require_weights_that_act([member.weight for member in of], config)
+        return candidates(config)
+
+    return fuse
 
 
 def require_weights_that_act(weights: Sequence[float], config: FusionConfig) -> None:
     """Raises KitError if the members have different weights and the fusion ignores weights."""
-    if len(set(weights)) > 1 and config.method == "suppress":
+    if len(set(weights)) > 1 and config.usual.method == "suppress":
         raise KitError(
             "fusion.method=wbf, wbf_sum or wbf_or, in which alone the members' weights act",
-            f"fusion.method={config.method}",
+            f"fusion.{'usual_' if config.method == AUTO else ''}method=suppress",
             "--set fusion.method=wbf, or make the ensemble without --weight under another --run NAME",
         )  # fmt: skip
 

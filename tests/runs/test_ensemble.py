@@ -86,6 +86,20 @@ class TestMade:
         config = load(Run(both, "together").config)
         assert (config.fusion.method, config.fusion.iou, config.decision.threshold) == ("wbf", 0.55, 0.1)
 
+    def test_auto_starts_from_the_fusion_that_the_ensemble_would_have(self, both):
+        auto = ("fusion.method=auto", "fusion.iou=auto")
+        ensemble(Run(both, "open"), ("folds", "demo"), (2.0, 1.0), auto)
+        assert load(Run(both, "open").config).fusion.usual == FusionConfig("wbf", 0.4, 0.0, "wbf", 0.4)
+        adjust(Run(both, "folds"), ("fusion.method=suppress", *auto))  # its usual fusion ignores weights
+        adjust(Run(both, "folds"), ("fusion.usual_method=suppress",))
+        ensemble(Run(both, "opener"), ("folds", "demo"), (2.0, 1.0))
+        found = load(Run(both, "opener").config).fusion
+        assert (found.method, found.usual.method, found.usual.iou) == ("auto", "wbf", 0.55)
+        with pytest.raises(KitError, match=r"fusion\.usual_method=suppress") as refused:
+            ensemble(Run(both, "closed"), ("folds", "demo"), (2.0, 1.0), ("fusion.usual_method=suppress",))
+        assert "--set fusion.method=wbf" in refused.value.do
+        ensemble(Run(both, "closed"), ("folds", "demo"), (2.0, 1.0), ("fusion.method=wbf",))
+
     def test_the_same_again_changes_nothing(self, run):
         before = files(run.folder)
         ensemble(run, ("folds", "demo"), (2.0, 1.0))

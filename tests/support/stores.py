@@ -51,6 +51,27 @@ def detector(truth, seed, strength=2.0, false_per_image=5, shift=(0.0,) * 4, fou
     return table[["image_id", *CORNERS, "score", "label", "agreement"]].reset_index(drop=True)
 
 
+VIEWS = ("plain", "flip", "bright")
+
+
+def independent_views(truth, seed, **detector_knobs):
+    """Raw detections of three views that err independently: each finds boxes, and false ones, of its own."""
+    knobs = {"found": 0.6, "false_per_image": 3, "strength": 1.5} | detector_knobs
+    tables = [detector(truth, 100 * seed + number, **knobs).assign(view=view) for number, view in enumerate(VIEWS)]
+    return pd.concat(tables, ignore_index=True).assign(run="a", fold=0)
+
+
+def copied_views(truth, seed, noise=0.0, **detector_knobs):
+    """Raw detections of three views that see the same; ``noise`` moves each score's log-odds, and little else."""
+    rng = np.random.default_rng(seed)
+    once = detector(truth, seed, **detector_knobs)
+    odds = np.log(once["score"] / (1 - once["score"]))
+    tables = [
+        once.assign(view=view, score=1 / (1 + np.exp(-odds - rng.normal(0, noise, len(odds))))) for view in VIEWS
+    ]
+    return pd.concat(tables, ignore_index=True).assign(run="a", fold=0)
+
+
 def best(judged):
     """One box per image: the highest value, with its confidence as score."""
     ordered = judged.sort_values(["image_id", "value"], ascending=[True, False], kind="stable")
