@@ -31,7 +31,8 @@ class Setting:
     skip_score: float
 
     def __str__(self) -> str:
-        return f"{self.method} at IoU {self.iou:g}, scores from {self.skip_score:g}"
+        least = f", scores from {self.skip_score:g}" if self.skip_score else ""
+        return f"{self.method} at IoU {self.iou:g}{least}"
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,18 @@ class FusionChoice:
     by_group: tuple[Setting, ...]  # by which each group's candidates are fused; the usual one if no other is used
     best_by_group: tuple[Setting, ...]  # the best on the other groups
     tried: tuple[TriedSetting, ...]
+
+    @property
+    def ious(self) -> tuple[float, ...]:
+        """The IoUs that were tried, rising."""
+        return tuple(sorted({setting.iou for setting in self.tried}))
+
+    @property
+    def rows(self) -> tuple[tuple[str, float, tuple[float, ...]], ...]:
+        """Method, skip score and the mAP@0.5 at each of ``ious``, NaN where it was not tried."""
+        found = {(each.method, each.skip_score, each.iou): each.map50 for each in self.tried}
+        kinds = dict.fromkeys((each.method, each.skip_score) for each in self.tried)
+        return tuple((*kind, tuple(found.get((*kind, iou), math.nan) for iou in self.ious)) for kind in kinds)
 
 
 def applied(config: FusionConfig, setting: Setting) -> FusionConfig:

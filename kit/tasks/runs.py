@@ -24,6 +24,7 @@ from kit.tasks.command import (
 from kit.tasks.console import progress_bar, show_table
 
 if TYPE_CHECKING:
+    from kit.choosing.fusion_settings import FusionChoice
     from kit.reports.report_file import Comparison, Report, Verdict
 
 
@@ -210,6 +211,8 @@ def _show_report(report: Report) -> None:
                 for name, tried in report.devices.items()
             ],
         )  # fmt: skip
+    if report.fusion_choice:
+        _show_fusion(report.fusion_choice)
     show_table(
         "per class",
         ("class", "AP@0.5", "95%", "one box", "95%", "boxes"),
@@ -223,6 +226,14 @@ def _show_report(report: Report) -> None:
         "errors by cause (mAP gained if this cause alone were repaired)",
         ("cause", "one box", "many boxes"),
         [(cause, losses.one_box.causes[cause].gain, loss.gain) for cause, loss in losses.many_box.causes.items()],
+    )
+
+
+def _show_fusion(choice: FusionChoice) -> None:
+    show_table(
+        f"how views and runs are fused: {choice.used} (usual: {choice.usual})",
+        ("method", "scores from", *(f"IoU {iou:g}" for iou in choice.ious)),
+        [(method, f"{skip_score:g}", *scores) for method, skip_score, scores in choice.rows],
     )
 
 

@@ -26,6 +26,8 @@ from .sizes import Sizes
 ROOT = Path(__file__).parents[2]
 _FOLDS, _SIDE_PX, _REAL = 5, 128, 0.05  # the share of the detections that lie on a true box
 _MOST_SECONDS, _MOST_MIB, _COMPARE_SECONDS = 12, 800, 10
+_AUTO = ("fusion.method", "fusion.iou", "decision.localisation", "decision.box_scale")
+_AUTO_SECONDS, _AUTO_MIB = 60, 2048
 _SMALL_SECONDS, _PREDICT_SECONDS = 3, 2
 _READ = "import pandas; [pandas.read_parquet(path) for path in {paths!r}]"
 _DRAW = "import matplotlib.pyplot"
@@ -146,6 +148,13 @@ def _rows_of(stored: _Stored, sizes: Sizes, is_large: bool) -> Iterator[Row]:
         ours, other, mib = _in_turn(two, bare, sizes)
         yield Row("stored", f"`invoke compare` of two runs of {stored.held_out:,} stored detections", against,
                   "s", ours, other, "apart", ceiling=_COMPARE_SECONDS, note=f"{mib:,.0f} MiB")  # fmt: skip
+        every = ["evaluate", *of, *runs, *(part for knob in _AUTO for part in ("--set", f"{knob}=auto"))]
+        ours, other, mib = _in_turn(every, bare, sizes)
+        size = f"{stored.held_out:,} stored detections, every device auto"
+        yield Row("stored", f"`invoke evaluate` of {size}", against, "s", ours, other, "apart",
+                  ceiling=_AUTO_SECONDS, note=f"{mib:,.0f} MiB")  # fmt: skip
+        yield Row("stored", f"memory of `invoke evaluate` of {size}", "no limit but the machine's", "MiB", mib,
+                  mib, "times as much", ceiling=_AUTO_MIB)  # fmt: skip
 
 
 def _in_turn(verb: Sequence[str], bare: str, sizes: Sizes) -> tuple[float, float, float]:

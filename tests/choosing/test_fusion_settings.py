@@ -105,9 +105,9 @@ def test_votes_help_where_views_err_independently_and_not_where_they_are_copies(
     assert none.gain.value == pytest.approx(0, abs=0.02)
 
 
-def departures(repeats, **knobs):
+def departures(repeats, config=AUTO):
     """How often the usual setting is left where three views see the same, and the mean of their scores is right."""
-    usual = replace(AUTO, usual_method="wbf", usual_iou=0.4)
+    usual = replace(config, usual_method="wbf", usual_iou=0.4)
     left = 0
     for seed in repeats:
         truth, patients, sizes = one_box_images(seed)
@@ -121,4 +121,5 @@ def test_a_store_where_no_setting_is_better_keeps_the_usual_one():
 
 @pytest.mark.slow
 def test_a_store_where_no_setting_is_better_keeps_the_usual_one_in_95_of_100_repeats():
-    assert departures(range(200)) <= 10
+    # No box overlaps another, so that every IoU is the same setting again: one of them does.
+    assert departures(range(200), FusionConfig("auto", 0.4)) <= 10

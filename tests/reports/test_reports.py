@@ -245,6 +245,10 @@ def test_tables_show_three_decimals_thousands_and_dashes(reported):
     assert '<td>location prior, mAP@0.5</td><td class="n">0.019</td><td class="n">–</td>' in page
     assert "trained on 1,234 images" in page
     assert "Of the test images, 25% show a patient who is also in train" in page
+    assert "fused by wbf at IoU 0.4, scores from 0.05; the usual way is suppress at IoU 0.3." in page
+    row = '<tr><td>wbf</td><td class="n">0.05</td> <td class="n">–</td><td class="n">–</td></tr>'
+    assert '<tr><td>suppress</td><td class="n">0</td> <td class="n">0.125</td><td class="n">–</td></tr>' in page
+    assert row in page
     # One-box AP is unknown (null) and drawn as a dash.
     row = '<td>Mass</td><td class="n">–</td> <td>–</td><td class="n">0.500</td> <td>0.500 to 0.500</td>'
     assert row in page

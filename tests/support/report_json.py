@@ -41,6 +41,12 @@ def report_content(per_class, curve, name="demo"):
         "losses": {"many_box": lost, "one_box": lost},
         "per_class": per_class, "threshold": {"best": 0.0, "one_box_best": 0.0, "applied": 0.0, "curve": curve},
         "fusion": fusion, "members": members,
+        "fusion_choice": {
+            "used": {"method": "wbf", "iou": 0.4, "skip_score": 0.05}, "usual": {**fusion, "skip_score": 0.0},
+            "by_group": [], "best_by_group": [],
+            "tried": [{**fusion, "skip_score": 0.0, "map50": 0.125},
+                      {"method": "wbf", "iou": 0.4, "skip_score": 0.05, "map50": None}],
+        },
         "devices": {name: {"kept": False, "with": 0.2, "without": None, "why": name,
                            "gain": {"value": None, "low": -0.1, "high": 0.2}}},
         "prior": {"ranked": [{"label": "Mass", "box": [0.1, 0.1, 0.9, 0.9], "hit_rate": 0.5, "value": 0.1}]},
