@@ -53,6 +53,6 @@ def _stages_of(path: Path) -> tuple[Stage, ...]:
     saved = saved_stages(load_checkpoint(path, _OTHER_START).get("kit"), f"the stages in {path}", _OTHER_START)
     if saved is not None:
         return saved.stages
-    parts = path.resolve().parts
+    parts = path.absolute().parts
     home = len(parts) - parts[::-1].index("runs") if "runs" in parts[:-2] else len(parts) - 1
     return (Stage("/".join(parts[home:-1]) or path.name),)
