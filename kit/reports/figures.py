@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
@@ -83,11 +84,11 @@ def small_panels(count: int, height_in: float) -> tuple[Figure, list[Axes]]:
 
 
 def save(figure: Figure, path: Path) -> None:
-    """Write a PNG atomically."""
+    """Write a PNG atomically. Drawn once: ``savefig`` draws a figure with a layout twice, for the same picture."""
     with replacing(path) as partial, warnings.catch_warnings():
         # A letter that the font lacks is drawn as an empty square; the page shows the letter itself.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.savefig(partial, format="png")
+        FigureCanvasAgg(figure).print_png(partial)
 
 
 def save_all(folder: Path, drawings: Drawings, track: Track) -> dict[str, Path]:
