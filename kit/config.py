@@ -16,21 +16,13 @@ from typing import Any
 from kit.core.errors import KitError, closest_names
 from kit.core.json_files import read_record, write_json
 from kit.core.knob_values import as_text, check_value, knob, value_from_text
+from kit.detector_names import DETECTOR_NAMES, SET_DETECTORS, SIZES, require_backbone, require_used
 from kit.presets import DEFAULT_PRESET, PRESETS
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
 RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # in the order of preference, see kit/choosing
 FUSION_METHODS = ("suppress", "wbf", "wbf_sum", "wbf_or")
 AUTO = "auto"
-DETECTOR_NAMES = (
-    "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn",
-    "fasterrcnn_mobilenet_v3_large_320_fpn", "retinanet_resnet50_fpn_v2", "fcos_resnet50_fpn", "fcos_tiny",
-    "fasterrcnn_timm", "retinanet_timm", "fcos_timm", "dfine", "rfdetr",
-)  # fmt: skip
-TIMM_DETECTORS = tuple(name for name in DETECTOR_NAMES if name.endswith("_timm"))
-SET_DETECTORS = ("dfine", "rfdetr")  # they predict a set of boxes; from transformers, an optional extra
-SIZES = ("tiny", "n", "s", "m", "l")
-_FPN_STEP = 32  # the heads normalise channels in 32 groups
 
 
 @dataclass(frozen=True)
@@ -322,17 +314,7 @@ class Config:
                 "an empty text",
                 "--set model.weights=none",
             )
-        if (self.model.detector in TIMM_DETECTORS) != bool(self.model.backbone):
-            raise KitError(
-                f"model.backbone with a detector among {', '.join(TIMM_DETECTORS)}, and with no other",
-                f"model.detector={self.model.detector} model.backbone={self.model.backbone or '(empty)'}",
-                "--set model.detector=fasterrcnn_timm --set model.backbone=efficientnet_lite0, for example",
-            )
-        if self.model.fpn_channels % _FPN_STEP:
-            raise KitError(
-                f"model.fpn_channels to be a multiple of {_FPN_STEP}", f"{self.model.fpn_channels}",
-                "--set model.fpn_channels=128, for example",
-            )  # fmt: skip
+        require_backbone(self.model.detector, self.model.backbone, self.model.fpn_channels)
         if self.training.keep == "ema" and not self.training.ema_decay:
             raise KitError(
                 "training.ema_decay above 0 if training.keep=ema", "training.ema_decay=0",
@@ -391,7 +373,10 @@ def preset(name: str) -> Config:
 
 
 def override(config: Config, assignments: Iterable[str]) -> Config:
-    """Apply ``KEY=VALUE`` texts in order. Raises KitError for a wrong key, type or range."""
+    """Apply ``KEY=VALUE`` texts in order.
+
+    Raises KitError for a wrong key, type or range, and for a knob that the detector does not have.
+    """
     values: dict[str, Any] = {}
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
@@ -404,6 +389,8 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
     for key, usual in _USUAL.items():
         if values.get(key) == AUTO != config.get(key):
             values.setdefault(usual, config.get(key))
+    defaults = {key: _spec(key).default for key in values}
+    require_used({"model.detector": config.model.detector, **values}, defaults)
     return config.replace(values)
 
 

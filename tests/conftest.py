@@ -1,5 +1,6 @@
 """Shapes and types are checked while the tests run; nothing leaves this machine."""
 
+import gc
 import os
 import shutil
 import socket
@@ -8,6 +9,7 @@ import warnings
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
+from lightning_utilities.core.imports import RequirementCache
 from toy import FOLDS, TOY, TOY_TEST_IMAGES, copied, toy_config
 
 # The same examples every time: a red run can be repeated, and a green one does not turn red by chance. How fast
@@ -25,11 +27,32 @@ for library in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
 # Threads that wait sleep: spinning takes the core from the processes that a test starts beside this one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+_check_requirement = RequirementCache._check_requirement
+
+
+def _check_without_transformers(cache):
+    """torchmetrics imports transformers, if it is there, for its metrics of texts: two seconds of each worker."""
+    _check_requirement(cache)
+    cache.available = cache.available and not cache.requirement.startswith("transformers")
+
+
+RequirementCache._check_requirement = _check_without_transformers
+
 with warnings.catch_warnings():  # jaxtyping imports what is installed and warns of what is old there
     warnings.simplefilter("ignore")
     import typechecks
 
 typechecks.install()
+
+
+# Half a million objects of the libraries stay for good: to look through them again and again took a twentieth of
+# the time.
+gc.set_threshold(20_000, 20, 20)
+
+
+def pytest_collection_finish(session):
+    """What has been imported is left out of every later collection."""
+    gc.freeze()
 
 
 def pytest_collection_modifyitems(items):
@@ -64,7 +87,7 @@ def step(request):
 
 @pytest.fixture
 def undrawn(monkeypatch):
-    """Reports of runs with one small picture for all their figures; `tests/reports` looks at the real ones."""
+    """Reports with one small picture for all their figures; `tests/reports` looks at the real ones."""
     from PIL import Image
 
     def save_all(folder, drawings, track):
@@ -74,7 +97,8 @@ def undrawn(monkeypatch):
             Image.new("L", (1, 1)).save(path)
         return paths
 
-    monkeypatch.setattr("kit.reports.run_report.save_all", save_all)
+    for report in ("run_report", "dataset_report"):
+        monkeypatch.setattr(f"kit.reports.{report}.save_all", save_all)
 
 
 @pytest.fixture

@@ -236,7 +236,10 @@ def test_whoever_follows_the_advice_for_a_refused_value_gets_on(key):
     [
         ["model.backbone=efficientnet_lite0"],
         ["model.detector=fcos_timm"],
-        ["model.fpn_channels=100"],
+        ["model.detector=fcos_timm", "model.backbone=resnet18", "model.fpn_channels=100"],
+        ["model.fpn_channels=128"],
+        ["model.size=l"],
+        ["model.detector=fcos_tiny", "model.size=tiny"],
         ["model.weights="],
         ["training.keep=ema"],
         ["data.orientation=turned"],
@@ -247,3 +250,29 @@ def test_whoever_follows_the_advice_for_knobs_that_do_not_go_together_gets_on(re
     with pytest.raises(KitError) as caught:
         config.override(config.Config(), refused)
     config.override(config.Config(), followed(refused, caught.value.do))
+
+
+@pytest.mark.parametrize(
+    ("preset", "assignment"),
+    [("seed", "model.size=l"), ("demo", "model.size=tiny"), ("laptop", "model.fpn_channels=128"),
+     ("dfine", "model.fpn_channels=64"), ("rfdetr", "model.fpn_channels=64")],
+)  # fmt: skip
+def test_a_knob_that_the_detector_has_not_is_refused_and_its_default_is_not(preset, assignment):
+    key, _, value = assignment.partition("=")
+    base = config.preset(preset)
+    with pytest.raises(KitError, match=f"{key} with a detector that has it") as caught:
+        config.override(base, [assignment])
+    assert f"{assignment} with model.detector={base.model.detector}" in caught.value.found
+    default = re.search(rf"write {key}=(\w+),", caught.value.do)[1]
+    assert config.override(base, [f"{key}={default}"]) == base
+    flags = re.findall(r"--set (\S+)", caught.value.do)
+    chosen = config.override(base, [assignment, *flags])
+    assert str(chosen.get(key)) == value
+    with pytest.raises(KitError, match="that has it"):  # also if the value comes with another detector
+        config.override(chosen, [assignment, "model.detector=fcos_tiny", "model.backbone="])
+
+
+def test_an_old_file_with_a_size_that_its_detector_has_not_still_loads(tmp_path):
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps({"model": {"detector": "fcos_tiny", "size": "l"}}))
+    assert config.override(config.load(path), ["training.seed=1"]).model.size == "l"

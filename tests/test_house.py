@@ -25,6 +25,7 @@ MODULES = {
 PACKAGES = {
     "core": ("pydantic", "pydantic_core"),
     "presets": (),
+    "detector_names": (),
     "config": (),
     "boxes": (),
     "metrics": (),
@@ -68,8 +69,8 @@ ONLY_IN = {
 }
 # Packages that load no torch.
 TORCH_FREE = (
-    "core", "presets", "config", "boxes", "metrics", "choosing", "schemas", "importing", "reports", "kaggle",
-    "submission",
+    "core", "presets", "detector_names", "config", "boxes", "metrics", "choosing", "schemas", "importing",
+    "reports", "kaggle", "submission",
 )  # fmt: skip
 # What loads none of the heavy libraries: the verbs that neither train nor draw begin with these.
 LIGHT = (

@@ -9,6 +9,7 @@ import difflib
 from collections.abc import Iterable
 
 _NAMES_SHOWN = 8
+_LETTERS_SHOWN = 40
 
 
 class KitError(Exception):
@@ -33,6 +34,12 @@ def first_few(items: Iterable[object], count: int = 5, separator: str = ", ") ->
     texts = [str(item) for item in items]
     more = [f"and {len(texts) - count} more"] if len(texts) > count else []
     return separator.join(texts[:count] + more)
+
+
+def shortened(value: object) -> str:
+    """The value as a text, cut if it is long."""
+    text = str(value)
+    return text if len(text) <= _LETTERS_SHOWN else f"{text[:_LETTERS_SHOWN]}..."
 
 
 def closest_names(word: str, known: Iterable[str], count: int = 3) -> str:

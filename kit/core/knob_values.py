@@ -6,10 +6,9 @@ import dataclasses
 import math
 from typing import Any
 
-from kit.core.errors import KitError, closest_names
+from kit.core.errors import KitError, closest_names, shortened
 
 _MOST = 1_000_000  # of whatever has no smaller bound: far below what torch, numpy and the clock can count
-_LETTERS_SHOWN = 40
 
 
 def knob(
@@ -52,7 +51,7 @@ def check_value(key: str, spec: dataclasses.Field[Any], value: Any) -> None:
     low, high, choices = spec.metadata["low"], spec.metadata["high"], spec.metadata["choices"]
     doc = spec.metadata["doc"]
     if isinstance(value, (int, float)) and not (low <= value <= high and math.isfinite(value)):
-        found = str(value) if len(str(value)) <= _LETTERS_SHOWN else f"{str(value)[:_LETTERS_SHOWN]}..."
+        found = shortened(value)
         raise KitError(f"{key} between {low} and {high} ({doc})", found, f"the default is {spec.default}")
     chosen = value if isinstance(value, tuple) else (value,) if isinstance(value, str) else ()
     wrong = [choice for choice in chosen if choices and choice not in choices]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeGuard
 
@@ -26,6 +27,23 @@ def load_checkpoint(path: Path, do: str) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise KitError(f"{path} to hold a dict of weights", type(content).__name__, do)
     return content
+
+
+def not_finite(tensors: Mapping[str, object]) -> str:
+    """The first tensor with NaN or infinite values as 32-bit floats, in words; "" if there is none."""
+    counts = {name: _strange_values(tensor) for name, tensor in tensors.items() if isinstance(tensor, Tensor)}
+    bad = {name: count for name, count in counts.items() if count}
+    if not bad:
+        return ""
+    name, count = next(iter(bad.items()))
+    more = f", and so in {len(bad) - 1} more tensors" if len(bad) > 1 else ""
+    return f"tensor {name}: {count} of its {tensors[name].numel()} values NaN or infinite{more}"  # type: ignore[attr-defined]
+
+
+def _strange_values(tensor: Tensor) -> int:
+    if not tensor.is_floating_point() or tensor.layout != torch.strided:
+        return 0
+    return tensor.numel() - int(torch.isfinite(tensor.float()).sum())
 
 
 def _read(path: Path) -> Any:

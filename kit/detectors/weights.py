@@ -18,7 +18,7 @@ from kit.core.errors import KitError, reason
 from kit.core.files import sha256
 from kit.core.json_files import read_record
 from kit.detectors import timm_backbones
-from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.checkpoints import load_checkpoint, not_finite
 from kit.detectors.class_rows import by_label, saved_labels
 from kit.detectors.hub_weights import HUB, WeightsRecord, cached, starting_file
 from kit.detectors.networks import DETECTORS, TORCH_EPS
@@ -59,7 +59,7 @@ def load_initial_weights(
     ``coco`` and a file fill every tensor that fits (a head for other classes does not), ``imagenet`` fills the
     backbone. Of a checkpoint of kit the class rows are taken by the names of ``labels``, which are the detector's.
     ``record`` is the run's file that keeps which weights D-FINE and RF-DETR started from.
-    Raises KitError if a download fails, or if a file is not of this detector.
+    Raises KitError if a download fails, or if a file is not of this detector or holds NaN or infinite weights.
     """
     if config.start == "none":
         return []
@@ -213,6 +213,12 @@ def _load_fitting(model: nn.Module, weights: Mapping[str, Tensor], source: str) 
             f"{source} to fit this detector", f"{len(fitting)} of its {len(own)} tensors do",
             "choose the model.detector of the file's weights"
             + (", and their model.size" if isinstance(model, SetDetector) else ""),
+        )  # fmt: skip
+    if strange := not_finite(fitting):
+        raise KitError(
+            f"{source} to hold finite weights", strange,
+            "take another file, such as that of an earlier epoch: --set model.weights=PATH; "
+            "--set model.weights=none starts at random",
         )  # fmt: skip
     model.load_state_dict(fitting, strict=False)
     return missing

@@ -17,7 +17,7 @@ from kit.core.files import remove_partials
 from kit.core.progress import Track, silent
 from kit.data.pixel_cache import PixelCache
 from kit.detectors import networks
-from kit.detectors.checkpoints import is_state_dict, load_checkpoint
+from kit.detectors.checkpoints import is_state_dict, load_checkpoint, not_finite
 from kit.detectors.hardware import explain_failures, uses_gpu
 from kit.detectors.inference import detect
 from kit.detectors.memory import channels_last
@@ -115,7 +115,7 @@ def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
     """The checkpoint that detects, its epoch (from 1) and its weights for a bare detector.
 
     ``best`` and ``ema`` are averaged weights if the run averages; ``last`` never is.
-    Raises KitError if the file is missing or no checkpoint.
+    Raises KitError if the file is missing, no checkpoint, or has weights that are NaN or infinite.
     """
     path = run.checkpoint(keep)
     do = f"restore it from a copy, or train anew under another name than {run.name}"
@@ -125,4 +125,6 @@ def kept_weights(run: Run, keep: str) -> tuple[Path, int, Mapping[str, Tensor]]:
     epoch = made.get("epoch") if isinstance(made, dict) else None
     if not is_state_dict(weights) or type(epoch) is not int or epoch < 1:
         raise KitError(f"{path} to be a checkpoint of `invoke train`", f"keys {', '.join(map(str, state))}", do)
+    if strange := not_finite(weights):
+        raise KitError(f"{path} to hold finite weights", strange, do)
     return path, epoch, weights

@@ -1,6 +1,6 @@
 """The competition's tables: annotations, mapping and submission, with all faults of a file in one error.
 
-Numbers are parsed cell by cell, then a pandera schema checks the rows that could be parsed.
+Numbers are parsed cell by cell, then the rows that could be parsed are checked.
 """
 
 from __future__ import annotations

@@ -17,11 +17,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kit.config import DETECTOR_NAMES, SET_DETECTORS, TIMM_DETECTORS, Config, preset
+from kit.config import Config, preset
 from kit.data.competition import TrainingData, load_training
 from kit.data.pixel_cache import PixelCache, open_cache
 from kit.data.synthetic.generator import LABELS, write_competition
 from kit.demo import run_demo
+from kit.detector_names import DETECTOR_NAMES, SET_DETECTORS, TIMM_DETECTORS
 from kit.detectors import networks, weights
 from kit.detectors.inference import detect
 from kit.detectors.memory import channels_last

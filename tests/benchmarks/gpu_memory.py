@@ -12,7 +12,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from kit.config import SET_DETECTORS, Config, preset
+from kit.config import Config, preset
+from kit.detector_names import SET_DETECTORS
 from kit.detectors import networks, weights
 from kit.detectors.memory import channels_last
 from kit.detectors.networks import network_input

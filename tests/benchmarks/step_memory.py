@@ -9,7 +9,7 @@ from itertools import chain
 import torch
 from torch import Tensor
 
-from kit.config import SET_DETECTORS
+from kit.detector_names import SET_DETECTORS
 from kit.detectors import networks, weights
 from kit.detectors.networks import network_input
 

@@ -10,8 +10,8 @@ from repository import ROOT
 from benchmarks.__main__ import BENCHMARKS, LONG, chosen, markdown
 from benchmarks.measure import WHY, Row, in_turn, not_measured
 from benchmarks.tables import detections, image_names, truth
-from kit.config import DETECTOR_NAMES
 from kit.core.errors import KitError
+from kit.detector_names import DETECTOR_NAMES
 
 MACHINE = {"processor": "P", "cores": 2, "torch": "2", "torch_threads": 2, "gpu": None}
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_networks import built, example
 
-from kit.config import SET_DETECTORS
+from kit.detector_names import SET_DETECTORS
 from kit.detectors import networks
 from kit.detectors.class_rows import by_label, saved_labels
 from kit.detectors.weights import load_initial_weights

@@ -216,6 +216,15 @@ def test_a_file_of_other_things_is_refused_and_one_of_this_size_is_taken(content
     with pytest.raises(KitError, match="to fit this detector") as caught:
         load_initial_weights(network, config)
     assert "model.size" in caught.value.do
+    weights = network.state_dict()
+    name = "network.model.decoder.class_embed.0.weight"
+    for names in ("", "network."):  # as published, and as kit writes them
+        spoilt = {names + key.removeprefix("network."): tensor for key, tensor in weights.items()}
+        spoilt[names + name.removeprefix("network.")] = torch.full_like(weights[name], torch.nan)
+        torch.save({"state_dict": spoilt}, path)
+        with pytest.raises(KitError, match=f"tensor {name}") as caught:
+            load_initial_weights(network, config)
+        assert str(path) in caught.value.expected
     torch.save({"state_dict": network.state_dict()}, path)
     assert load_initial_weights(network, config) == []
 

@@ -6,10 +6,11 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d
 
-from kit.config import DETECTOR_NAMES, SET_DETECTORS, TIMM_DETECTORS, ModelConfig
+from kit.config import ModelConfig
 from kit.core.errors import KitError
+from kit.detector_names import DETECTOR_NAMES, SET_DETECTORS, TIMM_DETECTORS
 from kit.detectors import networks
-from kit.detectors.checkpoints import load_checkpoint
+from kit.detectors.checkpoints import load_checkpoint, not_finite
 from kit.detectors.weights import load_initial_weights, resolve_norms
 
 
@@ -174,6 +175,34 @@ def test_weights_of_another_detector_are_refused(tmp_path):
     network, _ = built()
     with pytest.raises(KitError, match="0 of its"):
         load_initial_weights(network, ModelConfig(detector="fcos_tiny", weights=str(tmp_path / "a.ckpt")))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])  # the last is too large for 32 bits
+def test_weights_that_are_no_finite_numbers_are_refused_by_file_and_tensor_and_the_advice_works(value, tmp_path):
+    network, config = built()
+    whole, spoilt = tmp_path / "a.ckpt", tmp_path / "b.ckpt"
+    torch.save({"state_dict": network.state_dict()}, whole)
+    weights = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    name = "backbone.body.stem.0.weight"
+    weights[name] = weights[name].double()
+    weights[name][0, 0, 0, :2] = value
+    torch.save({"state_dict": weights}, spoilt)
+    before = {key: tensor.clone() for key, tensor in network.state_dict().items()}
+    with pytest.raises(KitError, match=r"b\.ckpt to hold finite weights") as caught:
+        load_initial_weights(network, dataclasses.replace(config, weights=str(spoilt)))
+    assert caught.value.found == f"tensor {name}: 2 of its {weights[name].numel()} values NaN or infinite"
+    assert all(torch.equal(tensor, before[key]) for key, tensor in network.state_dict().items())
+    assert "--set model.weights=PATH" in caught.value.do and "--set model.weights=none" in caught.value.do
+    for weights in (str(whole), "none"):
+        assert load_initial_weights(network, dataclasses.replace(config, weights=weights)) == []
+
+
+def test_the_tensors_that_are_not_finite_are_counted():
+    half = torch.tensor([1.0, float("inf")], dtype=torch.float16)
+    fine = {"a": torch.zeros(0), "b": torch.ones(2, dtype=torch.int64), "c": 3, "d": torch.zeros(2).to_sparse()}
+    assert not_finite(fine) == ""
+    assert not_finite({**fine, "e": half}) == "tensor e: 1 of its 2 values NaN or infinite"
+    assert not_finite({"e": half, "f": -half, **fine}).endswith(", and so in 1 more tensors")
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"\x80\x04cos\nsystem\n."])

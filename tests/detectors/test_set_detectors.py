@@ -9,8 +9,9 @@ import pytest
 import torch
 from torchvision.ops import FrozenBatchNorm2d, box_iou
 
-from kit.config import SET_DETECTORS, SIZES, ModelConfig
+from kit.config import ModelConfig
 from kit.core.errors import KitError
+from kit.detector_names import SET_DETECTORS, SIZES
 from kit.detectors import networks
 from kit.detectors.checkpoints import load_checkpoint
 from kit.detectors.norms import takes_one_image

@@ -11,8 +11,9 @@ import torch
 from repository import ROOT
 from torchvision.ops import FrozenBatchNorm2d
 
-from kit.config import TIMM_DETECTORS, Config, ModelConfig, override, preset
+from kit.config import Config, ModelConfig, override, preset
 from kit.core.errors import KitError
+from kit.detector_names import TIMM_DETECTORS
 from kit.detectors import networks, timm_backbones
 from kit.detectors.checkpoints import load_checkpoint
 from kit.detectors.weights import load_initial_weights, resolve_norms

@@ -12,8 +12,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kit.config import PRESETS, SET_DETECTORS, Config, load, override, preset, save
+from kit.config import PRESETS, Config, load, override, preset, save
 from kit.core.errors import KitError
+from kit.detector_names import SET_DETECTORS
 from kit.detectors.networks import DETECTORS
 from kit.detectors.set_detectors import read_family
 from kit.kaggle.kernels.machine import MACHINES, available_weights, machine_knobs, require_machine, usable_gpus

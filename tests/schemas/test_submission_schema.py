@@ -87,6 +87,7 @@ def test_fractions_are_a_fault_and_multiplied_by_the_sides_they_are_well(judge):
     assert len(judge(text(*pixels))) == 3
 
 
+@settings(max_examples=40)
 @given(st.lists(st.sampled_from(["fraction", "pixels", "one pixel"]), min_size=8, max_size=40))
 def test_a_tenth_in_fractions_is_a_fault_and_boxes_of_one_pixel_are_none(tmp_path_factory, kinds):
     boxes = {"fraction": "0.1,0.25,0.5,1", "pixels": "10,20,50,80", "one pixel": "0,0,1,1"}

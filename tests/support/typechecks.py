@@ -1,16 +1,20 @@
 """Types and shapes checked while the tests run: every function of kit by beartype, arrays by jaxtyping as well.
 
-An import hook adds the checker to each function and dataclass; it is made when the function is first called, and
-jaxtyping's own, which binds the arguments anew at each call, only where an array is annotated.
+An import hook adds the checker to each function and dataclass; it is made when the function is first called. The
+sides of arrays agree within a call. (``jaxtyped(typechecker=...)`` would check the arguments of each call twice.)
 """
 
 import ast
 import dataclasses
 import functools
+import hashlib
 import importlib.machinery
+import importlib.util
 import inspect
 import sys
 import typing
+from pathlib import Path
+from unittest.mock import patch
 
 from beartype import BeartypeConf, beartype
 from jaxtyping import AbstractArray, jaxtyped
@@ -40,10 +44,17 @@ def checked(thing):
 def _checker(function):
     """The function with the checks of its annotations; one that names what only a type checker imports is Any."""
     hints = {name: _resolved(hint, function.__globals__) for name, hint in function.__annotations__.items()}
-    if any(map(_has_array, hints.values())):
-        return jaxtyped(function, typechecker=check)
     function.__annotations__ = hints
-    return check(function)
+    checked_once = check(function)
+    if not any(map(_has_array, hints.values())):
+        return checked_once
+
+    def in_own_shapes(*args, **kwargs):
+        __tracebackhide__ = True
+        with jaxtyped("context"):
+            return checked_once(*args, **kwargs)
+
+    return in_own_shapes
 
 
 def _resolved(hint, names):
@@ -64,23 +75,41 @@ def _has_array(hint):
 
 
 class _Loader(importlib.machinery.SourceFileLoader):
-    """Loads a module with ``@checked`` on each function and class, whatever bytecode lies beside it."""
+    """Loads a module with ``@checked`` on each function and class; its bytecode is kept under a name of its own."""
 
     def get_code(self, fullname):
-        tree = ast.parse(self.get_data(self.path), self.path)
-        for node in ast.walk(tree):
-            if isinstance(node, ast.FunctionDef):
-                node.decorator_list.append(_decorator(node))
-            elif isinstance(node, ast.ClassDef):
-                node.decorator_list.insert(0, _decorator(node))
-        return compile(ast.fix_missing_locations(tree), self.path, "exec", dont_inherit=True)
+        # The import lock makes this safe, as for other hooks that compile sources in their own way.
+        with patch("importlib._bootstrap_external.cache_from_source", _own_bytecode):
+            return super().get_code(fullname)
+
+    def source_to_code(self, data, path, **options):
+        tree = ast.parse(data, path)
+        _decorate(tree)
+        return super().source_to_code(tree, path, **options)
+
+
+_own_bytecode = functools.partial(
+    importlib.util.cache_from_source,
+    optimization="checked" + hashlib.sha256(Path(__file__).read_bytes()).hexdigest()[:12],
+)
+
+
+def _decorate(node):
+    """Add the decorator to each function and class; statements alone can hold one."""
+    for name in ("body", "orelse", "finalbody", "handlers", "cases"):
+        for part in getattr(node, name, ()):
+            if isinstance(part, ast.FunctionDef):
+                part.decorator_list.append(_decorator(part))
+            elif isinstance(part, ast.ClassDef):
+                part.decorator_list.insert(0, _decorator(part))
+            _decorate(part)
 
 
 def _decorator(node):
-    made = ast.parse("__import__('typechecks').checked", mode="eval").body
-    for part in ast.walk(made):
-        ast.copy_location(part, node)
-    return made
+    place = {name: getattr(node, name) for name in ("lineno", "col_offset", "end_lineno", "end_col_offset")}
+    load = ast.Load()
+    loaded = ast.Call(ast.Name("__import__", load, **place), [ast.Constant("typechecks", **place)], [], **place)
+    return ast.Attribute(loaded, "checked", load, **place)
 
 
 class _Finder(importlib.machinery.PathFinder):

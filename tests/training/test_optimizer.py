@@ -6,7 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from kit.config import SET_DETECTORS, ModelConfig, TrainingConfig, override, preset
+from kit.config import ModelConfig, TrainingConfig, override, preset
+from kit.detector_names import SET_DETECTORS
 from kit.detectors import networks
 from kit.detectors.weights import resolve_norms
 from kit.training.optimizer import RATE_FACTOR, make_optimizer, set_rate, weight_groups

@@ -1,11 +1,14 @@
 """What a training goes on from: whole, or refused in words before Lightning takes it."""
 
+import copy
+import re
+
 import pytest
 import torch
 
 from kit.config import load
 from kit.core.errors import KitError
-from kit.runs.detecting import bare_detector
+from kit.runs.detecting import bare_detector, kept_weights
 from kit.runs.folder import Run, read_split
 from kit.training.resume import PROGRESS, resume_state
 from kit.training.train import train
@@ -33,6 +36,13 @@ def broken_states(state):
     }.items():
         yield name, {**state, "callbacks": {PROGRESS: content}}
     yield "no callback of ours", {**state, "callbacks": {}}
+    (optimizer,) = state["optimizer_states"]
+    for what, content in {
+        "an optimizer that is none": 3,
+        "an optimizer that remembers nothing": {"param_groups": []},
+        "a number for what it remembers of a weight": {**optimizer, "state": {0: 3}},
+    }.items():
+        yield what, {**state, "optimizer_states": [content]}
     yield "two optimizers", {**state, "optimizer_states": state["optimizer_states"] * 2}
     yield "no loop", {**state, "loops": {}}
     weights = state["state_dict"]
@@ -71,6 +81,39 @@ def test_a_state_that_lacks_something_is_refused_before_it_is_gone_on_from(whole
         except BaseException as problem:
             problem.add_note(f"mutant: {name}")
             raise
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("-inf")])
+@pytest.mark.parametrize("name", ["state_dict", "current_model_state", "optimizer_states"])
+def test_a_value_that_is_no_finite_number_is_refused_by_its_tensor(name, value, whole, tmp_path):
+    _, detector, state = whole
+    state = copy.deepcopy(state)
+    state["current_model_state"] = copy.deepcopy(state["state_dict"])
+    weights = state["optimizer_states"][0]["state"][0] if name == "optimizer_states" else state[name]
+    tensor = "exp_avg" if name == "optimizer_states" else "backbone.body.stem.0.weight"
+    weights[tensor][(0,) * weights[tensor].ndim] = value
+    run = Run(tmp_path, "demo")
+    run.folder.mkdir(parents=True)
+    torch.save(state, run.last)
+    with pytest.raises(KitError) as caught:
+        resume_state(run, detector)
+    assert re.fullmatch(rf"tensor {tensor}.*: 1 of its \d+ values NaN or infinite", caught.value.found)
+    assert caught.value.do == f"restore it from a copy, or delete {run.home} and start anew"
+    run.last.unlink()  # as the advice says
+    assert resume_state(run, detector) == {}
+
+
+def test_weights_that_are_no_finite_numbers_do_not_detect(whole, tmp_path):
+    trained, _, state = whole
+    run = Run(tmp_path, "demo")
+    run.folder.mkdir(parents=True)
+    spoilt = {**state["state_dict"], "backbone.body.stem.0.weight": torch.full((2, 2), torch.nan)}
+    torch.save({**state, "state_dict": spoilt}, run.best)
+    with pytest.raises(KitError, match=r"stem\.0\.weight: 4 of its 4 values NaN") as caught:
+        kept_weights(run, "best")
+    assert str(run.best) in caught.value.expected and "restore it from a copy" in caught.value.do
+    run.best.write_bytes(trained.best.read_bytes())  # as the advice says
+    assert kept_weights(run, "best")[1] == state["kit"]["epoch"]
 
 
 @pytest.mark.slow

@@ -12,9 +12,10 @@ from interruption import interrupted_after_one_epoch
 from PIL import Image
 from toy import TOY, copied
 
-from kit.config import SET_DETECTORS, ModelConfig, load
+from kit.config import ModelConfig, load
 from kit.core.errors import KitError
 from kit.core.files import sha256
+from kit.detector_names import SET_DETECTORS
 from kit.detectors import networks
 from kit.detectors.checkpoints import load_checkpoint
 from kit.detectors.weights import resolve_norms

@@ -176,11 +176,8 @@ def test_the_run_folder_holds_what_is_promised_and_no_temporary_file(trained):
     assert not list(folder.rglob("*.parts"))
 
 
-@pytest.mark.parametrize(
-    "more",
-    [(), pytest.param(("training.ema_decay=0.9", "training.keep=ema"), marks=pytest.mark.slow)],
-    ids=["plain", "ema"],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("more", [(), ("training.ema_decay=0.9", "training.keep=ema")], ids=["plain", "ema"])
 def test_an_interrupted_run_goes_on_to_the_same_weights(toy, tmp_path, more):
     """Also from another folder: a run that was moved still knows its best score."""
     assignments = (*TOY, *more, "training.max_epochs=3")
@@ -212,9 +209,16 @@ def test_workers_change_nothing_but_the_time(toy, tmp_path):
     assert all(torch.equal(one[name], other[name]) for name in one)
 
 
-def test_boxes_that_leave_the_picture_are_counted_in_the_history(toy):
-    train(toy, None, "demo", (*TOY, "augmentation.affine_p=1", "augmentation.shift=0.5"))
-    assert pd.read_csv(Run(toy, "demo").history)["boxes_lost"].gt(0).all()
+@pytest.fixture(scope="module")
+def averaged(toy_source, tmp_path_factory):
+    """A run of averaged weights, from pictures that are moved far."""
+    workspace = copied(toy_source, tmp_path_factory.mktemp("averaged") / "toy")
+    knobs = ("training.ema_decay=0.9", "training.keep=ema", "augmentation.affine_p=1", "augmentation.shift=0.5")
+    return train(workspace, None, "demo", (*TOY, *knobs)).run
+
+
+def test_boxes_that_leave_the_picture_are_counted_in_the_history(averaged):
+    assert pd.read_csv(averaged.history)["boxes_lost"].gt(0).all()
 
 
 def test_a_run_that_stopped_early_trains_no_more_when_its_end_was_lost(toy):
@@ -238,14 +242,12 @@ def test_a_non_finite_loss_names_its_images_and_leaves_no_checkpoint(toy):
     assert not Run(toy, "demo").last.exists()
 
 
-def test_the_averaged_weights_differ_from_the_raw_ones_and_are_kept_on_demand(toy):
-    train(toy, None, "demo", (*TOY, "training.ema_decay=0.9", "training.keep=ema"))
-    run = Run(toy, "demo")
-    _, epoch, averaged = kept_weights(run, "ema")
-    _, _, raw = kept_weights(run, "last")
+def test_the_averaged_weights_differ_from_the_raw_ones_and_are_kept_on_demand(averaged):
+    _, epoch, weights = kept_weights(averaged, "ema")
+    _, _, raw = kept_weights(averaged, "last")
     assert epoch == 2
     name = "backbone.body.stem.0.weight"
-    assert not torch.equal(averaged[name], raw[name])
+    assert not torch.equal(weights[name], raw[name])
 
 
 def test_devices_are_as_asked_for():

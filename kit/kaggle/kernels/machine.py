@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kit.config import SET_DETECTORS, TIMM_DETECTORS, Config, knobs
+from kit.config import Config, knobs
 from kit.core.errors import KitError
+from kit.detector_names import SET_DETECTORS, TIMM_DETECTORS
 from kit.training.schedule import accumulation
 
 # Kaggle's names and the GPUs of each (the client's docs/kernels.md). For any other name Kaggle runs something else
