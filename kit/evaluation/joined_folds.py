@@ -15,7 +15,21 @@ from kit.boxes.geometry import Sizes
 from kit.choosing.places import Places, with_places
 from kit.choosing.selection import SelectionRule
 from kit.config import FusionConfig
+from kit.reports.report_file import Report
 from kit.runs.members import Member, by_fold, fused
+
+
+def candidates_by_report(
+    report: Report, detections: pd.DataFrame, members: Sequence[Member], sizes: Sizes
+) -> pd.DataFrame:
+    """The judged candidates of test images as a run's report judges them, with the sides that it gives them.
+
+    Whoever answers test images, or shows what could have been answered, has them from here.
+    """
+    candidates = candidates_for_test(
+        detections, members, report.fusion, report.decision.rule, sizes, report.threshold.applied, report.places
+    )
+    return report.box_scale.applied(candidates, sizes) if report.box_scale else candidates
 
 
 def candidates_for_test(

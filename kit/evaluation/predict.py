@@ -11,7 +11,7 @@ from kit.config import load
 from kit.core.progress import Track, silent
 from kit.core.source_tree import git_state
 from kit.data.competition import load_test, load_training
-from kit.evaluation.joined_folds import candidates_for_test
+from kit.evaluation.joined_folds import candidates_by_report
 from kit.evaluation.report import current_report
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split, require_finished
@@ -50,17 +50,8 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     data = load_test(run.workspace, config, track)  # first: a fault in it leaves the report as it is
     report = current_report(run, track, training)
     sizes = image_sizes(data.pixels.facts)
-    candidates = candidates_for_test(
-        with_categories(detections(run, data, track)),
-        members(run),
-        report.fusion,
-        report.decision.rule,
-        sizes,
-        report.threshold.applied,
-        report.places,
-    )
-    if report.box_scale:
-        candidates = report.box_scale.applied(candidates, sizes)
+    rows = with_categories(detections(run, data, track))
+    candidates = candidates_by_report(report, rows, members(run), sizes)
     answers = one_box.decide(candidates, data.mapping, report.prior, sizes, config.decision.fallback_confidence)
     if answers.fallback_ids:
         log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))

@@ -15,7 +15,7 @@ from kit.core.errors import KitError
 from kit.core.progress import Track, silent
 from kit.data.competition import TestData, load_test, load_training, patients
 from kit.data.groups import read_groups
-from kit.evaluation.joined_folds import candidates_for_test
+from kit.evaluation.joined_folds import candidates_by_report
 from kit.evaluation.report import current_report
 from kit.evaluation.run_view import OF_RUNS, OF_VIEWS, disagreement, prior_images
 from kit.reports.view_data import SUBMISSION, ScoredPath, Side, View, ViewedImage
@@ -158,8 +158,7 @@ def _judged(run: Run, data: TestData, track: Track) -> tuple[pd.DataFrame, Decis
     rows = require_own_rows(stored, run, data.detections_name, split, data.image_ids)
     report = current_report(run, track, load_training(run.workspace, config, track))
     sizes = image_sizes(data.pixels.facts)
-    rule, threshold = report.decision.rule, report.threshold.applied
-    candidates = candidates_for_test(with_categories(rows), of, report.fusion, rule, sizes, threshold)
+    candidates = candidates_by_report(report, with_categories(rows), of, sizes)
     decision = decide(candidates, data.mapping, report.prior, sizes, config.decision.fallback_confidence)
     return candidates, decision, max(member.folds for member in of)
 

@@ -12,6 +12,7 @@ from kit.data.competition import load_test, load_training
 from kit.evaluation.held_out import score_held_out
 from kit.evaluation.predict import predict
 from kit.evaluation.report import evaluate
+from kit.evaluation.submission_view import view_submission
 from kit.metrics.average_precision import score_detections
 from kit.reports.report_file import read_report
 from kit.runs.adoption import adopt
@@ -58,9 +59,14 @@ def test_wide_boxes_are_repaired_in_the_report_and_in_the_submission(wide, tmp_p
     assert report.devices["localisation"].kept
     assert report.places == fit_places(data.annotations, image_sizes(data.pixels.facts))
     assert set(report.decision.rule.calibration.extra) == set(PLACE_COLUMNS)
-    boxes = pd.read_csv(predict(wide).csv)[CORNERS].to_numpy()
+    submission = predict(wide)
+    boxes = pd.read_csv(submission.csv)[CORNERS].to_numpy()
     x, y = 20 * factors.width, 30 * factors.height  # half the sides of the box that was found on each test image
     assert boxes == pytest.approx(np.tile([40 - x, 50 - y, 40 + x, 50 + y], (TOY_TEST_IMAGES, 1)), abs=0.005)
+
+    # The page of the submission makes the same candidates anew, and shows them.
+    path, *_ = view_submission(wide.workspace, submission, expected_ids=TOY_TEST_IMAGES)
+    assert "answers otherwise by now" not in path.read_text(encoding="utf-8")
 
     # The answers that were scored, as a file: it is a valid submission to their images, with the reported score.
     held = score_held_out(wide)

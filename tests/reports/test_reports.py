@@ -134,6 +134,17 @@ def test_data_without_a_box_still_make_a_report(train, test, tmp_path):
     assert found.page.is_file()
 
 
+def test_a_report_of_an_earlier_version_lacks_what_was_not_measured_then(tmp_path):
+    content = report_content({"Mass": class_scores(0.5)}, [])
+    for key in ("ceiling", "devices", "places", "box_scale"):
+        del content[key]
+    write_json(tmp_path / "report.json", content)
+    report = read_report(tmp_path / "report.json")
+    assert (report.ceiling, report.devices, report.places, report.box_scale) == (None, {}, {}, None)
+    figures.save(run_charts.ceiling(report.ceiling), tmp_path / "ceiling.png")
+    assert_png(tmp_path / "ceiling.png")
+
+
 @pytest.mark.parametrize("images", [0, 1])
 def test_a_run_without_truth_detections_or_history_still_makes_a_report(images, train, tmp_path):
     shown = dict(list(train.items())[:images])
