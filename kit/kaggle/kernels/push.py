@@ -128,6 +128,7 @@ def plan_push(
     Raises:
         KitError: The run has finished, the knobs differ from those that it was started with, or they cannot
             work on Kaggle's machine.
+        TableError: groups.csv is broken.
     """
     require_checks(allow)
     run = Run(workspace, name)
