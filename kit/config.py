@@ -17,7 +17,7 @@ from kit.core.errors import KitError, closest_names
 from kit.core.json_files import read_record, write_json
 from kit.core.knob_values import as_text, check_value, knob, value_from_text
 from kit.detector_names import DETECTOR_NAMES, SET_DETECTORS, SIZES, require_backbone, require_used
-from kit.presets import DEFAULT_PRESET, PRESETS
+from kit.presets import PRESETS
 
 VIEW_NAMES = ("plain", "flip", "bright", "zoom_out", "zoom_in")
 RULE_NAMES = ("calibrated-frequency", "calibrated", "score")  # in the order of preference, see kit/choosing
@@ -146,7 +146,11 @@ class TrainingConfig:
     backbone_rate: float = knob(
         1.0, "factor on the learning rate of the backbone, whose weights are pretrained", low=0, high=1000
     )
+    layer_decay: float = knob(
+        1.0, "rfdetr: factor on the learning rate of each layer of the backbone below the next", low=0, high=1
+    )
     decay_norms: bool = knob(True, "false: no weight decay on norms and biases")
+    decay_embeddings: bool = knob(True, "rfdetr; false: no weight decay on the embeddings of its backbone")
     clip_norm: float = knob(1.0, "largest norm of the gradients; 0: no clipping", low=0)
     patience: int = knob(15, "epochs without a better validation mAP before training stops; 0: never", low=0)
     precision: str = knob(
@@ -364,11 +368,10 @@ def knobs() -> dict[str, dataclasses.Field[Any]]:
 def preset(name: str) -> Config:
     """The configuration of a preset. Raises KitError with the closest names if there is no such preset."""
     if name not in PRESETS:
+        nearest = closest_names(name, PRESETS)
         raise KitError(
-            "the name of a preset",
-            repr(name),
-            f"nearest: {closest_names(name, PRESETS)} (--preset {DEFAULT_PRESET})",
-        )
+            "the name of a preset", repr(name), f"nearest: {nearest} (--preset {nearest.partition(',')[0]})"
+        )  # fmt: skip
     return Config().replace(PRESETS[name])
 
 

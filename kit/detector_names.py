@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kit.core.errors import KitError, shortened
+from kit.core.knob_values import as_text
 
 DETECTOR_NAMES = (
     "fasterrcnn_resnet50_fpn_v2", "fasterrcnn_resnet50_fpn", "fasterrcnn_mobilenet_v3_large_fpn",
@@ -21,6 +22,8 @@ _FPN_STEP = 32  # the heads normalise channels in 32 groups
 _OF_SOME = {
     "model.size": (SET_DETECTORS, "--set model.detector=dfine"),
     "model.fpn_channels": (TIMM_DETECTORS, _TIMM_EXAMPLE),
+    "training.layer_decay": (("rfdetr",), "--set model.detector=rfdetr"),
+    "training.decay_embeddings": (("rfdetr",), "--set model.detector=rfdetr"),
 }
 
 
@@ -30,11 +33,12 @@ def require_used(values: Mapping[str, Any], defaults: Mapping[str, Any]) -> None
     for key, (detectors, choose_one) in _OF_SOME.items():
         if key not in values or values[key] == defaults[key] or detector in detectors:
             continue
+        default = as_text(defaults[key])
         if detector in DETECTOR_NAMES:  # another name is refused by itself
             raise KitError(
                 f"{key} with a detector that has it: {', '.join(detectors)}",
-                f"{key}={shortened(values[key])} with model.detector={detector}",
-                f"leave out {key}, or write {key}={defaults[key]}, or choose such a detector: {choose_one}",
+                f"{key}={shortened(as_text(values[key]))} with model.detector={detector}",
+                f"leave out {key}, or write {key}={default}, or choose such a detector: {choose_one}",
             )
 
 

@@ -55,19 +55,21 @@ PRESETS: dict[str, dict[str, Any]] = {
         "training.keep": "ema",
     },
     # https://github.com/roboflow/rf-detr: rfdetr/config.py and rfdetr/main.py have the learning rate, the weight
-    # decay, the clipping, the decay of the mean, steps of 16 images, no warm-up, and 512 px for size s. There the
-    # backbone's rate is 1.5e-4 x .7^2 x .8^(layers above + 2): .47 to .04 of the learning rate, in the mean of the
-    # 12 layers .18 (rfdetr/models/backbone/backbone.py); the decoder's is .7 of it, here all of it. There it trains
-    # 100 epochs; here 60, for small data.
+    # decay, the clipping, the decay of the mean, steps of 16 images, no warm-up, and 512 px for size s.
+    # rfdetr/models/backbone/backbone.py has the backbone's rate, 1.5e-4 x .7^2 x .8^(layers above + 2), and no
+    # decay on its norms, biases and embeddings. Norms and biases outside the backbone decay there; its decoder has
+    # .7 of the learning rate, here all of it. There it trains 100 epochs; here 60, for small data.
     "rfdetr": {
         "model.detector": "rfdetr",
         "model.size": "s",
         "model.image_size_px": 512,
         "training.optimizer": "adamw",
         "training.learning_rate": 1e-4,
-        "training.backbone_rate": 0.18,
+        "training.backbone_rate": 0.735,
+        "training.layer_decay": 0.8,
         "training.weight_decay": 1e-4,
         "training.decay_norms": False,
+        "training.decay_embeddings": False,
         "training.warmup_epochs": 0.0,
         "training.clip_norm": 0.1,
         "training.ema_decay": 0.993,

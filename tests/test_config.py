@@ -49,18 +49,20 @@ def test_the_seed_preset_is_the_recipe_of_the_notebook():
 
 
 def test_the_presets_of_d_fine_and_rf_detr_are_the_published_recipes():
-    """The sources are in kit/presets.py; rates of the backbone: half, and the mean over RF-DETR's twelve layers."""
-    layers = [1.5e-4 * 0.7**2 * 0.8 ** (above + 2) / 1e-4 for above in range(12)]
+    """The sources are in kit/presets.py; rates of the backbone: half, and RF-DETR's above its layers."""
     for name, size_px, rate, factor, decay, mean in (
         ("dfine", 640, 2.5e-4, 1.25e-4 / 2.5e-4, 1.25e-4, 0.9999),
-        ("rfdetr", 512, 1e-4, sum(layers) / 12, 1e-4, 0.993),
+        ("rfdetr", 512, 1e-4, 1.5e-4 * 0.7**2 / 1e-4, 1e-4, 0.993),
     ):
         recipe = config.preset(name)
         assert (recipe.model.detector, recipe.model.size, recipe.model.weights) == (name, "s", "coco")
         assert recipe.model.image_size_px == size_px
         training = recipe.training
         assert (training.optimizer, training.learning_rate, training.weight_decay) == ("adamw", rate, decay)
-        assert training.backbone_rate == pytest.approx(factor, abs=0.005)
+        assert training.backbone_rate == pytest.approx(factor)
+        assert (training.layer_decay, training.decay_embeddings) == {"dfine": (1, True), "rfdetr": (0.8, False)}[
+            name
+        ]
         assert (training.decay_norms, training.clip_norm) == (False, 0.1)
         assert (training.ema_decay, training.keep) == (mean, "ema")
         assert (training.batch_size, training.effective_batch) == (4, 16)
@@ -170,8 +172,11 @@ def test_a_mistyped_key_in_a_file_is_told_the_nearest(tmp_path):
 
 
 def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(KitError, match="laptop"):
-        config.preset("labtop")
+    for typo, name in (("labtop", "laptop"), ("dfin", "dfine"), ("RFDETR", "rfdetr"), ("zzz", "demo")):
+        with pytest.raises(KitError, match=f"nearest: {name}") as caught:
+            config.preset(typo)
+        advised = re.search(r"--preset (\w+)", caught.value.do)[1]
+        assert advised == name and config.preset(advised)
 
 
 @pytest.mark.parametrize(
@@ -255,7 +260,8 @@ def test_whoever_follows_the_advice_for_knobs_that_do_not_go_together_gets_on(re
 @pytest.mark.parametrize(
     ("preset", "assignment"),
     [("seed", "model.size=l"), ("demo", "model.size=tiny"), ("laptop", "model.fpn_channels=128"),
-     ("dfine", "model.fpn_channels=64"), ("rfdetr", "model.fpn_channels=64")],
+     ("dfine", "model.fpn_channels=64"), ("rfdetr", "model.fpn_channels=64"),
+     ("dfine", "training.layer_decay=0.8"), ("seed", "training.decay_embeddings=false")],
 )  # fmt: skip
 def test_a_knob_that_the_detector_has_not_is_refused_and_its_default_is_not(preset, assignment):
     key, _, value = assignment.partition("=")
@@ -263,11 +269,11 @@ def test_a_knob_that_the_detector_has_not_is_refused_and_its_default_is_not(pres
     with pytest.raises(KitError, match=f"{key} with a detector that has it") as caught:
         config.override(base, [assignment])
     assert f"{assignment} with model.detector={base.model.detector}" in caught.value.found
-    default = re.search(rf"write {key}=(\w+),", caught.value.do)[1]
+    default = re.search(rf"write {key}=([\w.]+),", caught.value.do)[1]
     assert config.override(base, [f"{key}={default}"]) == base
     flags = re.findall(r"--set (\S+)", caught.value.do)
     chosen = config.override(base, [assignment, *flags])
-    assert str(chosen.get(key)) == value
+    assert str(chosen.get(key)).lower() == value
     with pytest.raises(KitError, match="that has it"):  # also if the value comes with another detector
         config.override(chosen, [assignment, "model.detector=fcos_tiny", "model.backbone="])
 

@@ -507,7 +507,8 @@ def test_the_same_push_again_is_told_from_another(tmp_path):
     assert not is_repeated(one, replace(made, groups_sha256="another"))
     assert not is_repeated(one, replace(made, allow=("box-units",)))
     older = {name: dict(values) for name, values in made.config.items()}
-    del older["training"]["decay_norms"], older["training"]["backbone_rate"]
+    for knob in ("decay_norms", "backbone_rate", "layer_decay", "decay_embeddings"):
+        del older["training"][knob]
     assert is_repeated(one, replace(made, config=older)), "a push of a version without these knobs"
     assert not is_repeated(planned(tmp_path, "training.decay_norms=false"), replace(made, config=older))
 

@@ -10,7 +10,7 @@ from kit.config import ModelConfig, TrainingConfig, override, preset
 from kit.detector_names import SET_DETECTORS
 from kit.detectors import networks
 from kit.detectors.weights import resolve_norms
-from kit.training.optimizer import RATE_FACTOR, make_optimizer, set_rate, weight_groups
+from kit.training.optimizer import RATE_FACTOR, layers_below, make_optimizer, set_rate, weight_groups
 
 
 def tiny():
@@ -86,6 +86,74 @@ def test_the_knob_is_true_or_false():
     for text, value in (("false", False), ("True", True)):
         assert override(preset("seed"), [f"training.decay_norms={text}"]).training.decay_norms is value
     assert dataclasses.asdict(TrainingConfig())["decay_norms"] is True
+
+
+def test_a_layer_is_slowed_as_often_as_rf_detrs_authors_count():
+    """Theirs: .8 to the power of layers above + 2, of the embeddings layers + 2, of the last norm 0."""
+    assert [layers_below(f"encoder.layer.{number}.norm1.weight", 12) for number in (0, 10, 11)] == [13, 3, 2]
+    assert layers_below("embeddings.cls_token", 12) == 14
+    assert layers_below("layernorm.weight", 12) == 0
+
+
+class Layers(nn.Module):
+    """A detector of two dimensions, with a backbone of two layers in the names of transformers."""
+
+    def __init__(self):
+        super().__init__()
+        layer = nn.ModuleDict({"0": nn.Linear(2, 2), "1": nn.Linear(2, 2)})
+        self.backbone = nn.ModuleDict({"body": nn.ModuleDict({
+            "embeddings": nn.Linear(2, 2, bias=False), "encoder": nn.ModuleDict({"layer": layer}),
+        })})  # fmt: skip
+        self.head = nn.Linear(2, 2)
+
+
+def grouped(**settings):
+    """The names of the weights of each group, its factor on the rate and its decay."""
+    network = Layers()
+    names = {id(weight): name.removeprefix("backbone.body.") for name, weight in network.named_parameters()}
+    groups = weight_groups(network, TrainingConfig(weight_decay=0.5, **settings))
+    return [([names[id(weight)] for weight in group["params"]], group[RATE_FACTOR], group["weight_decay"])
+            for group in groups]  # fmt: skip
+
+
+def test_layers_are_slowed_one_by_one_and_embeddings_spared():
+    recipe = {"backbone_rate": 0.5, "layer_decay": 0.1, "decay_norms": False, "decay_embeddings": False}
+    groups = grouped(**recipe)
+    assert [names for names, _, _ in groups] == [
+        ["head.weight"], ["head.bias"], ["encoder.layer.1.weight"], ["encoder.layer.1.bias"],
+        ["encoder.layer.0.weight"], ["encoder.layer.0.bias"], ["embeddings.weight"],
+    ]  # fmt: skip
+    # .5 x .1^2 for the last layer, a tenth of it for the first one, and again for the embeddings
+    assert [factor for _, factor, _ in groups] == pytest.approx([1, 1, 5e-3, 5e-3, 5e-4, 5e-4, 5e-5])
+    assert [decay for _, _, decay in groups] == [0.5, 0, 0.5, 0, 0.5, 0, 0]
+    assert grouped(**recipe | {"backbone_rate": 1.0, "layer_decay": 1.0})[1][0] == [
+        "embeddings.weight", "encoder.layer.0.bias", "encoder.layer.1.bias", "head.bias",
+    ]  # fmt: skip
+
+
+def test_without_the_new_knobs_the_groups_are_those_of_earlier_checkpoints():
+    """An optimiser's checkpoint knows its weights by their number."""
+    assert grouped(backbone_rate=0.5, decay_norms=False) == [
+        (["head.weight"], 1, 0.5), (["head.bias"], 1, 0),
+        (["embeddings.weight", "encoder.layer.0.weight", "encoder.layer.1.weight"], 0.5, 0.5),
+        (["encoder.layer.0.bias", "encoder.layer.1.bias"], 0.5, 0),
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_the_recipe_of_rf_detr_finds_its_layers_and_its_embeddings():
+    pytest.importorskip("transformers", reason="the extra detr is not installed")
+    config = resolve_norms(ModelConfig(detector="rfdetr", size="tiny", weights="none"))
+    network = networks.build(config, 8)
+    settings = preset("rfdetr").training
+    of = {id(weight): group for group in weight_groups(network, settings) for weight in group["params"]}
+    body = dict(networks.backbone_of(network).named_parameters())
+    for name, power in (("embeddings.position_embeddings", 6), ("embeddings.cls_token", 6),
+                        ("embeddings.patch_embeddings.projection.weight", 6), ("encoder.layer.0.mlp.fc1.weight", 5),
+                        ("encoder.layer.3.mlp.fc1.weight", 2)):  # fmt: skip
+        group = of[id(body[name])]
+        assert group[RATE_FACTOR] == pytest.approx(0.735 * 0.8**power), name
+        assert group["weight_decay"] == (0 if name.startswith("embeddings") else 1e-4), name
 
 
 @pytest.mark.slow
