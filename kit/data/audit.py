@@ -43,6 +43,7 @@ from kit.schemas.file_names import TEST, TRAIN
 from kit.schemas.image_headers import ImageFacts
 
 ANNOTATED, DUPLICATES, PATTERN = "annotated-test-images", "duplicate-images", "patient-pattern"
+SEEN_TEST, SEEN_HELD_OUT = "seen-test-images", "seen-held-out-images"  # by an earlier stage of the weights
 LABELS, PATIENTS, CLASSES = "labels-alike", "patients-in-both", "class-counts"
 UNREAD = "unread-images"
 CHECKS = (
@@ -55,7 +56,7 @@ _NAMES_SHOWN = 3
 
 def require_checks(names: Iterable[str], others: Collection[str] = ()) -> None:
     """Raise KitError if a name after ``--allow`` is neither a check of the audit nor one of ``others``."""
-    known = (*others, *CHECKS)
+    known = (*others, *CHECKS, SEEN_TEST, SEEN_HELD_OUT)
     unknown = [name for name in names if name not in known]
     if unknown:
         nearest = closest_names(unknown[0], known)

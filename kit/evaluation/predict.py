@@ -13,6 +13,7 @@ from kit.core.source_tree import git_state
 from kit.data.competition import load_test, load_training
 from kit.evaluation.joined_folds import candidates_by_report
 from kit.evaluation.report import current_report
+from kit.reports.seen_images import require_unseen
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Run, read_split, require_finished
 from kit.runs.guards import require_same_data
@@ -29,15 +30,22 @@ log = logging.getLogger("kit")
 
 
 def predict(
-    run: Run, message: str | None = None, track: Track = silent, assignments: Sequence[str] = ()
+    run: Run,
+    message: str | None = None,
+    track: Track = silent,
+    assignments: Sequence[str] = (),
+    allow: Sequence[str] = (),
 ) -> Submission:
     """Detect on the test images, choose one box per ID, check and file the next numbered submission.
 
-    ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs.
+    ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs,
+    and for test or held-out images that an earlier stage of the weights saw unless ``allow`` names it.
     """
     require_finished(run)
     with using_results(run):
         adjust(run, assignments)
+        refresh(run)
+        require_unseen(run, allow, track)
         return _predicted(run, message, track)
 
 

@@ -51,6 +51,7 @@ from kit.reports.report_file import (
     read_report,
     write_report,
 )
+from kit.reports.seen_images import require_unseen
 from kit.runs.ensemble import refresh
 from kit.runs.folder import Finished, Run, Split, read_history, require_finished
 from kit.runs.knobs import adjust
@@ -65,14 +66,17 @@ _LATE_EPOCHS = 10
 log = logging.getLogger("kit")
 
 
-def evaluate(run: Run, track: Track = silent, assignments: Sequence[str] = ()) -> Report:
+def evaluate(run: Run, track: Track = silent, assignments: Sequence[str] = (), allow: Sequence[str] = ()) -> Report:
     """Score the stored validation detections; write ``report.json``, figures and ``report.html``.
 
-    ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs.
+    ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs,
+    and for test or held-out images that an earlier stage of the weights saw unless ``allow`` names it.
     """
     require_finished(run)
     with using_results(run):
         adjust(run, assignments)
+        refresh(run)
+        require_unseen(run, allow, track)
         return _evaluated(run, track)
 
 

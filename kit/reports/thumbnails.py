@@ -31,7 +31,7 @@ def thumbnails(images: Sequence[ViewedImage], at_most: int, track: Track = silen
 
     def encoded(pair: tuple[str, ViewedImage]) -> tuple[str, str]:
         digest, image = pair
-        return digest, _encoded(thumbnail(image), quality)
+        return digest, jpeg_text(thumbnail(image), quality)
 
     made: dict[str, str] = {}
     blocks = [different[start : start + _AT_ONCE] for start in range(0, len(different), _AT_ONCE)]
@@ -56,13 +56,14 @@ def _quality(images: Sequence[ViewedImage], at_most: int) -> int:
     sample = [thumbnail(image) for image in images[:: 1 + len(images) // _SAMPLE]]
     count = min(len(images), at_most)
     for quality in QUALITIES:
-        letters = sum(len(_encoded(pixels, quality)) for pixels in sample)
+        letters = sum(len(jpeg_text(pixels, quality)) for pixels in sample)
         if letters * count <= TOTAL_BYTES * max(1, len(sample)):
             return quality
     return QUALITIES[-1]
 
 
-def _encoded(pixels: Grey, quality: int) -> str:
+def jpeg_text(pixels: Grey, quality: int) -> str:
+    """A picture as JPEG in base64."""
     jpeg = io.BytesIO()
     Image.fromarray(pixels).save(jpeg, "JPEG", quality=quality)
     return base64.b64encode(jpeg.getbuffer()).decode("ascii")

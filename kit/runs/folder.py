@@ -11,7 +11,7 @@ import logging
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import pandas as pd
@@ -176,6 +176,7 @@ class Finished:
     weights: Mapping[str, str]  # SHA-256 of what made the detections, by title
     at: str
     run: str = ""  # its name; earlier versions did not write it
+    seen: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of seen.parquet, by title; if recorded
 
     def __post_init__(self) -> None:
         require_moment(self.at)
@@ -238,8 +239,9 @@ def _way_back(run: Run, owner: str) -> str:
 
 
 def mark_finished(
-    run: Run, kept: str, epoch: Sequence[int], epochs: Sequence[int], weights: Mapping[str, str]
-) -> Finished:
+    run: Run, kept: str, epoch: Sequence[int], epochs: Sequence[int], weights: Mapping[str, str],
+    seen: Mapping[str, str] | None = None,
+) -> Finished:  # fmt: skip
     """Write ``finished.json`` and return its content.
 
     Args:
@@ -248,9 +250,10 @@ def mark_finished(
         epoch: By fold, the epoch whose weights were kept, counted from 1.
         epochs: By fold, how many epochs were trained.
         weights: By fold's title, the SHA-256 of its checkpoint.
+        seen: By fold's title, that of its ``seen.parquet``.
     """
     at = datetime.datetime.now(datetime.UTC).isoformat(timespec="microseconds")
-    finished = Finished(kept, tuple(epoch), tuple(epochs), dict(weights), at, run.name)
+    finished = Finished(kept, tuple(epoch), tuple(epochs), dict(weights), at, run.name, dict(seen or {}))
     write_json(run.finished, asdict(finished))
     return finished
 

@@ -30,6 +30,10 @@ SET = {"set": "KEY=VALUE, a knob of kit/config.py; may be repeated"}
 SET_AFTERWARDS = {
     "set": "KEY=VALUE, a knob that acts on stored detections (competition., fusion. or decision.); may be repeated"
 }
+ALLOW_SEEN = {
+    "allow": "seen-test-images or seen-held-out-images: such images that an earlier stage was trained on; may be "
+    "repeated, and the run keeps it"
+}
 SET_UPLOAD = {"set": "KEY=VALUE, a knob of the section kaggle. or competition.expected_ids; may be repeated"}
 
 

@@ -15,6 +15,7 @@ from kit.tasks.console import progress_bar, show_frame, show_table
 
 if TYPE_CHECKING:
     from kit.importing.record import ImportRecord
+    from kit.reports.against import Comparison
     from kit.reports.audit_report import Audit
 
 _ORIGINS = {"kaggle": "from Kaggle", "hand": "put there by hand", "mounted": "linked to Kaggle's own copy"}
@@ -67,10 +68,21 @@ def explore(context: Context, set_: Sequence[str] | None = None, workspace: str 
     print(f"page: {report.page}")
 
 
-@command(iterable=["set_"], help=WORKSPACE | SET)
-def audit(context: Context, set_: Sequence[str] | None = None, workspace: str = ".") -> None:
+@command(
+    iterable=["set_"],
+    help=WORKSPACE
+    | SET
+    | {"against": "workspace of a first stage: its training images must be neither in test/ nor in train/ here"},
+)
+def audit(
+    context: Context, set_: Sequence[str] | None = None, against: str | None = None, workspace: str = "."
+) -> None:
     """Check the data for faults: a table here; audit.html and audit.json in WORKSPACE/audit."""
     config = workspace_knobs(Path(workspace), set_ or ())
+    if against is not None:
+        from kit.reports.against import compare_sets
+
+        _show_comparison(compare_sets(Path(workspace), Path(against), config, progress_bar), against)
     from kit.reports.audit_report import audit_workspace
 
     _show_audit(audit_workspace(Path(workspace), config, progress_bar))
@@ -131,6 +143,20 @@ def import_set(
 def _imported(record: ImportRecord) -> str:
     test = f", {record.test_images} test images without truth" if record.test_images else ""
     return f"{record.train_images} images with {record.boxes} boxes{test}"
+
+
+def _show_comparison(found: Comparison, against: str) -> None:
+    """Print what two sets have in common. Raises Exit with code 1 if images of the test are among it."""
+    if found.page is None:
+        print(f"no image of {against} is in test/ or train/ here")
+        return
+    rows = [(finding.check, finding.level, finding.text) for finding in found.findings]
+    show_table(f"audit against {against}", ("check", "level", "what"), rows)
+    for finding in found.findings:
+        print(f"{finding.check}: {finding.do}")
+    print(f"page: {found.page}")
+    if any(finding.level == "fault" for finding in found.findings):
+        raise Exit(code=1)
 
 
 def _show_audit(audit: Audit, allow: Sequence[str] = ()) -> None:

@@ -11,6 +11,7 @@ from invoke import Context
 from kit.core.errors import KitError
 from kit.core.number_text import between
 from kit.tasks.command import (
+    ALLOW_SEEN,
     RUN,
     SET,
     SET_AFTERWARDS,
@@ -37,7 +38,8 @@ if TYPE_CHECKING:
         "preset": "recipe: seed, laptop or demo (default: seed with a GPU, else laptop)",
         "folds": "number of folds to train, each held out once (default: one split)",
         "fold": "train only this fold, counted from 0; the process that ends last finishes the run",
-        "allow": "a fault found by the audit that does not stop the training; may be repeated",
+        "allow": "a fault found by the audit, seen-test-images or seen-held-out-images, that does not stop the "
+        "training; may be repeated",
     },
 )
 def train(
@@ -74,9 +76,10 @@ def train(
 
 
 @command(
-    iterable=["of", "weight", "set_"],
+    iterable=["of", "weight", "set_", "allow"],
     help=WORKSPACE
     | SET_AFTERWARDS
+    | ALLOW_SEEN
     | {
         "run": "name of the ensemble",
         "of": "a run whose detections are combined; two or more",
@@ -89,14 +92,16 @@ def ensemble(
     of: Sequence[str] | None = None,
     weight: Sequence[str] | None = None,
     set_: Sequence[str] | None = None,
+    allow: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
     """Combine runs into an ensemble: a run like any other that follows its members."""
     weights = [number("--weight", text) for text in weight or ()]
-    from kit.runs.ensemble import ensemble
+    from kit.evaluation.combine import combine
     from kit.runs.folder import Run
 
-    made = ensemble(Run(Path(workspace), run), tuple(of or ()), weights, tuple(set_ or ()))
+    goal, allowed = Run(Path(workspace), run), tuple(allow or ())
+    made = combine(goal, tuple(of or ()), weights, tuple(set_ or ()), allowed, progress_bar)
     print(f"run {run}: an ensemble of {', '.join(member.run for member in made.members)}")
 
 
@@ -142,15 +147,19 @@ def adopt(
         print(f"{arrival.without} held-out images have no detection: they count as images where nothing was found")
 
 
-@command(iterable=["set_"], help=WORKSPACE | RUN | SET_AFTERWARDS, aliases=["eval"])
+@command(iterable=["set_", "allow"], help=WORKSPACE | RUN | SET_AFTERWARDS | ALLOW_SEEN, aliases=["eval"])
 def evaluate(
-    context: Context, run: str | None = None, set_: Sequence[str] | None = None, workspace: str = "."
+    context: Context,
+    run: str | None = None,
+    set_: Sequence[str] | None = None,
+    allow: Sequence[str] | None = None,
+    workspace: str = ".",
 ) -> None:
     """Score a run's stored validation detections: report.json, report.html and figures."""
     chosen = chosen_run(Path(workspace), run)
     from kit.evaluation.report import evaluate
 
-    _show_report(evaluate(chosen, progress_bar, tuple(set_ or ())))
+    _show_report(evaluate(chosen, progress_bar, tuple(set_ or ()), tuple(allow or ())))
     print(f"images: `{view_command(workspace, '--run', chosen.name)}`")
     print(f"report: {chosen.folder / 'report.html'}")
 

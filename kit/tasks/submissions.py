@@ -11,6 +11,7 @@ from invoke import Context
 
 from kit.core.errors import KitError
 from kit.tasks.command import (
+    ALLOW_SEEN,
     RUN,
     SET,
     SET_AFTERWARDS,
@@ -36,18 +37,23 @@ if TYPE_CHECKING:
 
 
 @command(
-    iterable=["set_"],
-    help=WORKSPACE | RUN | SET_AFTERWARDS | {"message": "what this submission is, for the list of submissions"},
+    iterable=["set_", "allow"],
+    help=WORKSPACE
+    | RUN
+    | SET_AFTERWARDS
+    | ALLOW_SEEN
+    | {"message": "what this submission is, for the list of submissions"},
 )
 def predict(
     context: Context,
     run: str | None = None,
     message: str | None = None,
     set_: Sequence[str] | None = None,
+    allow: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
     """Predict the test images with a run: the next numbered submission, checked before it is filed."""
-    submission = _predict(chosen_run(Path(workspace), run), message, tuple(set_ or ()))
+    submission = _predict(chosen_run(Path(workspace), run), message, tuple(set_ or ()), tuple(allow or ()))
     print(f"images: `{view_command(workspace, '--submission', submission.number)}`")
     print(f"submission {submission.number:04d}: {submission.csv}")
 
@@ -192,10 +198,12 @@ def _page(workspace: Path, submission: Submission, expected: int | None) -> str:
         return f"not made: {error.found}"
 
 
-def _predict(run: Run, message: str | None, assignments: Sequence[str] = ()) -> Submission:
+def _predict(
+    run: Run, message: str | None, assignments: Sequence[str] = (), allow: Sequence[str] = ()
+) -> Submission:
     from kit.evaluation.predict import predict
 
-    return predict(run, message, progress_bar, assignments)
+    return predict(run, message, progress_bar, assignments, allow)
 
 
 def _clock() -> Clock:

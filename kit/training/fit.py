@@ -34,10 +34,12 @@ from kit.detectors.hardware import (
 )
 from kit.detectors.memory import keeping_freed_memory
 from kit.runs.folder import Run, Split, read_stages
+from kit.runs.locks import rank
 from kit.training.epochs import Progress
 from kit.training.module import DetectionModule
 from kit.training.resume import resume_state
 from kit.training.schedule import accumulation
+from kit.training.seen import seen_sha256
 
 _EMA_RAMP = 10
 log = logging.getLogger("kit")
@@ -62,6 +64,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
     processes = process_count(config) * config.trainer.nodes
     window = accumulation(settings, processes)
     state = resume_state(run, detector)
+    seen = seen_sha256(run, state) if rank() == 0 else ""  # the first process alone writes checkpoints
     progress = Progress(run, settings)
     if state:
         progress.load_state_dict(state["callbacks"][progress.state_key])
@@ -71,7 +74,7 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
         log.info("run %s: going on from epoch %d of %d", run.title, progress.epochs + 1, settings.max_epochs)
     remove_partials(run.home)
     module = DetectionModule(
-        detector, config, split, run.fold or 0, data, window, first_epoch=progress.epochs, stages=read_stages(run)
+        detector, config, split, run.fold or 0, data, window, progress.epochs, read_stages(run), seen
     )
     ema = [_Ema(settings.ema_decay)] if settings.ema_decay else []
     bar = [TQDMProgressBar(leave=False)] if sys.stderr.isatty() else []

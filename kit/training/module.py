@@ -23,6 +23,7 @@ from kit.detectors.memory import channels_last
 from kit.detectors.networks import network_input
 from kit.detectors.set_detectors import SetDetector
 from kit.runs.folder import Split
+from kit.runs.seen import CHECKPOINT_KEY
 from kit.runs.stages import Stages
 from kit.training.box_losses import BoxLosses
 from kit.training.finite_loss import BadLoss, LossCheck
@@ -46,11 +47,12 @@ class DetectionModule(pl.LightningModule):
         window: int,
         first_epoch: int,
         stages: Stages | None = None,
+        seen_sha256: str = "",
     ) -> None:
         super().__init__()
         self.detector = channels_last(detector)
         self._config, self._labels, self._window, self._first_epoch = config, split.labels, window, first_epoch
-        self._stages = stages
+        self._stages, self._seen_sha256 = stages, seen_sha256
         size_px, seed = config.model.image_size_px, config.training.seed
         self._train = DetectionDataset(data, split.training(fold), size_px, seed, config.augmentation)
         self._validation = DetectionDataset(data, split.folds[fold], size_px, seed)
@@ -172,6 +174,7 @@ class DetectionModule(pl.LightningModule):
             "labels": list(self._labels),
             "epoch": self.current_epoch + 1,
             "stages": self._stages.content() if self._stages else None,
+            CHECKPOINT_KEY: self._seen_sha256,
         }
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:

@@ -31,6 +31,7 @@ from kit.detectors.hardware import process_count
 from kit.detectors.norms import takes_one_image
 from kit.presets import DEFAULT_PRESET, DEFAULT_PRESET_WITHOUT_GPU
 from kit.reports.audit_report import audit_workspace, require_sound
+from kit.reports.seen_images import refuse, sightings
 from kit.runs.detecting import bare_detector, kept_weights
 from kit.runs.folder import (
     Finished,
@@ -45,8 +46,10 @@ from kit.runs.guards import require_same_data, require_trainable
 from kit.runs.knobs import require_same_knobs, save_knobs
 from kit.runs.locks import rank, require_launcher, starting_or_finishing, training_lock
 from kit.runs.out_of_fold import stored, stored_fold
+from kit.runs.seen import Seen, seen_path
 from kit.training.box_losses import require_large_boxes
 from kit.training.schedule import accumulation, fitting_batch_size, smallest_batch
+from kit.training.seen import keep_seen, seen_before
 from kit.training.stages import record_stages
 
 _LARGER_SIZES_PX = (64, 128, 256)
@@ -80,7 +83,7 @@ def train(
         preset_name: The preset of a new run; by default the one that suits the machine.
         assignments: Knobs, as ``KEY=VALUE``; those of an existing run must agree, unless they describe the machine.
         track: Reports progress.
-        allow: Checks of the audit whose faults do not stop the training.
+        allow: Checks of the audit whose faults do not stop the training; seen-test-images, seen-held-out-images.
         fold: Train only this one of ``data.folds``; the process that ends last finishes the run.
 
     Returns:
@@ -127,13 +130,16 @@ def train(
             )  # a fault there must show before hours of training, not after
         if not any(fold_run.last.exists() for fold_run in folds):
             require_large_boxes(data, config)
-        split, first = _begun(run, folds[0], config, data)
+        begins = any(not fold_run.last.exists() for fold_run in folds)
+        before = seen_before(config.model) if begins else Seen.nothing()
+        split, first = _begun(run, folds[0], config, data, before, allow)
         detectors = itertools.chain(
             [first], (_starting_detector(fold_run, config, split) for fold_run in folds[1:])
         )
         for fold_run, detector in zip(folds, detectors, strict=True):
             if not fold_run.last.exists():
                 record_stages(fold_run, config, data)
+                keep_seen(fold_run, data, split, before, track)
             fit.fit(fold_run, config, split, data, detector)
         for fold_run in folds:  # after all trainings: other processes of a training wait for none of this
             stored_fold(fold_run, config, split, data, track)
@@ -181,9 +187,12 @@ def _requested_folds(run: Run, config: Config, fold: int | None) -> tuple[Run, .
     return (folds[fold],)
 
 
-def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Split, nn.Module]:
+def _begun(
+    run: Run, first: Run, config: Config, data: TrainingData, seen: Seen, allow: Sequence[str]
+) -> tuple[Split, nn.Module]:
     """The run's split and the first fold's network; everything that can fail on user input has been checked.
 
+    ``seen`` is what the starting weights saw: test and held-out images among them are refused unless allowed.
     Processes that train one fold each begin one after the other; the first one writes split.json and config.json.
     """
     with starting_or_finishing(run):
@@ -194,6 +203,7 @@ def _begun(run: Run, first: Run, config: Config, data: TrainingData) -> tuple[Sp
         split = _split(run, config, data)
         detector = _starting_detector(first, config, split)
         _require_batches(config, split, detector)
+        refuse(run, sightings(run.workspace, config, seen, split.validation), allow, config.model.weights)
         split.save(run.split)
         save(config, run.config)
     return split, detector
@@ -232,6 +242,7 @@ def _finish(run: Run, config: Config, split: Split, data: TrainingData) -> Finis
             [epoch for _, epoch, _ in kept],
             [len(read_history(fold)) for fold in folds],
             {fold.title: sha256(path) for fold, (path, _, _) in zip(folds, kept, strict=True)},
+            {fold.title: sha256(seen_path(fold)) for fold in folds if seen_path(fold).exists()},
         )
 
 

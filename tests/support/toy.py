@@ -34,9 +34,10 @@ def second_run(run, name):
     shutil.copytree(run.folder, other.folder)
     end = json.loads(run.finished.read_text())
     end["weights"] = {title.replace(run.name, name, 1): digest for title, digest in end["weights"].items()}
+    end["seen"] = {title.replace(run.name, name, 1): digest for title, digest in end["seen"].items()}
     end["run"] = name
     other.finished.write_text(json.dumps(end))
-    for path in other.folder.rglob("*.parquet"):
+    for path in other.folder.rglob("detections/*.parquet"):
         pd.read_parquet(path).assign(run=name).to_parquet(path, index=False)
     return other
 

@@ -38,10 +38,11 @@ from kit.kaggle.kernels.machine import (
 from kit.kaggle.kernels.output import COMPLETE, GONE, QUEUED, RUNNING, current_session, is_pulled
 from kit.kaggle.kernels.push_log import Push, read_push, record_path, slug_of
 from kit.kaggle.kernels.script import kernel_script
-from kit.kaggle.kernels.session import GROUPS_FILE, WEIGHTS_FILE, state_sha256
+from kit.kaggle.kernels.session import GROUPS_FILE, MOUNTED_SEEN_FILE, WEIGHTS_FILE, state_sha256
 from kit.presets import DEFAULT_PRESET
 from kit.runs.folder import Run
 from kit.runs.knobs import require_same_knobs
+from kit.runs.seen import SEEN_FILE, read_seen, recorded_sha256
 
 log = logging.getLogger("kit")
 
@@ -65,7 +66,10 @@ class PushPlan:
     @property
     def files(self) -> dict[str, Path]:
         """The files that are sent along, by their names there."""
+        seen = self.weights.with_name(SEEN_FILE) if self.weights else None  # of a checkpoint of kit alone
         named = {WEIGHTS_FILE: self.weights, GROUPS_FILE: self.groups}
+        if seen is not None and seen.exists():
+            named[MOUNTED_SEEN_FILE] = seen
         return {name: path for name, path in named.items() if path is not None}
 
     @property
@@ -174,10 +178,16 @@ def _groups(data: Path) -> tuple[Path, str] | tuple[None, str]:
 
 
 def _readable(weights: Path) -> str:
-    """The SHA-256 of a file of weights. Raises KitError if it is none: a session would find out after its start."""
+    """The SHA-256 of a file of weights. Raises KitError if it is none, or of kit without its ``seen.parquet``.
+
+    A session would find out after its start.
+    """
     from kit.detectors.checkpoints import load_checkpoint  # loads torch, which a push without such a file needs not
 
-    load_checkpoint(weights, "name another file with --set model.weights=PATH, or --set model.weights=none")
+    other = "name another file with --set model.weights=PATH, or --set model.weights=none"
+    seen = recorded_sha256(load_checkpoint(weights, other))
+    if seen:  # it is sent along, and the training there wants it
+        read_seen(weights.with_name(SEEN_FILE), seen, f"copy it from the run that made {weights.name}, or {other}")
     return sha256(weights)
 
 

@@ -26,9 +26,11 @@ from kit.core.json_files import write_json
 from kit.data.groups import GROUPS
 from kit.kaggle.kernels.machine import usable_gpus
 from kit.runs.folder import Run
+from kit.runs.seen import SEEN_FILE
 
 MANIFEST, RUN_ARCHIVE = "kit-manifest.json", "run.kit"
-WEIGHTS_FILE, GROUPS_FILE = "weights.kit", "groups.kit"  # Kaggle unpacks what has an archive's suffix
+# Kaggle unpacks what has an archive's suffix.
+WEIGHTS_FILE, MOUNTED_SEEN_FILE, GROUPS_FILE = "weights.kit", "seen.kit", "groups.kit"
 ORIGIN = "kernel.json"  # in a pulled run: the manifest of its push
 FINISHED, STOPPED = "finished", "stopped"
 _INTERRUPTED = (130, -signal.SIGTERM)  # the latter before `train` handles the signal
@@ -221,6 +223,9 @@ def _place_weights(root: Path, path: Path, digest: str) -> None:
         if not path.exists():
             make_folder(path.parent)
             path.symlink_to(mounted)
+        seen = next(_named(root, MOUNTED_SEEN_FILE), None)
+        if seen is not None and not path.with_name(SEEN_FILE).exists():
+            path.with_name(SEEN_FILE).symlink_to(seen)
         is_same = sha256(path) == digest
     except (OSError, KitError):
         is_same = False
