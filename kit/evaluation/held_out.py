@@ -36,7 +36,7 @@ from kit.schemas.image_headers import image_sizes
 
 RANDOM_CHOICES = 20
 # Of each image, by falling score: enough to tell the settings of the fusion apart. What is reported has them all.
-MOST_CANDIDATES = 100
+MOST_CANDIDATES = 50
 
 
 @dataclass(frozen=True)
@@ -112,8 +112,10 @@ def score_held_out(
         places = _out_of_fold_places(data, split, sizes)
         further["localisation"] = PLACE_COLUMNS
 
-    def made(fusion: FusionConfig) -> pd.DataFrame:
+    def made(fusion: FusionConfig, most: int | None = None) -> pd.DataFrame:
         table = fuse(fusion)
+        if most:
+            table = table.groupby("image_id", observed=True).head(most).reset_index(drop=True)
         return with_places_out_of_fold(table, places, split.fold_of, sizes) if further else table
 
     candidates = made(config.fusion.usual)
@@ -178,9 +180,7 @@ def _judged(bare: HeldOut, further: Mapping[str, Sequence[str]]) -> HeldOut:
     return replace(judged(columns), devices=devices)
 
 
-def _with_fusion(
-    held: HeldOut, made: Callable[[FusionConfig], pd.DataFrame], choice: FusionChoice | None
-) -> HeldOut:
+def _with_fusion(held: HeldOut, made: Callable[..., pd.DataFrame], choice: FusionChoice | None) -> HeldOut:
     """The candidates by the setting of each group, if the answers of the rule to use are measurably better so."""
     config, numbers = held.config.fusion, sorted(set(held.groups.values()))
     rule = rule_choice(held)[0]
@@ -189,8 +189,7 @@ def _with_fusion(
         return judge_out_of_fold(candidates, held.one_box_truth, held.sizes, held.groups, held.terms)
 
     def answered(setting: Setting) -> average_precision.Matches:
-        table = made(applied(config, setting))
-        best = table.groupby("image_id", observed=True).head(MOST_CANDIDATES).reset_index(drop=True)
+        best = made(applied(config, setting), MOST_CANDIDATES)
         of_rule = SCORE.judge(best, held.sizes) if rule == SCORE.name else judged(best)[rule]
         return held.one_box(held.answers(of_rule))
 
