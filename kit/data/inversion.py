@@ -61,9 +61,10 @@ def inverted_images(
     levels -= levels.mean(axis=1, keepdims=True)
     norms = np.linalg.norm(levels, axis=1, keepdims=True)
     shapes = np.divide(levels, norms, out=levels, where=norms > 0)
+    squares = np.einsum("ij,ij->i", shapes, shapes).astype(np.float64)  # 1, or 0 for an image of a single level
     signs = np.ones(len(copies))
     for _ in range(_ROUNDS):
-        values = np.stack([_correlations(shapes, signs * reference), middle], axis=1)
+        values = np.stack([_correlations(shapes, squares, signs * reference), middle], axis=1)
         position, spread = _positions(values, signs, reference)
         found = np.where(position < 0, -1.0, 1.0)
         if found[reference].sum() < 0:
@@ -74,13 +75,17 @@ def inverted_images(
     return position < min(_LIMIT, 1 - _DEVIATIONS * spread)
 
 
-def _correlations(shapes: np.ndarray, signs: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
-    """The correlation of each image with the sum of the others, each with its sign; 0: it does not count."""
+def _correlations(
+    shapes: np.ndarray, own: Float64[np.ndarray, " n"], signs: Float64[np.ndarray, " n"]
+) -> Float64[np.ndarray, " n"]:
+    """The correlation of each image with the sum of the others, each with its sign; 0: it does not count.
+
+    ``own`` is each image's correlation with itself.
+    """
     total = (signs @ shapes).astype(np.float64)
-    own = np.einsum("ij,ij->i", shapes, shapes).astype(np.float64)  # 1, or 0 for an image of a single level
-    along = shapes @ total - signs * own
-    squares = total @ total - 2 * signs * (shapes @ total) + signs**2 * own
-    return along / np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
+    with_all = shapes @ total
+    squares = total @ total - 2 * signs * with_all + signs**2 * own
+    return (with_all - signs * own) / np.sqrt(np.maximum(squares, np.finfo(np.float32).tiny))
 
 
 def _positions(
