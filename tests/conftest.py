@@ -197,3 +197,11 @@ def folded_source(toy_source, made_once):
 def folded(folded_source, tmp_path):
     """A fresh copy of the workspace with the run of three folds."""
     return copied(folded_source, tmp_path / "folded")
+
+
+@pytest.fixture(scope="session")
+def evidence_source(toy_source, made_once):
+    """The toy competition with 'boxes', 'scores' and 'both', an ensemble of them; tests work on copies."""
+    from image_scores import make
+
+    return made_once("evidence", lambda workspace: make(copied(toy_source, workspace)))

@@ -24,6 +24,9 @@ TIE_SHARE = 1e-3
 PRIOR_HITS = 150
 # Strength of the logistic model's ridge: on a thousand hits it hardly matters, on fifty it limits the factors.
 _RIDGE = 1.0
+# That of a further term, by standard deviation. At 10 evidence brings nine tenths of its worth, at 3 nearly all; a
+# column of mere noise does no harm at either (docs/experiments.md).
+_EXTRA_RIDGE = 3.0
 _LEAST_ODDS = 1e-6  # the log-odds of a score of 0 or 1 are infinite
 _MOST_EVIDENCE = 500.0  # beyond it the exponential overflows, and p is 0 or 1
 _LEAST_RIVAL = 1e-3  # a rival below this score counts as no rival
@@ -214,16 +217,21 @@ def _column(candidates: pd.DataFrame, name: str) -> Float64[np.ndarray, " n"]:
 
 
 def _extra_design(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
-    """The known values in standard deviations from their mean; whether a value is missing, unless all are."""
+    """The known values in standard deviations from their mean; whether a value is missing, unless all are.
+
+    Both are divided, so that the ridge of their factors is ``_EXTRA_RIDGE``.
+    """
     usual, spread = _usual(values)
     missing = np.isnan(values)
-    return np.stack([np.where(missing, 0.0, (values - usual) / spread), missing & ~missing.all()], axis=1)
+    columns = np.stack([np.where(missing, 0.0, (values - usual) / spread), missing & ~missing.all()], axis=1)
+    return columns * math.sqrt(_RIDGE / _EXTRA_RIDGE)
 
 
 def _extra_term(values: Float64[np.ndarray, " n"], factor: float, missing: float) -> ExtraTerm:
     """The term that two coefficients of ``_extra_design`` stand for."""
     usual, spread = _usual(values)
-    return ExtraTerm(factor / spread, usual, missing)
+    shrunk = math.sqrt(_RIDGE / _EXTRA_RIDGE)
+    return ExtraTerm(shrunk * factor / spread, usual, shrunk * missing)
 
 
 def _usual(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:

@@ -19,6 +19,7 @@ def combine(
     assignments: Sequence[str] = (),
     allow: Sequence[str] = (),
     track: Track = silent,
+    classifiers: Sequence[str] = (),
 ) -> Ensemble:
     """``kit.runs.ensemble.ensemble``, which says what the arguments are, refused for images that a member saw.
 
@@ -29,4 +30,4 @@ def combine(
     if members:
         held_out = set.intersection(*(set(read_split(member).validation) for member in members))
         judge(run, members, load(members[0].config), held_out, allow, track)
-    return ensemble(run, of, weights, assignments)
+    return ensemble(run, of, weights, assignments, classifiers)

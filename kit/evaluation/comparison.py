@@ -22,8 +22,8 @@ from kit.metrics.average_precision import Matches, match, mean_average_precision
 from kit.metrics.bootstrap import Interval, paired_difference
 from kit.reports.report_file import ComparedImages, ComparedScores, Comparison, Report, Verdict
 from kit.runs.ensemble import refresh
-from kit.runs.folder import Run, read_split, require_finished
-from kit.runs.guards import require_same_truth
+from kit.runs.folder import Run, read_split
+from kit.runs.guards import require_detector, require_same_truth
 from kit.runs.locks import using_results
 
 
@@ -48,7 +48,7 @@ def using_both(a: Run, b: Run) -> Iterator[None]:
             stack.enter_context(using_results(run))
         for run in (a, b):
             refresh(run)
-            require_finished(run)
+            require_detector(run)
         yield
 
 

@@ -17,6 +17,7 @@ from kit.choosing import location_prior, one_box
 from kit.choosing.box_scale import scaled_out_of_fold
 from kit.choosing.devices import Device, setting_device, weigh_terms
 from kit.choosing.fusion_settings import FusionChoice, Setting, applied, settings_to_try, weigh_settings
+from kit.choosing.image_evidence import DEVICE, evidence_columns, with_image_evidence
 from kit.choosing.one_box import Decision, answers_to_detections, decide, validation_mapping
 from kit.choosing.places import PLACE_COLUMNS, Places, fit_places, with_places_out_of_fold
 from kit.choosing.selection import SCORE, choose_rule, judge_out_of_fold, oracle, patient_groups, shuffled
@@ -27,8 +28,9 @@ from kit.data.splits import split_groups
 from kit.metrics import average_precision
 from kit.metrics.bootstrap import Intervals
 from kit.runs.ensemble import refresh
-from kit.runs.folder import Run, Split, read_split, require_finished
-from kit.runs.guards import require_same_data
+from kit.runs.folder import Run, Split, read_split
+from kit.runs.guards import require_detector, require_same_data
+from kit.runs.image_scores import held_out_scores
 from kit.runs.members import fusing_members, members
 from kit.runs.own_rows import read_held_out
 from kit.schemas.detections import with_categories
@@ -93,10 +95,11 @@ def score_held_out(
     report has chosen, if it is known already; else what is ``auto`` is chosen here.
     """
     refresh(run)
-    require_finished(run)
+    require_detector(run)
     config, split = load(run.config), read_split(run)
     data = data or load_training(run.workspace, config, track)
     require_same_data(run, split, data)
+    scores = held_out_scores(run)
     fuse = fusing_members(with_categories(read_held_out(run, split)), members(run))
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
@@ -107,16 +110,16 @@ def score_held_out(
         together = split_groups(data, split.validation, config.data)
         groups = patient_groups(one_box_truth, split.validation, together, config.training.seed)
     sizes = image_sizes(data.pixels.facts)
-    further: dict[str, Sequence[str]] = {}
+    further: dict[str, Sequence[str]] = {DEVICE: evidence_columns(scores)}
     if config.decision.localisation == "auto":
         places = _out_of_fold_places(data, split, sizes)
         further["localisation"] = PLACE_COLUMNS
 
     def made(fusion: FusionConfig, most: int | None = None) -> pd.DataFrame:
-        table = fuse(fusion)
+        table = with_image_evidence(fuse(fusion), scores)
         if most:
             table = table.groupby("image_id", observed=True).head(most).reset_index(drop=True)
-        return with_places_out_of_fold(table, places, split.fold_of, sizes) if further else table
+        return with_places_out_of_fold(table, places, split.fold_of, sizes) if "localisation" in further else table
 
     candidates = made(config.fusion.usual)
     priors = out_of_fold_priors(data.annotations, split, sizes)

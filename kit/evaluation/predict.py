@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+
+import pandas as pd
 
 from kit.choosing import one_box
 from kit.config import load
@@ -15,8 +17,9 @@ from kit.evaluation.joined_folds import candidates_by_report
 from kit.evaluation.report import current_report
 from kit.reports.seen_images import require_unseen
 from kit.runs.ensemble import refresh
-from kit.runs.folder import Run, read_split, require_finished
-from kit.runs.guards import require_same_data
+from kit.runs.folder import Run, read_split
+from kit.runs.guards import require_detector, require_same_data
+from kit.runs.image_scores import scores_of_test
 from kit.runs.knobs import adjust
 from kit.runs.locks import using_results
 from kit.runs.members import members, stages_of
@@ -41,7 +44,7 @@ def predict(
     ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs,
     and for test or held-out images that an earlier stage of the weights saw unless ``allow`` names it.
     """
-    require_finished(run)
+    require_detector(run)
     with using_results(run):
         adjust(run, assignments)
         refresh(run)
@@ -51,15 +54,17 @@ def predict(
 
 def _predicted(run: Run, message: str | None, track: Track) -> Submission:
     refresh(run)
-    finished = require_finished(run)
+    finished = require_detector(run)
     config, split = load(run.config), read_split(run)
     training = load_training(run.workspace, config, track)
     require_same_data(run, split, training)
     data = load_test(run.workspace, config, track)  # first: a fault in it leaves the report as it is
     report = current_report(run, track, training)
     sizes = image_sizes(data.pixels.facts)
+    scores = scores_of_test(run)
+    _warn_of_missing(scores, set(data.mapping["image_id"]))
     rows = with_categories(detections(run, data, track))
-    candidates = candidates_by_report(report, rows, members(run), sizes)
+    candidates = candidates_by_report(report, rows, members(run), sizes, scores)
     answers = one_box.decide(candidates, data.mapping, report.prior, sizes, config.decision.fallback_confidence)
     if answers.fallback_ids:
         log.info("%d of %d IDs got the location prior's box", len(answers.fallback_ids), len(answers.table))
@@ -84,3 +89,14 @@ def _predicted(run: Run, message: str | None, track: Track) -> Submission:
         origin,
         check=lambda path: read_submission(path, data.mapping, split.labels, data.pixels.facts),
     )
+
+
+def _warn_of_missing(scores: Mapping[str, pd.DataFrame], tested: set[str]) -> None:
+    """Log how many test images lack scores: the report was made on images that mostly have them."""
+    for name, table in scores.items():
+        lacking = len(tested - set(table["image_id"]))
+        if lacking:
+            log.warning(
+                "%d of %d test images have no image scores of %s: they are judged without, so the report's score "
+                "may not hold for them", lacking, len(tested), name,
+            )  # fmt: skip

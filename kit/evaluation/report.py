@@ -29,6 +29,7 @@ from kit.core.text_files import text_sha256
 from kit.data.competition import TrainingData, has_test, patients
 from kit.data.groups import read_groups
 from kit.data.patient_pattern import knows_patients
+from kit.evaluation.classifiers import classifier_scores
 from kit.evaluation.held_out import HeldOut, oracle_answers, random_choice_map50, rule_choice, score_held_out
 from kit.metrics import average_precision, bootstrap
 from kit.metrics.error_analysis import analyse_errors
@@ -53,10 +54,11 @@ from kit.reports.report_file import (
 )
 from kit.reports.seen_images import require_unseen
 from kit.runs.ensemble import refresh
-from kit.runs.folder import Finished, Run, Split, read_history, require_finished
+from kit.runs.folder import Finished, Run, Split, read_history
+from kit.runs.guards import require_detector
 from kit.runs.knobs import adjust
 from kit.runs.locks import using_results
-from kit.runs.members import members
+from kit.runs.members import members, read_ensemble
 from kit.runs.own_rows import held_out_detections
 from kit.schemas.file_names import MAPPING
 from kit.schemas.tables import mapped_images
@@ -72,7 +74,7 @@ def evaluate(run: Run, track: Track = silent, assignments: Sequence[str] = (), a
     ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs,
     and for test or held-out images that an earlier stage of the weights saw unless ``allow`` names it.
     """
-    require_finished(run)
+    require_detector(run)
     with using_results(run):
         adjust(run, assignments)
         refresh(run)
@@ -101,7 +103,7 @@ def current_report(run: Run, track: Track = silent, data: TrainingData | None = 
 
 def _evaluated(run: Run, track: Track, data: TrainingData | None = None) -> Report:
     """Evaluate a run whose lock the caller holds (``using_results``)."""
-    held, finished = score_held_out(run, track, data), require_finished(run)
+    held, finished = score_held_out(run, track, data), require_detector(run)
     histories = [read_history(fold) for fold in run.in_folds(len(finished.epoch))] if finished.epoch else []
     ideal = oracle_answers(held)
     choice = _choice(held, ideal)
@@ -166,6 +168,7 @@ def _report(
         fusion_choice=held.fusion,
         places=fit_places(held.data.annotations, held.sizes) if held.keeps("localisation") else {},
         box_scale=fit_box_scale(held.learned_from, held.truth) if held.keeps("box_scale") else None,
+        classifiers=classifier_scores(held),
     )
 
 
@@ -178,6 +181,7 @@ def _made_from(run: Run, config: Config) -> MadeFrom:
         expected_ids=config.competition.expected_ids,
         fusion=config.fusion,
         decision=config.decision,
+        image_scores=dict(read_ensemble(run).classifiers) if run.ensemble.exists() else {},
     )
 
 

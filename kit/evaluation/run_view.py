@@ -23,8 +23,8 @@ from kit.metrics.image_cost import image_costs
 from kit.reports.report_file import Report
 from kit.reports.view_data import COMPARISON, RUN, ScoredPath, Side, View, ViewedImage, path_scores
 from kit.reports.view_page import write_view
-from kit.runs.folder import Run, require_finished
-from kit.runs.guards import require_same_truth
+from kit.runs.folder import Run
+from kit.runs.guards import require_detector, require_same_truth
 from kit.runs.locks import using_results
 
 COST, COST_OF_ALL = "cost, one box", "cost, all candidates"
@@ -34,7 +34,7 @@ OF_VIEWS, OF_RUNS = "disagreement of the views", "disagreement of the runs"
 
 def view_run(run: Run, track: Track = silent) -> tuple[Path, ...]:
     """Write ``runs/NAME/view.html`` of a finished run's held-out images, evaluated first if need be; its paths."""
-    require_finished(run)
+    require_detector(run)
     with using_results(run):
         data = load_training(run.workspace, load(run.config), track)
         report = current_report(run, track, data)

@@ -22,6 +22,7 @@ from kit.reports.view_data import SUBMISSION, ScoredPath, Side, View, ViewedImag
 from kit.reports.view_page import write_view
 from kit.runs.detections import read_detections
 from kit.runs.folder import Run, names, read_finished, read_split
+from kit.runs.image_scores import scores_of_test
 from kit.runs.locks import using_results
 from kit.runs.members import members
 from kit.runs.own_rows import require_own_rows
@@ -158,7 +159,7 @@ def _judged(run: Run, data: TestData, track: Track) -> tuple[pd.DataFrame, Decis
     rows = require_own_rows(stored, run, data.detections_name, split, data.image_ids)
     report = current_report(run, track, load_training(run.workspace, config, track))
     sizes = image_sizes(data.pixels.facts)
-    candidates = candidates_by_report(report, with_categories(rows), of, sizes)
+    candidates = candidates_by_report(report, with_categories(rows), of, sizes, scores_of_test(run))
     decision = decide(candidates, data.mapping, report.prior, sizes, config.decision.fallback_confidence)
     return candidates, decision, max(member.folds for member in of)
 

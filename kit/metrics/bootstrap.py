@@ -165,11 +165,11 @@ def _resamples(
     count = len(names)
     if count < 2:  # a single patient has no spread
         return patient.astype(np.int64), np.zeros((0, count))
-    return patient.astype(np.int64), _copies(count, seed, resamples)
+    return patient.astype(np.int64), copies(count, seed, resamples)
 
 
 @functools.lru_cache(maxsize=1)  # a report asks a dozen times for the same ones
-def _copies(count: int, seed: int, resamples: int) -> Float64[np.ndarray, "r groups"]:
+def copies(count: int, seed: int, resamples: int) -> Float64[np.ndarray, "r groups"]:
     """The copies of each of ``count`` groups in each resample; read-only."""
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
     copies: Float64[np.ndarray, "r groups"] = drawn.astype(np.float64)
@@ -195,8 +195,8 @@ def _with_truth(matches: Matches) -> dict[str, ClassMatches]:
 def _intervals(values: Mapping[str, float], drawn: Mapping[str, Float64[np.ndarray, " r"]]) -> Intervals:
     overall = float(np.mean(list(values.values()))) if values else math.nan
     return Intervals(
-        _interval(overall, _class_mean(drawn)),
-        {label: _interval(values[label], drawn[label]) for label in values},
+        quantiles(overall, _class_mean(drawn)),
+        {label: quantiles(values[label], drawn[label]) for label in values},
     )
 
 
@@ -211,7 +211,8 @@ def _class_mean(drawn: Mapping[str, Float64[np.ndarray, " r"]]) -> Float64[np.nd
     return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
 
 
-def _interval(value: float, drawn: Float64[np.ndarray, " r"]) -> Interval:
+def quantiles(value: float, drawn: Float64[np.ndarray, " r"]) -> Interval:
+    """A value with the 95% interval of its resamples; NaN among them are left out."""
     known = drawn[~np.isnan(drawn)]
     if not len(known):
         return Interval(value, math.nan, math.nan)

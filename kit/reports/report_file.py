@@ -58,6 +58,7 @@ class MadeFrom:
     expected_ids: int
     fusion: FusionConfig
     decision: DecisionConfig
+    image_scores: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by classifier
 
 
 @dataclass(frozen=True)
@@ -185,6 +186,17 @@ class Thresholds:
 
 
 @dataclass(frozen=True)
+class ClassifierScore:
+    """How well a classifier tells which held-out images have a box of a label: the area under the ROC curve."""
+
+    auc: FloatOrNaN
+    low: FloatOrNaN  # 95% interval by patient
+    high: FloatOrNaN
+    images: int  # held out, with a score of this label
+    positives: int  # of them, with a box of this label
+
+
+@dataclass(frozen=True)
 class Report:
     """The content of ``report.json``: every score of a run, and what `predict` answers the test images with."""
 
@@ -211,6 +223,7 @@ class Report:
     places: Mapping[str, ClassPlace] = field(default_factory=dict)
     fusion_choice: FusionChoice | None = None  # None if neither the method nor the IoU was auto
     devices: Mapping[str, Device] = field(default_factory=dict)  # none in reports of earlier versions
+    classifiers: Mapping[str, Mapping[str, ClassifierScore]] = field(default_factory=dict)  # by run, by label
     sha256: str = field(default="", compare=False)  # of all the rest; empty in reports of earlier versions
 
 

@@ -85,7 +85,7 @@ def adopt(
     held = read_image_list(held_out, data.image_ids, run.workspace / "data" / TRAIN) if held_out else data.image_ids
     rows = read_rows(path, data, test, held, images_file, clip)
     table, trained = rows.table, rows.held_out
-    split = _split(data, held, table[trained], config)
+    split = split_of(data, held, table[trained], config)
     digest = _digest(path, images_file, clip, text_sha256)
     table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]
     parts = {TrainingData.detections_name: table[trained], TestData.detections_name: table[~trained]}
@@ -97,7 +97,7 @@ def adopt(
             earlier = _digest(path, images_file, clip, sha256)  # earlier versions hashed the bytes
             if run.finished.exists():
                 read_finished(run)  # raises for a copy of another run
-            _require_this(run, (digest, earlier), split)
+            require_adopted(run, (digest, earlier), split)
             stored = load(run.config)
             require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
         for part, of_part in parts.items():
@@ -118,7 +118,7 @@ def adopt(
         return arrival
 
 
-def _split(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
+def split_of(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
     """The held-out images by fold; an image without a row is in its patient's fold, or in fold 0.
 
     If one fold holds all images, new folds by patient are made: priors and calibrations are cross-fitted on them.
@@ -144,14 +144,17 @@ def _digest(path: Path, images_file: Path | None, clip: bool, hashed: Callable[[
     return fingerprint([named, hashed(images_file) if images_file else None, clip])
 
 
-def _require_this(run: Run, digests: Collection[str], split: Split) -> None:
+def require_adopted(
+    run: Run, digests: Collection[str], split: Split, do: str = "choose another --run NAME"
+) -> None:
+    """Raise KitError, with the advice ``do``, unless a run was adopted from a file of these hashes, this split."""
     if not run.adopted.exists() or read_adopted(run).sha256 not in digests or not _is_stored(run, split):
         found = (
             "another file, other held-out images, another --images or --clip"
             if run.adopted.exists()
             else f"a run {run.name!r} that did not"
         )
-        raise KitError(f"a new name, or the file that run {run.name!r} adopted", found, "choose another --run NAME")
+        raise KitError(f"a new name, or the file that run {run.name!r} adopted", found, do)
 
 
 def _is_stored(run: Run, split: Split) -> bool:

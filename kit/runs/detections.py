@@ -49,6 +49,11 @@ def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:
 
 def read_detections(path: Path, do: str = _REMAKE) -> pd.DataFrame:
     """Read and check a stored table. Raises KitError with the advice ``do`` if it is broken."""
+    return check_detections(read_parquet(path, "detections", do), str(path), do)
+
+
+def read_parquet(path: Path, content_name: str, do: str) -> pd.DataFrame:
+    """A stored table as it is. Raises KitError with the advice ``do`` if the file is broken."""
     try:
         content = io.BytesIO(path.read_bytes())
     except OSError as error:  # the file may be whole
@@ -56,13 +61,12 @@ def read_detections(path: Path, do: str = _REMAKE) -> pd.DataFrame:
             f"to read {path}", reason(error), "let this user read the file, then repeat the command"
         ) from error
     try:
-        table = pd.read_parquet(content)
+        return pd.read_parquet(content)
     except (MemoryError, ImportError):
         raise
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.
     except Exception as error:
-        raise KitError(f"{path} to be a table of detections", reason(error), do) from error
-    return check_detections(table, str(path), do)
+        raise KitError(f"{path} to be a table of {content_name}", reason(error), do) from error
 
 
 def read_made_from(path: Path, key: str) -> pd.DataFrame | None:

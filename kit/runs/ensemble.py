@@ -16,8 +16,18 @@ from kit.core.json_files import write_json
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
 from kit.runs.detections import KEY, merge_detections, merged_key, read_detections
-from kit.runs.folder import Run, Split, mark_finished, names, read_finished, read_split, require_finished
-from kit.runs.guards import require_same_truth
+from kit.runs.folder import (
+    IMAGE_SCORES,
+    Run,
+    Split,
+    mark_finished,
+    names,
+    read_finished,
+    read_split,
+    require_finished,
+)
+from kit.runs.guards import require_detector, require_same_truth
+from kit.runs.image_scores import read_image_scores
 from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
 from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
@@ -30,43 +40,56 @@ log = logging.getLogger("kit")
 
 
 def ensemble(
-    run: Run, of: Sequence[str], weights: Sequence[float] = (), assignments: Sequence[str] = ()
+    run: Run,
+    of: Sequence[str],
+    weights: Sequence[float] = (),
+    assignments: Sequence[str] = (),
+    classifiers: Sequence[str] = (),
 ) -> Ensemble:
     """Make an ensemble of the named runs, or update it; ``weights`` has one weight per run, or is empty.
 
-    ``assignments`` are knobs that act on stored detections; the others are the first member's. Raises KitError
-    if another run has the name, fewer than two runs are named, or the runs cannot be combined.
+    ``assignments`` are knobs that act on stored detections; the others are the first member's. ``classifiers`` are
+    runs of image scores, which become evidence; with them one member is enough. Raises KitError if another run has
+    the name, too few runs are named, or the runs cannot be combined.
     """
     factors = tuple(weights) or (1.0,) * len(of)
-    if len(of) < 2 or len(set(of)) != len(of) or run.name in of:
+    least = 1 if classifiers else 2
+    if len(of) < least or len(set(of)) != len(of) or run.name in of:
         raise KitError(
-            "two runs or more, each once, for --of", ", ".join(of) or "none",
-            "`invoke ensemble --run NAME --of A --of B`",
-        )  # fmt: skip
+            "one run or more, each once, for --of" if classifiers else "two runs or more, each once, for --of",
+            ", ".join(of) or "none",
+            "`invoke ensemble --run NAME --of A --of B`, or `--of A --with CLASSIFIER`: a run of image scores",
+        )
+    if len(set(classifiers)) != len(classifiers) or run.name in classifiers:
+        raise KitError("each run once for --with, under its own name", ", ".join(classifiers), "name each once")
     if len(factors) != len(of) or not all(0 < factor < float("inf") for factor in factors):
         raise KitError(
             f"a --weight above 0 for each of the {len(of)} runs, in their order, or none",
             ", ".join(map(str, weights)), "`invoke ensemble --run NAME --of A --of B --weight 2 --weight 1`",
         )  # fmt: skip
     wanted = tuple(zip(of, factors, strict=True))
-    _knobs(run, wanted, assignments)  # what cannot be combined leaves no folder
+    _knobs(run, wanted, assignments, classifiers)  # what cannot be combined leaves no folder
     with starting_or_finishing(run), using_results(run):
-        config = _knobs(run, wanted, assignments)
-        _assemble(run, wanted)
+        config = _knobs(run, wanted, assignments, classifiers)
+        _assemble(run, wanted, classifiers)
         save(config, run.config)
         return read_ensemble(run)
 
 
-def _knobs(run: Run, wanted: Sequence[tuple[str, float]], assignments: Sequence[str]) -> Config:
+def _knobs(
+    run: Run, wanted: Sequence[tuple[str, float]], assignments: Sequence[str], classifiers: Sequence[str]
+) -> Config:
     """The ensemble's knobs. Raises KitError if another run has its name, or the members cannot be combined."""
     if run.config.exists():
-        _require_this(run, wanted)
+        _require_this(run, wanted, classifiers)
     runs = [member_run(run, name) for name, _ in wanted]
     base = load(run.config) if run.config.exists() else _config(runs)
     config = override(base, assignments)
     require_same_knobs(run, base, config)
     require_weights_that_act([weight for _, weight in wanted], config.fusion)
-    _common_split(runs, [read_split(other) for other in runs])
+    splits = [read_split(other) for other in runs]
+    _common_split(runs, splits)
+    _classifiers(run, classifiers, runs[0], splits[0])
     return config
 
 
@@ -77,10 +100,11 @@ def refresh(run: Run) -> None:
     combined with the others.
     """
     if run.ensemble.exists():
-        _assemble(run, [(member.run, member.weight) for member in read_ensemble(run).members])
+        known = read_ensemble(run)
+        _assemble(run, [(member.run, member.weight) for member in known.members], tuple(known.classifiers))
 
 
-def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
+def _assemble(run: Run, wanted: Sequence[tuple[str, float]], classifiers: Sequence[str]) -> None:
     """Write split, detections and ``finished.json`` of an ensemble of (run, weight), unless they are up to date.
 
     Raises KitError if the folder is a copy of another ensemble's.
@@ -91,13 +115,15 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
     splits = [read_split(other) for other in runs]
     split = _common_split(runs, splits)
     sources = [members(other)[0] for other in runs]
+    evidence = _classifiers(run, classifiers, runs[0], splits[0])
     now = Ensemble(
         tuple(
             Member(source.run, source.views, weight, source.folds)
             for source, (_, weight) in zip(sources, wanted, strict=True)
         ),
-        {title: digest for other in runs for title, digest in read_finished(other).weights.items()},
+        {title: digest for other in (*runs, *evidence) for title, digest in read_finished(other).weights.items()},
         {other.name: sha256(held_out_detections(other)) for other in runs},
+        {other.name: sha256(other.image_scores) for other in evidence},
     )
     goal = run.detections(TrainingData.detections_name)
     whole = run.ensemble.exists() and run.finished.exists() and goal.exists()
@@ -119,9 +145,9 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
 
 
 def _config(runs: Sequence[Run]) -> Config:
-    """The first member's knobs, with its fusion if that is a kind of weighted boxes fusion already."""
+    """The first member's knobs, with its fusion if it is alone or has a kind of weighted boxes fusion already."""
     first = load(runs[0].config)
-    if first.fusion.usual.method != "suppress":
+    if first.fusion.usual.method != "suppress" or len(runs) == 1:
         return first
     method, iou = (
         f"fusion.usual_{name}" if first.get(f"fusion.{name}") == AUTO else f"fusion.{name}"
@@ -130,10 +156,12 @@ def _config(runs: Sequence[Run]) -> Config:
     return first.replace({method: "wbf", iou: _WBF_IOU})
 
 
-def _require_this(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
-    known = [(member.run, member.weight) for member in read_ensemble(run).members] if run.ensemble.exists() else []
-    if known != list(wanted):
+def _require_this(run: Run, wanted: Sequence[tuple[str, float]], classifiers: Sequence[str]) -> None:
+    made = read_ensemble(run) if run.ensemble.exists() else None
+    known = [(member.run, member.weight) for member in made.members] if made else []
+    if known != list(wanted) or (made and sorted(made.classifiers) != sorted(classifiers)):
         what = ", ".join(f"{name} (weight {weight:g})" for name, weight in known)
+        what += f" with {', '.join(made.classifiers)}" if made and made.classifiers else ""
         raise KitError(
             f"a new name for the ensemble, or the members that {run.name!r} has",
             f"an ensemble of {what}" if known else f"a run {run.name!r} that is no ensemble",
@@ -141,8 +169,34 @@ def _require_this(run: Run, wanted: Sequence[tuple[str, float]]) -> None:
         )
 
 
+def _classifiers(run: Run, of: Sequence[str], first: Run, split: Split) -> list[Run]:
+    """The runs of image scores that an ensemble uses. Raises KitError if one is none, or is of other data."""
+    found = []
+    for name in sorted(of):
+        classifier = _existing(run, name)
+        if require_finished(classifier).kept != IMAGE_SCORES:
+            raise KitError(
+                f"a run of image scores for --with {name}", "a run with detections",
+                f"name it with --of {name}, or adopt scores: `invoke adopt --run NAME --image-scores FILE`",
+            )  # fmt: skip
+        _require_same_data(first, split, classifier, read_split(classifier))
+        read_image_scores(classifier)
+        found.append(classifier)
+    return found
+
+
 def member_run(run: Run, name: str) -> Run:
-    """A member of an ensemble: finished, and itself no ensemble."""
+    """A member of an ensemble: finished, with detections, and itself no ensemble."""
+    member = _existing(run, name)
+    if member.ensemble.exists():
+        flags = " ".join(f"--of {source.run}" for source in read_ensemble(member).members)
+        raise KitError("members that are no ensembles", f"{name!r} is one", f"name its members instead: {flags}")
+    require_detector(member)
+    return member
+
+
+def _existing(run: Run, name: str) -> Run:
+    """A run that an ensemble is made of. Raises KitError if there is none of that name."""
     member = Run(run.workspace, name)
     if not member.config.exists():
         raise KitError(
@@ -150,10 +204,6 @@ def member_run(run: Run, name: str) -> Run:
             f"nearest: {closest_names(name, names(run.workspace))}; restore its folder, or make an ensemble of "
             "other runs under another --run NAME",
         )  # fmt: skip
-    if member.ensemble.exists():
-        flags = " ".join(f"--of {source.run}" for source in read_ensemble(member).members)
-        raise KitError("members that are no ensembles", f"{name!r} is one", f"name its members instead: {flags}")
-    require_finished(member)
     return member
 
 

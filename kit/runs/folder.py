@@ -24,6 +24,7 @@ from kit.runs.stages import Stages
 HISTORY_COLUMNS = (
     "epoch", "step", "learning_rate", "train_loss", "map50", "map50_95", "boxes_lost", "seconds",
 )  # fmt: skip
+IMAGE_SCORES = "image scores"  # what a run keeps that has no detections: it says what is on an image, not where
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 log = logging.getLogger("kit")
 
@@ -114,6 +115,11 @@ class Run:
     def adopted(self) -> Path:
         """Present if the detections were adopted: the file that they came from."""
         return self.folder / "adopted.json"
+
+    @property
+    def image_scores(self) -> Path:
+        """The scores of whole images that were adopted, on images of both halves."""
+        return self.folder / "detections" / "image_scores.parquet"
 
     @property
     def report(self) -> Path:
@@ -280,8 +286,8 @@ def existing(workspace: Path, name: str) -> Run:
 
 
 def newest_finished(workspace: Path) -> Run:
-    """The run that finished last. Raises KitError if none has."""
-    finished = finished_runs(workspace)
+    """The run with detections that finished last. Raises KitError if none has."""
+    finished = [run for run in finished_runs(workspace) if read_finished(run).kept != IMAGE_SCORES]
     if not finished:
         started = [name for name in names(workspace) if not Run(workspace, name).finished.exists()]
         raise KitError(

@@ -37,8 +37,8 @@ from kit.schemas.turned_boxes import turned_boxes, turned_sizes
 _DO = "correct these lines and adopt the file again"
 _CLIP = "correct these boxes, or add --clip, which cuts boxes off at the border of their image"
 _NO_BOX = "leave out the rows without a box: an image without a detection needs no row"
-_ONE_HALF = "an image of train/ or of test/, not of both: the column part, or a folder, says which"
-_ADD_PART = "add a column part (or a key part of each entry) with train or test, and adopt the file again"
+ONE_HALF = "an image of train/ or of test/, not of both: the column part, or a folder, says which"
+ADD_PART = "add a column part (or a key part of each entry) with train or test, and adopt the file again"
 _MAKE_FOLDERS = "put the files into subfolders train/ and test/ of the folder, and adopt it again"
 _CENTRE_INSIDE = RowCheck(
     "a box whose centre is inside its image (--clip cuts off what is over)",
@@ -48,7 +48,7 @@ _CENTRE_INSIDE = RowCheck(
         & ((rows["y_min"] + rows["y_max"]) / 2).between(0, rows["height_px"])
     ),
 )  # fmt: skip
-_NO_FOLD = "no_fold"
+NO_FOLD = "no_fold"
 _WHOLE = re.compile(r"^([0-9]+)\.0*$")  # pandas writes a column of whole numbers and empty cells so
 _FILL_FOLD = "fill in the missing folds, or leave the column fold out"
 _ON_TRUTH = "of the surest boxes that lie on a true one"
@@ -98,8 +98,8 @@ def read_rows(
     foreign = read_foreign(path, data.labels, images_file, _DO)
     cells = foreign.cells
     raw = cells.table.assign(**{name: value for name, value in OPTIONAL.items() if name not in cells.table})
-    raw = _with_folds(raw)
-    texts = ("image_id", "label", "view", "part", _NO_FOLD)
+    raw = with_folds(raw)
+    texts = ("image_id", "label", "view", "part", NO_FOLD)
     halves: Halves = {
         TRAIN: data.pixels.facts,
         TEST: test.pixels.facts if test else {},
@@ -116,20 +116,26 @@ def read_rows(
     turned = turned_sizes(path, judged, own) or turned_boxes(path, judged, own, within)[0]
     units = turned or unit_faults(path, judged, data.annotations)
     raise_faults(path, table, units, _DO, rows_needed=False)
-    unknown, known = _unknown_images(path, table, halves)
+    unknown, known = unknown_images(path, table, halves)
     outside = failed_checks(path, table, (within,))
     if not clip and _CENTRE_INSIDE.test(table).all():
         outside = [dataclasses.replace(fault, do=_CLIP) for fault in outside]
     faults += [*unknown, *failed_checks(path, known, IMAGE_CHECKS), *outside]
     faults += without_corners(path, raw[bare], _NO_BOX) + _repeated(path, table)
-    divide = _MAKE_FOLDERS if path.is_dir() else _ADD_PART
+    values = (
+        RowCheck(
+            f"one of the labels {', '.join(data.labels)}", ("label",), lambda rows: rows["label"].isin(data.labels)
+        ),
+        RowCheck("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
+    )
+    divide = _MAKE_FOLDERS if path.is_dir() else ADD_PART
     faults += [
-        dataclasses.replace(fault, do=divide if fault.expected == _ONE_HALF else "")
-        for fault in failed_checks(path, table, (AREA, PLAIN_VIEW, *_rules(data, halves, held)))
+        dataclasses.replace(fault, do=divide if fault.expected == ONE_HALF else "")
+        for fault in failed_checks(path, table, (AREA, PLAIN_VIEW, *half_rules(data, halves, held), *values))
     ]
-    faults += _without_fold(path, table)
+    faults += without_fold(path, table)
     if not faults:
-        faults += _fold_faults(path, table, table["part"] == TRAIN)
+        faults += fold_faults(path, table, table["part"] == TRAIN)
     raise_faults(path, table, [_located(foreign, fault) for fault in by_cause(faults)], _DO)
     fitted = clip_to_image(table)
     moved = int((fitted[CORNERS] != table[CORNERS]).any(axis=1).sum())
@@ -140,7 +146,7 @@ def read_rows(
     order = _NAME_LABELS if not foreign.numbers else _GIVE_SET if foreign.counted else _CORRECT_NUMBERS
     _warn_of_another_order(path, pairs, order)
     return ForeignRows(
-        fitted.drop(columns=["width_px", "height_px", "image_fault", "stated", _NO_FOLD, LINE]),
+        fitted.drop(columns=["width_px", "height_px", "image_fault", "stated", NO_FOLD, LINE]),
         _label_map(foreign, pairs),
     )
 
@@ -194,7 +200,7 @@ def _repeated(path: Path, table: pd.DataFrame) -> list[Fault]:
     ]  # fmt: skip
 
 
-def _unknown_images(path: Path, table: pd.DataFrame, halves: Halves) -> tuple[list[Fault], pd.DataFrame]:
+def unknown_images(path: Path, table: pd.DataFrame, halves: Halves) -> tuple[list[Fault], pd.DataFrame]:
     """A fault for each cause for which rows name no image, and the other rows."""
     missing = table["image_fault"] == "missing"
     names = [*halves[TRAIN], *halves[TEST]]
@@ -203,7 +209,8 @@ def _unknown_images(path: Path, table: pd.DataFrame, halves: Halves) -> tuple[li
     return faults, pd.concat([table[~missing], rest])
 
 
-def _rules(data: TrainingData, halves: Halves, held: Sequence[str]) -> tuple[RowCheck, ...]:
+def half_rules(data: TrainingData, halves: Halves, held: Sequence[str]) -> tuple[RowCheck, ...]:
+    """The checks of which image of which half a row means, and of its fold."""
     left_out, both = set(data.image_ids) - set(held), set(halves[TRAIN]) & set(halves[TEST])
     known = set(halves[TRAIN]) | set(halves[TEST])
 
@@ -222,27 +229,23 @@ def _rules(data: TrainingData, halves: Halves, held: Sequence[str]) -> tuple[Row
         ),
         RowCheck("an image of the folder that the column part names", ("image_id", "part"), in_its_part),
         RowCheck(
-            _ONE_HALF, ("image_id",),
+            ONE_HALF, ("image_id",),
             lambda rows: ~rows["image_id"].isin(both) | (rows["part"] != ""),
         ),
-        RowCheck(
-            f"one of the labels {', '.join(data.labels)}", ("label",), lambda rows: rows["label"].isin(data.labels)
-        ),
-        RowCheck("a score between 0 and 1", ("score",), lambda rows: rows["score"].between(0, 1)),
         RowCheck("a fold, counted from 0", ("fold",), lambda rows: rows["fold"] >= 0),
     )  # fmt: skip
 
 
-def _with_folds(raw: pd.DataFrame) -> pd.DataFrame:
+def with_folds(raw: pd.DataFrame) -> pd.DataFrame:
     """The cells with ``1.0`` in the column fold as 1; an empty one as fold 0, with ``no_fold`` True."""
     empty = is_empty(raw["fold"])
     folds = raw["fold"].str.replace(_WHOLE, r"\1", regex=True).mask(empty, OPTIONAL["fold"])
-    return raw.assign(fold=folds, **{_NO_FOLD: empty})
+    return raw.assign(fold=folds, **{NO_FOLD: empty})
 
 
-def _without_fold(path: Path, table: pd.DataFrame) -> list[Fault]:
+def without_fold(path: Path, table: pd.DataFrame) -> list[Fault]:
     """A fault for each row whose fold is empty; rows of test images may all be so: they are of one fold."""
-    empty = table[_NO_FOLD].astype(bool)
+    empty = table[NO_FOLD].astype(bool)
     on_train, on_test = (empty & (table["part"] == part) for part in (TRAIN, TEST))
     causes = [("the fold that held the image out: a row of train/ has one", table[on_train])]
     if not empty[table["part"] == TEST].all():
@@ -254,7 +257,8 @@ def _without_fold(path: Path, table: pd.DataFrame) -> list[Fault]:
     ]
 
 
-def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fault]:
+def fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fault]:
+    """Faults of folds and views as a whole; ``trained`` says which rows are of images of ``train/``."""
     first = table[trained].groupby("image_id")["fold"].transform("first")
     moved = table.loc[trained, "fold"] != first
     faults = [
@@ -262,9 +266,7 @@ def _fold_faults(path: Path, table: pd.DataFrame, trained: pd.Series) -> list[Fa
         for line, name, fold in table[trained][moved][[LINE, "image_id", "fold"]].itertuples(index=False, name=None)
     ]
     if len(table) and not trained.any():
-        faults.append(
-            Fault(path, None, "no row of an image of train/", "out-of-fold detections, to score and calibrate")
-        )
+        faults.append(Fault(path, None, "no row of an image of train/", "out-of-fold rows, to score and calibrate"))
     train_views, test_views = (sorted(set(rows["view"])) for rows in (table[trained], table[~trained]))
     if train_views and test_views and train_views != test_views:
         views = f"views {', '.join(train_views)} of train images, {', '.join(test_views)} of test images"

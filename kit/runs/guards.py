@@ -6,7 +6,7 @@ from kit.config import TRUTH_KNOBS, load
 from kit.core.errors import KitError
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
-from kit.runs.folder import Run, Split, anew, read_finished
+from kit.runs.folder import IMAGE_SCORES, Finished, Run, Split, anew, read_finished, require_finished
 from kit.schemas.file_names import TABLE
 
 
@@ -20,6 +20,19 @@ def require_trainable(run: Run) -> None:
         )  # fmt: skip
     if run.finished.exists():
         read_finished(run)
+
+
+def require_detector(run: Run) -> Finished:
+    """How the run ended. Raises KitError if it has not, or if it has scores of whole images and no detections."""
+    finished = require_finished(run)
+    if finished.kept == IMAGE_SCORES:
+        raise KitError(
+            f"run {run.name!r} to have detections",
+            "scores of whole images alone: they say what is on an image, not where it is",
+            f"`invoke ensemble --run NAME --of DETECTOR --with {run.name}` makes a run that uses them beside the "
+            "detections of a run DETECTOR; then repeat the command with --run NAME",
+        )
+    return finished
 
 
 def require_same_truth(first: Run, other: Run) -> None:

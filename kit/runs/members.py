@@ -1,9 +1,12 @@
-"""Whose detections a run's tables hold: its own, those of several runs (an ensemble), or a file's (adopted)."""
+"""Whose detections a run's tables hold: its own, those of several runs (an ensemble), or a file's (adopted).
+
+An ensemble may have classifiers too, whose scores of whole images are evidence.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import pandas as pd
@@ -40,24 +43,27 @@ class Ensemble:
     members: tuple[Member, ...]
     weights: Mapping[str, str]
     detections: Mapping[str, str]
+    classifiers: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of their image scores, by run
 
     def __post_init__(self) -> None:
-        if len(self.members) < _LEAST_MEMBERS:
-            raise ValueError(f"an ensemble has at least {_LEAST_MEMBERS} members, not {len(self.members)}")
+        least = 1 if self.classifiers else _LEAST_MEMBERS
+        if len(self.members) < least:
+            raise ValueError(f"an ensemble has at least {least} members, not {len(self.members)}")
 
 
 @dataclass(frozen=True)
 class Adopted:
-    """The content of ``adopted.json``: the file that the detections came from, its views and folds."""
+    """The content of ``adopted.json``: the file that detections or image scores came from, its views and folds."""
 
     file: str
     sha256: str
-    views: tuple[str, ...]
-    folds: int  # that detected on the test images
+    views: tuple[str, ...]  # none of image scores
+    folds: int  # that detected on the test images, or scored them
+    scores: str = ""  # what image scores were read as: probabilities or logits
 
     def __post_init__(self) -> None:
-        if not self.views or self.folds < 1:
-            raise ValueError(f"adopted detections have a view and a fold, not {self}")
+        if bool(self.views) == bool(self.scores) or self.folds < 1:
+            raise ValueError(f"adopted detections have a view, image scores have none, and both a fold, not {self}")
 
 
 def members(run: Run) -> tuple[Member, ...]:
@@ -130,11 +136,11 @@ def require_weights_that_act(weights: Sequence[float], config: FusionConfig) -> 
         )  # fmt: skip
 
 
-def by_fold(detections: pd.DataFrame, of: Sequence[Member]) -> list[pd.DataFrame]:
-    """The test's detections for each fold index of the member with most folds.
+def by_fold(detections: pd.DataFrame, of: Sequence[Member], least: int = 1) -> list[pd.DataFrame]:
+    """The test's detections for each fold index of the member with most folds, and for ``least`` of them at least.
 
     A member with fewer folds is reused cyclically: fold K takes its fold K modulo its number of folds.
     """
     folds = detections["run"].map({member.run: member.folds for member in of}).to_numpy(np.float64)
     fold = detections["fold"].to_numpy(np.int64)
-    return [detections[fold == index % folds] for index in range(max(member.folds for member in of))]
+    return [detections[fold == index % folds] for index in range(max(least, *(member.folds for member in of)))]

@@ -76,13 +76,14 @@ def train(
 
 
 @command(
-    iterable=["of", "weight", "set_", "allow"],
+    iterable=["of", "with_", "weight", "set_", "allow"],
     help=WORKSPACE
     | SET_AFTERWARDS
     | ALLOW_SEEN
     | {
         "run": "name of the ensemble",
-        "of": "a run whose detections are combined; two or more",
+        "of": "a run whose detections are combined; two or more, or one with --with",
+        "with": "a run of image scores, used as evidence for the choice of the box; may be repeated",
         "weight": "weight of a run, in the order of --of (default: 1 each)",
     },
 )
@@ -90,6 +91,7 @@ def ensemble(
     context: Context,
     run: str = "",
     of: Sequence[str] | None = None,
+    with_: Sequence[str] | None = None,
     weight: Sequence[str] | None = None,
     set_: Sequence[str] | None = None,
     allow: Sequence[str] | None = None,
@@ -101,8 +103,11 @@ def ensemble(
     from kit.runs.folder import Run
 
     goal, allowed = Run(Path(workspace), run), tuple(allow or ())
-    made = combine(goal, tuple(of or ()), weights, tuple(set_ or ()), allowed, progress_bar)
-    print(f"run {run}: an ensemble of {', '.join(member.run for member in made.members)}")
+    made = combine(
+        goal, tuple(of or ()), weights, tuple(set_ or ()), allowed, progress_bar, tuple(with_ or ())
+    )  # fmt: skip
+    beside = f", with the image scores of {', '.join(made.classifiers)}" if made.classifiers else ""
+    print(f"run {run}: an ensemble of {', '.join(member.run for member in made.members)}{beside}")
 
 
 @command(
@@ -112,6 +117,7 @@ def ensemble(
     | {
         "run": "name of the new run",
         "detections": "file or folder of detections made elsewhere: CSV, parquet, JSON, YOLO's text files",
+        "image_scores": "instead: CSV or parquet of a classifier's scores of whole images (image_id,label,score)",
         "held_out": "text file of the held-out images of train/, one per line (default: all of them)",
         "images": "COCO data set (JSON) whose ids of images and categories the detections use",
         "clip": "cut off boxes at the border of their image; without it, boxes a pixel or more over are refused",
@@ -121,15 +127,27 @@ def adopt(
     context: Context,
     run: str = "",
     detections: str = "",
+    image_scores: str = "",
     held_out: str | None = None,
     images: str | None = None,
     clip: bool = False,
     set_: Sequence[str] | None = None,
     workspace: str = ".",
 ) -> None:
-    """Import detections made elsewhere as a run for evaluate, predict and ensemble."""
-    if not detections:
-        raise KitError("--detections FILE", "none", "`invoke adopt --run NAME --detections FILE`")
+    """Import detections, or scores of whole images, made elsewhere as a run."""
+    if bool(detections) == bool(image_scores):
+        raise KitError(
+            "one of --detections FILE and --image-scores FILE", "both" if detections else "none",
+            "`invoke adopt --run NAME --detections FILE`, and scores of whole images as a run of their own: "
+            "`invoke adopt --run OTHER --image-scores FILE`",
+        )  # fmt: skip
+    if image_scores:
+        if images or clip:
+            raise KitError(
+                "--image-scores with --held-out at most", "--images or --clip", "leave it out: scores have no boxes"
+            )
+        _adopt_image_scores(run, image_scores, held_out, set_, workspace)
+        return
     from kit.runs.adoption import adopt
     from kit.runs.folder import Run
 
@@ -145,6 +163,30 @@ def adopt(
     )
     if arrival.without:
         print(f"{arrival.without} held-out images have no detection: they count as images where nothing was found")
+
+
+def _adopt_image_scores(
+    run: str, path: str, held_out: str | None, set_: Sequence[str] | None, workspace: str
+) -> None:
+    from kit.runs.folder import Run
+    from kit.runs.score_adoption import adopt_image_scores
+
+    held = Path(held_out) if held_out else None
+    arrival = adopt_image_scores(Run(Path(workspace), run), Path(path), held, tuple(set_ or ()), progress_bar)
+    print(
+        f"run {run} {'was adopted before' if arrival.already else 'is adopted'}: {arrival.scores} image scores, "
+        f"read as {arrival.scale}, of {len(arrival.labels)} labels on {arrival.images} held-out and "
+        f"{arrival.test_images} test images"
+    )
+    print(
+        "scores of held-out images are taken as out of fold: that a classifier has never seen these images cannot "
+        "be known from its scores"
+    )
+    if arrival.without or arrival.test_without:
+        print(f"without a score: {arrival.without} held-out images, {arrival.test_without} test images")
+    if arrival.labels_without:
+        print(f"without any score: {', '.join(arrival.labels_without)}")
+    print(f"next: `invoke ensemble --run BOTH --of DETECTOR --with {run}`")
 
 
 @command(iterable=["set_", "allow"], help=WORKSPACE | RUN | SET_AFTERWARDS | ALLOW_SEEN, aliases=["eval"])
@@ -222,6 +264,15 @@ def _show_report(report: Report) -> None:
         )  # fmt: skip
     if report.fusion_choice:
         _show_fusion(report.fusion_choice)
+    for name, labels in report.classifiers.items():
+        show_table(
+            f"image scores of {name} by themselves, on held-out images",
+            ("class", "AUC", "95%", "images", "with a box"),
+            [
+                (label, score.auc, between(score.low, score.high), score.images, score.positives)
+                for label, score in labels.items()
+            ],
+        )
     show_table(
         "per class",
         ("class", "AP@0.5", "95%", "one box", "95%", "boxes"),

@@ -1,5 +1,7 @@
 """Synthetic stores of detections whose right answer is known by construction."""
 
+from statistics import NormalDist
+
 import numpy as np
 import pandas as pd
 
@@ -85,3 +87,18 @@ def answered(judged, truth):
 def _boxes(cell):
     low = np.stack([cell % 5, cell // 5], axis=1) * CELL + 20.0
     return np.hstack([low, low + 160.0])
+
+
+def classifier(truth, seed, auc, labels=LABELS):
+    """Scores of whole images: log-odds around 0 where the image lacks the label, higher where it shows it.
+
+    Both are normal with variance 1, so far apart that the area under the ROC curve is ``auc``; .5 is noise.
+    """
+    rng = np.random.default_rng(seed)
+    apart = 2**0.5 * NormalDist().inv_cdf(auc)
+    table = pd.DataFrame(
+        [(name, label) for name in truth["image_id"].unique() for label in labels], columns=["image_id", "label"]
+    )
+    shown = set(zip(truth["image_id"], truth["label"], strict=True))
+    is_shown = np.array([pair in shown for pair in zip(table["image_id"], table["label"], strict=True)])
+    return table.assign(score=1 / (1 + np.exp(-(rng.normal(apart * is_shown, 1) - 1))))

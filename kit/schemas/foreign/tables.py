@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +27,7 @@ _NAMES = {
     "score": ("score", "confidence"),
     "label": ("label", "class_name"),
 }
+OF_IMAGES = {name: _NAMES[name] for name in ("image_id", "label", "score")}  # the columns of image scores
 log = logging.getLogger("kit")
 
 
@@ -35,15 +37,39 @@ def read_table(path: Path, labels: Sequence[str], ids: Ids, do: str) -> Foreign:
     A label may be a number of ``ids``, an image_id an id of its images. Raises TableError if a column is missing,
     or if one is spelled almost like an optional one (Fold for fold).
     """
+    cells = read_columns(path, _NAMES, KEPT, do)
+    table = cells.table
+    names = {str(number): name for number, name in ids.images.items()}
+    numbers = {str(number): label for number, label in ids.labels.items() if str(number) not in labels}
+    numbered = bool(table["label"].isin(list(numbers)).any())
+    table = table.assign(
+        image_id=[names.get(cell, cell) for cell in table["image_id"]],
+        label=[numbers.get(cell, cell) for cell in table["label"]],
+    )
+    return Foreign(replace(cells, table=table), ids.labels if numbered else {}, sizes=ids.sizes)
+
+
+def read_columns(path: Path, needed: Mapping[str, Sequence[str]], optional: Sequence[str], do: str) -> Cells:
+    """The cells of these columns of a CSV or parquet file, under kit's names; the log names those that are ignored.
+
+    Args:
+        path: The file.
+        needed: By kit's name of a column the names that it may have; the first one that the table has is taken.
+        optional: Columns that are taken if they are there.
+        do: The advice of a TableError.
+
+    Raises:
+        TableError: A column is missing, or one is spelled almost like an optional one (Fold for fold).
+    """
     cells = read_cells(path, do) if path.suffix.lower() == ".csv" else _parquet_cells(path, do)
     taken = {
-        name: next((word for word in words if word in cells.header), None) for name, words in _NAMES.items()
-    } | {name: name for name in KEPT if name in cells.header}
+        name: next((word for word in words if word in cells.header), None) for name, words in needed.items()
+    } | {name: name for name in optional if name in cells.header}
     others = [name for name in cells.header if name not in {*taken.values(), "run"}]
-    misspelt = [name for name in others if name.strip().lower() in OPTIONAL]
+    misspelt = [name for name in others if name.strip().lower() in OPTIONAL and name != name.strip().lower()]
     if misspelt or None in taken.values():
-        words = [" or ".join(reversed(names)) for names in _NAMES.values()]
-        header = f"the columns {', '.join(words)} and, if wanted, {', '.join(KEPT)}"
+        words = [" or ".join(reversed(names)) for names in needed.values()]
+        header = f"the columns {', '.join(words)} and, if wanted, {', '.join(optional)}"
         if len(cells.header) == 1:
             header += "; with commas between the cells and points in the numbers"
         if misspelt:
@@ -53,15 +79,7 @@ def read_table(path: Path, labels: Sequence[str], ids: Ids, do: str) -> Foreign:
         shown = first_few((name or "one without a name" for name in others), len(others))
         log.info("%s: columns that are ignored: %s", path.name, shown)
     table = cells.table[[LINE, *taken.values()]].set_axis([LINE, *taken], axis=1)
-    names = {str(number): name for number, name in ids.images.items()}
-    numbers = {str(number): label for number, label in ids.labels.items() if str(number) not in labels}
-    numbered = bool(table["label"].isin(list(numbers)).any())
-    table = table.assign(
-        image_id=[names.get(cell, cell) for cell in table["image_id"]],
-        label=[numbers.get(cell, cell) for cell in table["label"]],
-    )
-    found = Cells(path, tuple(taken), cells.header_line, table, cells.faults)
-    return Foreign(found, ids.labels if numbered else {}, sizes=ids.sizes)
+    return replace(cells, header=tuple(taken), table=table)
 
 
 def _parquet_cells(path: Path, do: str) -> Cells:
