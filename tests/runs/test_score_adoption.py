@@ -1,9 +1,14 @@
 """Image scores as a run of their own, and ensembles that use them beside detections."""
 
+import os
+import subprocess
+import sys
+
 import pandas as pd
 import pytest
 from command_line import assert_refused, invoke
-from image_scores import scores_of
+from image_scores import IDS, scores_of
+from repository import ROOT
 from toy import copied
 
 from kit.config import load
@@ -170,3 +175,20 @@ def test_the_commands_say_what_was_read_and_what_comes_next(evidence_source, tmp
         invoke("adopt", "--run", "x", *both, "--workspace", workspace),
         "one of --detections FILE and --image-scores",
     )
+
+
+@pytest.mark.slow
+def test_the_recipes_script_writes_scores_that_are_adopted(toy, tmp_path):
+    """A module with torchxrayvision's interface stands in its place."""
+    done = subprocess.run(
+        [sys.executable, ROOT / "docs" / "examples" / "image_scores.py", toy],
+        env=os.environ | {"PYTHONPATH": str(ROOT / "tests" / "support" / "stand_in")},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    path = tmp_path / "scores.csv"
+    path.write_text(done.stdout)
+    arrival = adopt_image_scores(Run(toy, "padchest"), path, assignments=IDS)
+    assert (arrival.images, arrival.test_images, arrival.scale) == (32, 8, "probabilities")
+    assert arrival.labels == ("Atelectasis", "Infiltrate", "Mass")
+    assert len(arrival.labels_without) == 5
