@@ -223,8 +223,8 @@ def read_history(run: Run) -> pd.DataFrame:
 def read_finished(run: Run) -> Finished:
     """The end of a finished run. Raises KitError if its folder was renamed, or is a copy of another run's."""
     finished = read_record(run.finished, Finished, _restore(run, run.finished))
-    # An ensemble has the weights of its members.
-    names = () if run.ensemble.exists() else (title.partition("/")[0] for title in finished.weights)
+    is_ensemble = run.ensemble.exists()  # it has the weights of its members
+    names = () if is_ensemble else (title.partition("/")[0] for title in finished.weights)
     owners = {*filter(None, [finished.run]), *names} - {run.name}
     if owners:
         raise KitError(
@@ -278,10 +278,9 @@ def existing(workspace: Path, name: str) -> Run:
     run = Run(workspace, name)
     if not run.config.exists():
         raise KitError(
-            f"the name of a run in {workspace / 'runs'}",
-            repr(name),
+            f"the name of a run in {workspace / 'runs'}", repr(name),
             f"nearest: {closest_names(name, names(workspace))}; `invoke train` starts one",
-        )
+        )  # fmt: skip
     return run
 
 
