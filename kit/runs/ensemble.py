@@ -27,7 +27,7 @@ from kit.runs.folder import (
     require_finished,
 )
 from kit.runs.guards import require_detector, require_same_truth
-from kit.runs.image_scores import read_image_scores
+from kit.runs.image_scores import STORED, read_image_scores
 from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
 from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
@@ -123,7 +123,7 @@ def _assemble(run: Run, wanted: Sequence[tuple[str, float]], classifiers: Sequen
         ),
         {title: digest for other in (*runs, *evidence) for title, digest in read_finished(other).weights.items()},
         {other.name: sha256(held_out_detections(other)) for other in runs},
-        {other.name: sha256(other.image_scores) for other in evidence},
+        {other.name: sha256(other.detections(STORED)) for other in evidence},
     )
     goal = run.detections(TrainingData.detections_name)
     whole = run.ensemble.exists() and run.finished.exists() and goal.exists()

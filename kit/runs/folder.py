@@ -117,11 +117,6 @@ class Run:
         return self.folder / "adopted.json"
 
     @property
-    def image_scores(self) -> Path:
-        """The scores of whole images that were adopted, on images of both halves."""
-        return self.folder / "detections" / "image_scores.parquet"
-
-    @property
     def report(self) -> Path:
         """The scores."""
         return self.folder / "report.json"

@@ -15,6 +15,7 @@ from kit.runs.folder import Run, read_split
 from kit.runs.members import read_adopted, read_ensemble
 from kit.schemas.file_names import TEST, TRAIN
 
+STORED = "image_scores"  # beside the detections of a half
 COLUMNS = ("part", "fold", "image_id", "label", "score")
 
 
@@ -23,7 +24,7 @@ def read_image_scores(run: Run) -> pd.DataFrame:
 
     Raises KitError if they are missing, broken, or not those that were adopted.
     """
-    path, adopted = run.image_scores, read_adopted(run)
+    path, adopted = run.detections(STORED), read_adopted(run)
     do = f"`invoke adopt --run {run.name} --image-scores {shlex.quote(adopted.file)}` writes them anew"
     if not path.exists():
         raise KitError(f"the image scores {path}", "no such file", do)

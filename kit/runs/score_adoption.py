@@ -19,6 +19,7 @@ from kit.runs.adoption import require_adopted, split_of
 from kit.runs.detections import write_detections
 from kit.runs.folder import IMAGE_SCORES, Run, mark_finished, read_finished, workspace_config
 from kit.runs.image_list import read_image_list
+from kit.runs.image_scores import STORED
 from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
 from kit.runs.members import Adopted, read_adopted
@@ -89,10 +90,10 @@ def adopt_image_scores(
             require_adopted(run, (digest,), split, _BESIDE.format(run.name))
             stored = load(run.config)
             require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
-            if not run.image_scores.exists():  # it was lost
-                write_detections(table, run.image_scores, read_adopted(run).sha256)
+            if not run.detections(STORED).exists():  # it was lost
+                write_detections(table, run.detections(STORED), read_adopted(run).sha256)
             return arrival
-        write_detections(table, run.image_scores, digest)
+        write_detections(table, run.detections(STORED), digest)
         folds = 1 + int(table.loc[table["part"] != TRAIN, "fold"].max()) if tested else len(split.folds)
         split.save(run.split)
         write_json(run.adopted, dataclasses.asdict(Adopted(path.name, digest, (), folds, rows.scale)))

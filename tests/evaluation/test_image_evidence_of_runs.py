@@ -123,7 +123,7 @@ def test_a_report_is_made_anew_where_a_classifier_has_other_scores(workspace):
     first = evaluate(run)
     assert current_report(run) == first
     scores = Run(workspace, "scores")
-    for path in (scores.adopted, scores.split, scores.finished, scores.config, scores.image_scores):
+    for path in (scores.adopted, scores.split, scores.finished, scores.config, scores.detections("image_scores")):
         path.unlink()
     (workspace / "scores.csv").write_text(scores_of(workspace, seed=7).to_csv(index=False))
     adopt_image_scores(scores, workspace / "scores.csv", assignments=IDS)

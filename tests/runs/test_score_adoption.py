@@ -38,7 +38,7 @@ class TestARunOfImageScores:
     def test_its_files_say_what_it_is(self, made):
         run = Run(made, "scores")
         table = read_image_scores(run)
-        assert run.image_scores == made / "runs" / "scores" / "detections" / "image_scores.parquet"
+        assert run.detections("image_scores") == made / "runs" / "scores" / "detections" / "image_scores.parquet"
         assert table["score"].tolist() == pytest.approx(scores_of(made)["score"].tolist())
         assert read_adopted(run).scores == "probabilities"
         assert read_finished(run).kept == IMAGE_SCORES
@@ -47,7 +47,7 @@ class TestARunOfImageScores:
     def test_the_same_file_again_only_restores_what_was_lost(self, workspace):
         run = Run(workspace, "scores")
         before = read_image_scores(run)
-        run.image_scores.unlink()
+        run.detections("image_scores").unlink()
         with pytest.raises(KitError, match="invoke adopt --run scores --image-scores") as caught:
             read_image_scores(run)
         assert caught.value.found == "no such file"
@@ -69,15 +69,15 @@ class TestARunOfImageScores:
     )
     def test_a_spoiled_table_is_refused(self, spoiled, found, workspace):
         run = Run(workspace, "scores")
-        table = pd.read_parquet(run.image_scores)
+        table = pd.read_parquet(run.detections("image_scores"))
         other = spoiled(table)
         other.attrs = table.attrs if "another file" not in found else {}
-        other.to_parquet(run.image_scores, index=False)
+        other.to_parquet(run.detections("image_scores"), index=False)
         with pytest.raises(KitError) as caught:
             read_image_scores(run)
         assert found in caught.value.found
         assert caught.value.do.startswith("restore the file, or delete it: `invoke adopt --run scores")
-        run.image_scores.unlink()  # what then follows is above: it was lost
+        run.detections("image_scores").unlink()  # what then follows is above: it was lost
 
     def test_another_file_under_its_name_is_refused(self, workspace):
         other = workspace / "other.csv"
