@@ -91,7 +91,7 @@ def test_predict_applies_what_the_report_learned_and_compare_and_view_take_the_r
     stored = detections(run, data)
     judged = candidates_for_test(
         stored, [member], load(run.config).fusion, report.decision.rule, image_sizes(data.pixels.facts), 0.0,
-        scores_of_test(run),
+        scores=scores_of_test(run),
     )  # fmt: skip
     answers = one_box.decide(judged, data.mapping, report.prior, sizes)
     assert one_box.submission_text(answers.table) == predict(run).csv.read_text()
