@@ -10,6 +10,7 @@ from invoke import Context
 
 from kit.core.errors import KitError
 from kit.core.number_text import between
+from kit.presets import PRESETS
 from kit.tasks.command import (
     ALLOW_SEEN,
     RUN,
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     | SET
     | {
         "run": "name of the run (default: the preset's name)",
-        "preset": "recipe: seed, laptop or demo (default: seed with a GPU, else laptop)",
+        "preset": f"recipe: {', '.join(PRESETS)} (default: seed with a GPU, else laptop)",
         "folds": "number of folds to train, each held out once (default: one split)",
         "fold": "train only this fold, counted from 0; the process that ends last finishes the run",
         "allow": "a fault found by the audit, seen-test-images or seen-held-out-images, that does not stop the "

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from by_heart import learn_by_heart
-from command_line import PATIENCE_SECONDS, started
+from command_line import PATIENCE_SECONDS, invoke, started
 from interruption import interrupted_after_one_epoch
 from PIL import Image
 from toy import TOY, copied
@@ -55,6 +55,25 @@ def test_a_kill_changes_nothing_and_the_run_goes_its_whole_way(name, toy, tmp_pa
     assert load(other.config).model.weights == "none"
     evaluate(other)
     assert len(pd.read_csv(predict(other).csv)) == 8
+    goes_on_with_another_family(toy, name)
+
+
+def goes_on_with_another_family(toy, name):
+    """An ensemble with ``fcos_tiny``, both compared, and the push of the family's run to Kaggle, as it is typed."""
+    train(toy, "fcos", "demo", (*TOY, "training.max_epochs=1"))
+    in_toy = ("--workspace", toy)
+    knobs = [word for knob in (*recipe(name), "training.max_epochs=1") for word in ("--set", knob)]
+    for words in (
+        ("ensemble", "--run", "both", "--of", "demo", "--of", "fcos"),
+        ("evaluate", "--run", "both"),
+        ("evaluate", "--run", "fcos"),
+        ("compare", "--run", "both", "--run", "fcos"),
+        ("kernel.push", "--run", "pushed", "--preset", "demo", *knobs, "--dry-run"),
+    ):
+        done = invoke(*words, *in_toy)
+        assert done.returncode == 0, done.stdout + done.stderr
+    assert len(pd.read_csv(predict(Run(toy, "both")).csv)) == 8
+    assert '"transformers>=' in (toy / "kernels" / "pushed.py").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", SET_DETECTORS)
