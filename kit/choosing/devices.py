@@ -37,19 +37,19 @@ class Device:
 def term_device(with_: Matches, without: Matches, patients: Mapping[str, str], seed: int) -> Device:
     """Terms of p are kept unless the interval of their gain lies below 0; both are answers on the same images."""
     gap = paired_difference(with_, without, patients, seed).overall
-    worse = gap.high < 0
-    why = "It is measurably worse than without it." if worse else "It is not measurably worse than without it."
-    if gap.low > 0:
+    why = "It is not measurably worse than without it."
+    if gap.below_0:
+        why = "It is measurably worse than without it."
+    if gap.above_0:
         why = "It is measurably better than without it."
-    return _device(not worse, with_, without, gap, why)
+    return _device(not gap.below_0, with_, without, gap, why)
 
 
 def setting_device(with_: Matches, without: Matches, patients: Mapping[str, str], seed: int) -> Device:
     """A setting is kept only if the interval of its gain lies above 0; both are answers on the same images."""
     gap = paired_difference(with_, without, patients, seed).overall
-    better = gap.low > 0
-    why = "It is measurably better than" if better else "It is not measurably better than"
-    return _device(better, with_, without, gap, f"{why} the usual value.")
+    why = "It is measurably better than" if gap.above_0 else "It is not measurably better than"
+    return _device(gap.above_0, with_, without, gap, f"{why} the usual value.")
 
 
 def weigh_terms(

@@ -147,10 +147,9 @@ def choose_rule(
         for index, rule in enumerate(RULE_NAMES)
         for other in RULE_NAMES[index + 1 :]
     }
-    highs = {pair: intervals.overall.high for pair, intervals in differences.items()}
-    if any(np.isnan(high) for high in highs.values()):
+    if any(np.isnan(gap.overall.high) for gap in differences.values()):
         return "score", differences
-    worse = {rule for (rule, _), high in highs.items() if high < 0}
+    worse = {rule for (rule, _), gap in differences.items() if gap.overall.below_0}
     return next(rule for rule in RULE_NAMES if rule not in worse), differences
 
 

@@ -100,9 +100,9 @@ def comparison_folder(a: Run, b: Run) -> Path:
 
 def verdict(gap: Interval) -> str:
     """What a paired difference (first minus second) says of the first: ``better``, ``worse`` or ``noise``."""
-    if gap.low > 0:
+    if gap.above_0:
         return "better"
-    return "worse" if gap.high < 0 else "noise"
+    return "worse" if gap.below_0 else "noise"
 
 
 def _compared(held: Sequence[HeldOut], matches: Sequence[Matches]) -> ComparedScores:

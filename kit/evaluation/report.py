@@ -250,7 +250,7 @@ def _applied_threshold(held: HeldOut, rule: str) -> float:
         return 0.0
     before, after = (held.one_box(held.answers(held.judged[rule], lowest)) for lowest in (0.0, threshold))
     gain = bootstrap.paired_difference(after, before, held.patients, held.config.training.seed)
-    return threshold if gain.overall.low > 0 else 0.0
+    return threshold if gain.overall.above_0 else 0.0
 
 
 def _thresholds(held: HeldOut, judged: pd.DataFrame, applied: float) -> Thresholds:

@@ -20,6 +20,7 @@ from kit.metrics.average_precision import RECALL_POINTS, ClassMatches, Matches, 
 
 RESAMPLES = 1000
 DRAWS = 400
+ROUNDING = 1e-9  # a difference this near to 0 is none: sums of the same numbers in another order differ so
 _QUANTILES = (0.025, 0.975)
 # Images are drawn without replacement if the pool is this many times as large as the draw. From a smaller pool
 # every draw would be nearly the whole pool, and their range would be far too narrow.
@@ -33,6 +34,16 @@ class Interval:
     value: float
     low: float
     high: float
+
+    @property
+    def above_0(self) -> bool:
+        """Whether the whole interval lies above 0, by more than rounding."""
+        return self.low > ROUNDING
+
+    @property
+    def below_0(self) -> bool:
+        """Whether the whole interval lies below 0, by more than rounding."""
+        return self.high < -ROUNDING
 
 
 @dataclass(frozen=True)

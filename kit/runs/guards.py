@@ -7,6 +7,7 @@ from kit.core.errors import KitError
 from kit.core.text_files import has_sha256
 from kit.data.competition import TrainingData
 from kit.runs.folder import IMAGE_SCORES, Finished, Run, Split, anew, read_finished, require_finished
+from kit.runs.members import read_adopted
 from kit.schemas.file_names import TABLE
 
 
@@ -14,9 +15,13 @@ def require_trainable(run: Run) -> None:
     """Raise KitError for a run that is made of others' detections, or is a copy: there is nothing to train."""
     kind = "an ensemble" if run.ensemble.exists() else "adopted" if run.adopted.exists() else ""
     if kind:
+        is_evidence = run.adopted.exists() and read_adopted(run).scores
+        use = (
+            f"ensemble --run NAME --of DETECTOR --with {run.name}" if is_evidence else f"evaluate --run {run.name}"
+        )
         raise KitError(
             "the name of a run to train", f"{run.name!r}, which is {kind}",
-            f"`invoke evaluate --run {run.name}`, or train under another --run NAME",
+            f"`invoke {use}`, or train under another --run NAME",
         )  # fmt: skip
     if run.finished.exists():
         read_finished(run)

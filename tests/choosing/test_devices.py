@@ -3,7 +3,7 @@
 import math
 
 import pytest
-from stores import answered, detector, one_box_images
+from stores import answered, detector, equal_up_to_rounding, one_box_images
 
 from kit.choosing.devices import Device, setting_device, term_device, weigh_terms
 from kit.choosing.selection import SCORE
@@ -38,6 +38,17 @@ def test_a_setting_is_kept_only_if_it_is_measurably_better(store):
     assert setting_device(strong, weak, patients, 0).kept
     assert not setting_device(weak, weak, patients, 0).kept
     assert not setting_device(weak, strong, patients, 0).kept
+
+
+def test_a_difference_of_mere_rounding_is_none():
+    for more in (True, False):
+        first, second, patients = equal_up_to_rounding(more)
+        term, setting = (judge(first, second, patients, 0) for judge in (term_device, setting_device))
+        assert 0 < abs(term.gain.low) < 1e-15
+        assert (term.gain.low > 0) == (term.gain.high > 0) == more
+        assert (term.kept, setting.kept) == (True, False)
+        assert "not measurably" in term.why
+        assert "not measurably" in setting.why
 
 
 def test_with_one_patient_nothing_is_measured_and_both_kinds_stay_as_they_are(store):

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from pandas.testing import assert_frame_equal
-from stores import answered, best, detector, one_box_images
+from stores import answered, best, detector, equal_up_to_rounding, one_box_images
 
 from kit.boxes.geometry import CORNERS
 from kit.choosing.selection import (
@@ -210,6 +210,12 @@ class TestThePreferredRule:
         assert name == chosen
         measured = differences["calibrated-frequency", "calibrated"].overall.value
         assert np.sign(measured) == np.sign(frequency - calibrated)
+
+    def test_is_not_passed_over_for_a_difference_of_mere_rounding(self):
+        less, more, people = equal_up_to_rounding(more=False)
+        name, differences = choose_rule(dict(zip(RULE_NAMES, (less, more, more), strict=True)), people, 0)
+        assert differences["calibrated-frequency", "score"].overall.high < 0
+        assert name == "calibrated-frequency"
 
 
 def test_no_rule_beats_the_oracle_and_a_random_choice_is_worse_than_the_rules():

@@ -37,7 +37,7 @@ def runs(evaluated):
 def test_the_verdict_is_the_side_of_0_on_which_the_whole_interval_lies():
     assert verdict(Interval(0.1, 0.01, 0.2)) == "better"
     assert verdict(Interval(-0.1, -0.2, -0.01)) == "worse"
-    for low, high in ((-0.1, 0.2), (0.0, 0.2), (-0.2, 0.0), (np.nan, np.nan)):
+    for low, high in ((-0.1, 0.2), (0.0, 0.2), (-0.2, 0.0), (np.nan, np.nan), (7e-18, 0.2), (-0.2, -7e-18)):
         assert verdict(Interval(0.05, low, high)) == "noise"
 
 

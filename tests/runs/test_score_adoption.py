@@ -97,8 +97,12 @@ class TestARunOfImageScores:
         assert caught.value.found.startswith("scores of whole images alone")
         assert "`invoke ensemble --run NAME --of DETECTOR --with scores`" in caught.value.do
         require_detector(Run(made, "both"))  # what the advice makes
-        with pytest.raises(KitError, match="which is adopted"):
+        with pytest.raises(KitError, match="which is adopted") as caught:
             require_trainable(run)
+        assert "`invoke ensemble --run NAME --of DETECTOR --with scores`" in caught.value.do
+        with pytest.raises(KitError, match="which is adopted") as caught:
+            require_trainable(Run(made, "boxes"))
+        assert "`invoke evaluate --run boxes`" in caught.value.do
 
     def test_a_verb_without_a_run_takes_the_newest_with_detections(self, workspace):
         assert newest_finished(workspace).name == "both"
