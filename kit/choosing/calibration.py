@@ -124,8 +124,8 @@ def fit(
     no_curve = Curve((0.0,), (0.0,), 0.0)
     prior_hits = PRIOR_HITS
     logistic = Calibration(float(model.intercept_[0]), score, rival, agreement, terms, no_curve, {}, learned)
-    if score <= 0:  # higher scores are worse in this table: the evidence is the score, and p the curves alone
-        logistic, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, no_curve, {}), 0
+    if score <= 0:  # higher scores are worse here: the evidence is the score and further terms, p the curves alone
+        logistic, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, no_curve, {}, learned), 0
     x = evidence(logistic, candidates, sizes)
     curves = {
         label: _isotonic(x[number == index], right[number == index], prior_hits)

@@ -184,6 +184,19 @@ def test_scores_that_mislead_still_order_the_candidates():
     assert (np.diff(probability(learned, pd.concat([one(0.2), one(0.4), one(0.9)]), SIZES)) > 0).all()
 
 
+def test_a_further_column_stays_a_term_where_scores_mislead():
+    table, right, sizes = case(8)
+    table["score"] = 1 - table["score"]
+    table["extra"] = 6.0 * right + np.random.default_rng(9).normal(0, 1, len(table))
+    without, learned = (fit(table, right, sizes, extra) for extra in ((), ("extra",)))
+    assert (learned.score, learned.extra["extra"].factor > 0) == (1.0, True)
+    gaps = []
+    for model in (without, learned):
+        p = probability(model, table, sizes)
+        gaps.append(p[right].mean() - p[~right].mean())
+    assert gaps[1] > gaps[0] + 0.1
+
+
 def test_the_numbers_survive_json_exactly(tmp_path):
     table, right, sizes = case(6, 100)
     learned = fit(table, right, sizes)
