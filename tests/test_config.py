@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from kit import config
 from kit.core.errors import KitError
+from kit.tasks import kernel, runs
 
 
 def test_every_knob_has_one_line_of_documentation_and_a_default_in_its_range():
@@ -66,6 +67,11 @@ def test_the_presets_of_d_fine_and_rf_detr_are_the_published_recipes():
         assert (training.decay_norms, training.clip_norm) == (False, 0.1)
         assert (training.ema_decay, training.keep) == (mean, "ema")
         assert (training.batch_size, training.effective_batch) == (4, 16)
+
+
+@pytest.mark.parametrize("task", [runs.train, kernel.push], ids=["train", "push"])
+def test_the_help_names_every_preset(task):
+    assert task.help["preset"].startswith(f"recipe: {', '.join(config.PRESETS)} (")
 
 
 @pytest.mark.parametrize("name", config.PRESETS)

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 
 from invoke import Context, Exit
 
-from kit.presets import PRESETS
 from kit.tasks.command import SET, WORKSPACE, command, new_id
 from kit.tasks.console import confirm
 
@@ -26,7 +25,7 @@ _PUSHED = {"run": "name of a run that was pushed"}
     | SET
     | {
         "run": "name of the run to train there",
-        "preset": f"recipe: {', '.join(PRESETS)} (default: the last push's, or seed)",
+        "preset": "recipe: seed, laptop, demo, dfine, rfdetr (default: the last push's, or seed)",
         "folds": "number of folds to train, each held out once",
         "allow": "a fault found by the audit that does not stop the training there; may be repeated",
         "dry_run": "write the script that would be pushed, and stop",

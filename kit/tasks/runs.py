@@ -10,7 +10,6 @@ from invoke import Context
 
 from kit.core.errors import KitError
 from kit.core.number_text import between
-from kit.presets import PRESETS
 from kit.tasks.command import (
     ALLOW_SEEN,
     RUN,
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     | SET
     | {
         "run": "name of the run (default: the preset's name)",
-        "preset": f"recipe: {', '.join(PRESETS)} (default: seed with a GPU, else laptop)",
+        "preset": "recipe: seed, laptop, demo, dfine, rfdetr (default: seed with a GPU, else laptop)",
         "folds": "number of folds to train, each held out once (default: one split)",
         "fold": "train only this fold, counted from 0; the process that ends last finishes the run",
         "allow": "a fault found by the audit, seen-test-images or seen-held-out-images, that does not stop the "
