@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kit.config import load
 from kit.core.progress import Track, silent
 from kit.reports.seen_images import judge
-from kit.runs.ensemble import ensemble, member_run
+from kit.runs.ensemble import ensemble, member_run, require_combinable
 from kit.runs.folder import Run, read_split
 from kit.runs.members import Ensemble
 
@@ -26,8 +26,8 @@ def combine(
     Raises KitError as that does, and for test or held-out images that an earlier stage of a member's weights saw
     unless ``allow`` names it.
     """
-    members = [member_run(run, name) for name in dict.fromkeys(of) if name != run.name]
-    if members:
-        held_out = set.intersection(*(set(read_split(member).validation) for member in members))
-        judge(run, members, load(members[0].config), held_out, allow, track)
+    require_combinable(run, of, weights, assignments, classifiers)  # before a page or a permission is written
+    members = [member_run(run, name) for name in of]
+    held_out = set.intersection(*(set(read_split(member).validation) for member in members))
+    judge(run, members, load(members[0].config), held_out, allow, track)
     return ensemble(run, of, weights, assignments, classifiers)

@@ -18,7 +18,7 @@ from kit.data.competition import AUDIT, data_folder, open_files
 from kit.data.duplicates import common_pictures
 from kit.data.finding import FAULT, WARNING, Finding, counted
 from kit.data.pixel_cache import PixelCache
-from kit.reports.seen_page import Pair, Side, write_seen_page
+from kit.reports.seen_page import PICTURED, Pair, Side, write_seen_page
 from kit.runs.seen import prints_of
 from kit.schemas.file_names import TABLE, TEST, TRAIN
 
@@ -42,13 +42,17 @@ def compare_sets(workspace: Path, other: Path, config: Config, track: Track = si
     """
     if other.resolve() == workspace.resolve():
         raise KitError("--against another workspace", str(other), "name the one of the first stage's set")
-    for folder in (workspace, other):
-        if not (data_folder(folder) / TRAIN).is_dir():
-            raise KitError(f"a set of images: {folder / 'data' / TRAIN} and {TABLE}", "no such folder",
-                           "name a workspace made by `invoke import` or `invoke download`")  # fmt: skip
+    data_folder(workspace)
+    for path in (other / "data" / TRAIN, other / "data" / TABLE):
+        if not path.exists():
+            raise KitError(
+                f"--against a workspace with a set of images: {other / 'data' / TRAIN} and {TABLE}", f"no {path}",
+                "name a folder that `invoke import --into` or `invoke download --workspace` made",
+            )  # fmt: skip
     theirs = open_files(other, TRAIN, config, track)
     seen = prints_of(theirs, theirs.digests, track)
-    findings, pairs = [], []
+    findings: list[Finding] = []
+    pairs: list[Pair] = []
     for part in (TEST, TRAIN):
         if not (workspace / "data" / part).is_dir():
             continue
@@ -59,7 +63,9 @@ def compare_sets(workspace: Path, other: Path, config: Config, track: Track = si
         names = [(prints.names[own], seen.names[index]) for index, own in common[first].tolist()]
         if names:
             findings.append(_finding(part, names, other))
-            pairs += [_pair(part, ours, theirs, other, *both) for both in names]
+            pictured = max(PICTURED - len(pairs), 0)
+            pairs += [_pair(part, ours, theirs, other, *both) for both in names[:pictured]]
+            pairs += [_named(part, other, *both) for both in names[pictured:]]
     page = workspace / AUDIT / f"against-{re.sub(r'[^A-Za-z0-9._-]', '_', other.resolve().name)}.html"
     if not pairs:
         page.unlink(missing_ok=True)
@@ -85,9 +91,16 @@ def _finding(part: str, names: Sequence[tuple[str, str]], other: Path) -> Findin
 
 
 def _pair(part: str, ours: PixelCache, theirs: PixelCache, other: Path, own: str, name: str) -> Pair:
-    kind = "test image" if part == TEST else "training image"
+    """A pair with its pictures."""
+    named = _named(part, other, own, name)
     return Pair(
-        kind,
-        Side.of(f"{kind} {own}", ours.facts[own].turned()),
-        Side.of(f"{name} of {other.resolve().name}", theirs.facts[name].turned()),
+        named.kind,
+        Side.of(named.own.text, ours.facts[own].turned()),
+        Side.of(named.seen.text, theirs.facts[name].turned()),
     )
+
+
+def _named(part: str, other: Path, own: str, name: str) -> Pair:
+    """A pair without pictures."""
+    kind = "test image" if part == TEST else "training image"
+    return Pair(kind, Side(f"{kind} {own}", None), Side(f"{name} of {other.resolve().name}", None))

@@ -148,17 +148,24 @@ def refuse(run: Run, found: Sequence[Sighting], allow: Collection[str], weights:
 
 
 def _write_page(path: Path, run: Run, found: Sequence[Sighting], weights: str) -> None:
-    """The pairs side by side; on the right the original if its workspace is at hand, else the copy."""
-    from kit.reports.seen_page import Pair, Side, original, workspaces_at_hand, write_seen_page
+    """The pairs side by side; on the right the original if its workspace is at hand, else the copy.
 
-    pairs = []
+    Only the pictures that the page shows are read.
+    """
+    from kit.reports.seen_page import PICTURED, Pair, Side, original, workspaces_at_hand, write_seen_page
+
+    pairs: list[Pair] = []
     for one in found:
         _, _, stage = one.stage.partition(" ")
+        texts = f"{_WHAT[one.check]} {one.image_id}", f"{one.seen_name}, trained on by {stage}"
+        if len(pairs) >= PICTURED:
+            pairs.append(Pair(_WHAT[one.check], *(Side(text, None) for text in texts)))
+            continue
         folders = workspaces_at_hand(run.workspace, stage.partition("/")[0], weights)
         picture = original(one.seen_name, one.copy, folders)
         kept = "" if picture is not None else "; the 64 x 64 copy"
-        seen = Side(f"{one.seen_name}, trained on by {stage}{kept}", one.copy if picture is None else picture)
-        pairs.append(Pair(_WHAT[one.check], Side.of(f"{_WHAT[one.check]} {one.image_id}", one.image), seen))
+        seen = Side.shown(f"{texts[1]}{kept}", one.copy if picture is None else picture)
+        pairs.append(Pair(_WHAT[one.check], Side.of(texts[0], one.image), seen))
     write_seen_page(path, f"Run {run.name}: images that an earlier stage saw", pairs)
 
 

@@ -15,7 +15,7 @@ from kit.reports.thumbnails import QUALITIES, THUMB_PX, jpeg_text
 from kit.schemas.file_names import TRAIN
 from kit.schemas.image_headers import ImageFacts, image_header
 
-_SHOWN = 60  # pairs on a page
+PICTURED = 60  # pairs on a page that are shown; of the others there are the names
 
 
 @dataclass(frozen=True)
@@ -23,23 +23,27 @@ class Side:
     """One picture of a pair, and the words under it."""
 
     text: str
-    picture: Grey | None  # None: it cannot be read
+    picture: Grey | None  # None: it cannot be read, or is not shown
 
     @classmethod
     def of(cls, text: str, image: ImageFacts) -> Side:
         """The picture of a file, as it is read."""
         try:
-            return cls(text, read_picture(image))
+            return cls.shown(text, read_picture(image))
         except ImageError as error:
             return cls(f"{text} (cannot be read: {error})", None)
+
+    @classmethod
+    def shown(cls, text: str, picture: Grey) -> Side:
+        """A picture in the size that the page shows: a page keeps no larger ones."""
+        return cls(text, resize_longest(picture, THUMB_PX))
 
     @property
     def jpeg(self) -> str:
         """The picture as a small JPEG in base64; "" if it cannot be read."""
         if self.picture is None:
             return ""
-        pixels = resize_longest(self.picture, THUMB_PX)
-        return jpeg_text(np.ascontiguousarray(pixels), QUALITIES[0])
+        return jpeg_text(np.ascontiguousarray(self.picture), QUALITIES[0])
 
 
 @dataclass(frozen=True)
@@ -52,13 +56,13 @@ class Pair:
 
 
 def write_seen_page(path: Path, title: str, pairs: Sequence[Pair]) -> Path:
-    """Write the page, with the first 60 pairs; returns ``path``."""
+    """Write the page: the pictures of the first 60 pairs, the names of all others; returns ``path``."""
     kinds = [pair.kind for pair in pairs]
     values = {
         "title": title,
         "counts": {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)},
-        "pairs": pairs[:_SHOWN],
-        "total": len(pairs),
+        "pairs": pairs[:PICTURED],
+        "others": [(pair.own.text, pair.seen.text) for pair in pairs[PICTURED:]],
     }
     return write_page(path, "seen_images.html", values)
 

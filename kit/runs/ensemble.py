@@ -52,6 +52,18 @@ def ensemble(
     runs of image scores, which become evidence; with them one member is enough. Raises KitError if another run has
     the name, too few runs are named, or the runs cannot be combined.
     """
+    wanted = require_combinable(run, of, weights, assignments, classifiers)
+    with starting_or_finishing(run), using_results(run):
+        config = _knobs(run, wanted, assignments, classifiers)
+        _assemble(run, wanted, classifiers)
+        save(config, run.config)
+        return read_ensemble(run)
+
+
+def require_combinable(
+    run: Run, of: Sequence[str], weights: Sequence[float], assignments: Sequence[str], classifiers: Sequence[str]
+) -> tuple[tuple[str, float], ...]:
+    """The members, each with its weight. Raises KitError as ``ensemble`` does; writes nothing."""
     factors = tuple(weights) or (1.0,) * len(of)
     least = 1 if classifiers else 2
     if len(of) < least or len(set(of)) != len(of) or run.name in of:
@@ -68,12 +80,8 @@ def ensemble(
             ", ".join(map(str, weights)), "`invoke ensemble --run NAME --of A --of B --weight 2 --weight 1`",
         )  # fmt: skip
     wanted = tuple(zip(of, factors, strict=True))
-    _knobs(run, wanted, assignments, classifiers)  # what cannot be combined leaves no folder
-    with starting_or_finishing(run), using_results(run):
-        config = _knobs(run, wanted, assignments, classifiers)
-        _assemble(run, wanted, classifiers)
-        save(config, run.config)
-        return read_ensemble(run)
+    _knobs(run, wanted, assignments, classifiers)
+    return wanted
 
 
 def _knobs(

@@ -23,6 +23,7 @@ from kit.runs.folder import Run, read_finished, read_split
 from kit.runs.seen import (
     SEEN_FILE,
     Seen,
+    allowed_path,
     prints_of,
     read_allowed,
     read_seen,
@@ -212,6 +213,28 @@ class TestRefusal:
         require_unseen(both)
         require_unseen(other)
 
+    @pytest.mark.parametrize(
+        "name, of, weights, why",
+        [
+            ("clean", ("demo", "third"), (), "a new name for the ensemble"),  # another run's
+            ("both", ("demo",), (), "two runs or more"),
+            ("both", ("demo", "clean"), (0, 1), "--weight above 0"),
+        ],
+    )
+    def test_an_ensemble_that_cannot_be_made_leaves_no_permission_behind(
+        self, name, of, weights, why, trained, tmp_path
+    ):
+        run, goal = Run(trained, "demo"), Run(trained, name)
+        before, *_ = an_earlier_stage(trained, tmp_path)
+        second_run(run, "clean"), second_run(run, "third")
+        as_second_stage(run, before)
+        allow = ("seen-test-images", "seen-held-out-images")
+        with pytest.raises(KitError, match=why):
+            combine(goal, of, weights, allow=allow)
+        assert not allowed_path(goal).exists() and not (goal.folder / PAGE).exists()
+        combine(Run(trained, "new"), ("demo", "clean"), (2, 1), allow=allow)
+        assert read_allowed(Run(trained, "new")).images
+
     def test_what_was_allowed_once_holds_for_the_run(self, trained, tmp_path, caplog):
         run = Run(trained, "demo")
         before, held_out, _ = an_earlier_stage(trained, tmp_path)
@@ -312,8 +335,36 @@ class TestAgainst:
     def test_a_set_against_itself_or_against_no_set_is_refused(self, toy, tmp_path):
         with pytest.raises(KitError, match="another workspace"):
             compare_sets(toy, toy, toy_config())
-        with pytest.raises(KitError):
-            compare_sets(toy, tmp_path / "nowhere", toy_config())
+        with pytest.raises(KitError, match="--against a workspace with a set") as caught:
+            compare_sets(toy, toy / "data", toy_config())
+        assert "a folder that `invoke import --into` or" in caught.value.do
+        other = tmp_path / "other"
+        (other / "data" / "train").mkdir(parents=True)
+        with pytest.raises(KitError, match=r"no .*train\.csv"):
+            compare_sets(toy, other, toy_config())
+        (other / "data" / "train.csv").write_text("image_id,x_min,y_min,x_max,y_max,label\n")
+        assert compare_sets(toy, other, toy_config()).findings == ()
+
+    def test_pairs_beyond_those_pictured_are_named_so_that_all_can_be_left_out(
+        self, toy, trained, tmp_path, monkeypatch
+    ):
+        monkeypatch.setattr("kit.reports.seen_page.PICTURED", 2)
+        monkeypatch.setattr("kit.reports.against.PICTURED", 2)
+        found = compare_sets(toy, trained, toy_config())
+        page = found.page.read_text()
+        assert page.count("data:image/jpeg") == 4 and "30 more without pictures" in page
+        for name in open_files(toy, "train", toy_config()).digests:
+            assert f"training image {name}" in page and f"{name} of trained" in page
+
+    def test_so_are_those_of_a_run(self, trained, tmp_path, monkeypatch):
+        monkeypatch.setattr("kit.reports.seen_page.PICTURED", 1)
+        before, held_out, tested = an_earlier_stage(trained, tmp_path)
+        found = sightings(trained, toy_config(), before, [held_out])
+        run = Run(trained, "demo")
+        refuse(run, found, ("seen-test-images", "seen-held-out-images"), "none")
+        page = (run.folder / PAGE).read_text()
+        assert page.count("data:image/jpeg") == 2
+        assert f"test image {tested}" in page and f"<td>held-out image {held_out}</td><td>a, trained" in page
 
 
 @pytest.mark.slow
