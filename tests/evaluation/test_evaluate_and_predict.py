@@ -369,8 +369,9 @@ class TestWhatWasLost:
         assert predict(scored).origin.local_score == json.loads(scored.report.read_text())["one_box"]["map50"]
 
     def test_the_weights_that_a_run_started_from_are_not_needed_again(self, trained, tmp_path):
-        start = tmp_path / "start.ckpt"
-        start.write_bytes(Run(trained, "demo").last.read_bytes())
+        run, start = Run(trained, "demo"), tmp_path / "start.ckpt"
+        start.write_bytes(run.last.read_bytes())
+        shutil.copy(run.last.with_name("seen.parquet"), tmp_path)
         train(trained, "again", "demo", (*TOY, f"model.weights={start}"))
         start.unlink()
         assert train(trained, "again", "demo", (*TOY, f"model.weights={start}")).already

@@ -731,7 +731,9 @@ def test_a_training_starts_there_from_a_file_of_weights_and_comes_home_with_its_
     toy_source, trained, tmp_path
 ):
     weights = tmp_path / "my weights.ckpt"
-    Run(trained, "demo").last.rename(weights)
+    made = Run(trained, "demo").last
+    made.with_name("seen.parquet").rename(tmp_path / "seen.parquet")
+    made.rename(weights)
     with KaggleServer() as server:
         server.add_competition(SLUG, toy_source / "data", toy_source / "test_truth.csv")
         user = User(server, tmp_path / "user")
@@ -742,7 +744,7 @@ def test_a_training_starts_there_from_a_file_of_weights_and_comes_home_with_its_
         assert "my weights.ckpt (" in pushed.stdout
         (kernel,) = server.kernels[KERNEL]
         assert kernel.request["datasetDataSources"] == [f"{KERNEL}-run"]
-        assert server.datasets[f"{KERNEL}-run"].keys() == {"weights.kit"}
+        assert server.datasets[f"{KERNEL}-run"].keys() == {"seen.kit", "weights.kit"}
         ended = user.invoke("kernel.status", "--run", "mine", "--wait", *LOOK)
         assert ended.returncode == 0, kernel.log()
         assert f"run mine: starting from weights {str(weights)!r}" in kernel.log()
