@@ -9,7 +9,6 @@ import warnings
 import pytest
 from filelock import FileLock
 from hypothesis import HealthCheck, settings
-from lightning_utilities.core.imports import RequirementCache
 from toy import FOLDS, TOY, TOY_TEST_IMAGES, copied, toy_config
 
 # The same examples every time: a red run can be repeated, and a green one does not turn red by chance. How fast
@@ -27,16 +26,23 @@ for library in ("OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"):
 # Threads that wait sleep: spinning takes the core from the processes that a test starts beside this one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-_check_requirement = RequirementCache._check_requirement
 
-
-def _check_without_transformers(cache):
+def _without_transformers():
     """torchmetrics imports transformers, if it is there, for its metrics of texts: two seconds of each worker."""
-    _check_requirement(cache)
-    cache.available = cache.available and not cache.requirement.startswith("transformers")
+    try:
+        from lightning_utilities.core.imports import RequirementCache
+    except ImportError:  # where the parts without torch are tried alone
+        return
+    check = RequirementCache._check_requirement
+
+    def checked(cache):
+        check(cache)
+        cache.available = cache.available and not cache.requirement.startswith("transformers")
+
+    RequirementCache._check_requirement = checked
 
 
-RequirementCache._check_requirement = _check_without_transformers
+_without_transformers()
 
 with warnings.catch_warnings():  # jaxtyping imports what is installed and warns of what is old there
     warnings.simplefilter("ignore")
