@@ -87,6 +87,15 @@ def test_pictures_of_two_sets_are_paired_by_pixels_or_by_likeness():
     assert common_pictures(prints(*ours), prints()).tolist() == []
 
 
+def test_the_order_of_two_pictures_does_not_count():
+    wholes = [drawn(seed) for seed in range(6)]
+    crops = [whole[by : len(whole) - by, by : len(whole) - by] for whole in wholes for by in (9, 12, 14)]
+    ours, theirs = prints(*wholes), prints(*crops)
+    forth, back = common_pictures(ours, theirs), common_pictures(theirs, ours)
+    assert sorted(forth.tolist()) == sorted(back[:, ::-1].tolist())
+    assert 0 < len(forth) < len(crops)  # some crops are near the limit
+
+
 def test_a_crop_is_laid_over_the_whole_before_they_are_compared():
     image = drawn(1)
     near = likeness(prints(image, image[10:-10, -10:10:-1]), 0, 1)
