@@ -88,18 +88,18 @@ def suppress(detections: pd.DataFrame, sources: Sources, iou: float) -> pd.DataF
     has_source[candidate, source] = True
     kept = detections.iloc[rows]
     agreement = has_source.sum(axis=1) / len(sources)
-    spread = _spread_about_kept(boxes, np.maximum(scores, _LEAST_SCORE), kept_by, rows)
+    spread = _spread_about_kept(boxes, np.maximum(scores, _LEAST_SCORE), candidate, rows)
     return _candidates(kept["image_id"], boxes[rows], scores[rows], kept["label"], agreement, spread)
 
 
 def _spread_about_kept(
     boxes: Float64[np.ndarray, "n 4"],
     weights: Float64[np.ndarray, " n"],
-    kept_by: Int64[np.ndarray, " n"],
+    candidate: Int64[np.ndarray, " n"],
     rows: Int64[np.ndarray, " c"],
 ) -> Float64[np.ndarray, " c"]:
-    """The spread of each kept box (a row of ``rows``) and those that it suppresses."""
-    candidate, aside = np.searchsorted(rows, kept_by), boxes - boxes[kept_by]
+    """The spread of each kept box and those that it suppresses; ``boxes[rows[candidate]]`` is the one kept."""
+    aside = boxes - boxes[rows[candidate]]
     table = np.column_stack([np.ones(len(boxes)), aside, np.square(aside).sum(axis=1)]) * weights[:, None]
     sums = np.zeros((len(rows), table.shape[1]))
     np.add.at(sums, candidate, table)

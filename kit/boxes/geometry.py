@@ -8,12 +8,19 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Float, Float64, Real
 
 CORNERS = ["x_min", "y_min", "x_max", "y_max"]
 Boxes = Float[np.ndarray, "n 4"]
 Sizes = Mapping[str, tuple[int, int]]  # image_id -> (width_px, height_px)
 Side = float | Real[np.ndarray, " n"]
+
+
+def image_sides(image_ids: pd.Series, sizes: Sizes) -> Float64[np.ndarray, "n 2"]:
+    """Width and height in pixels of each row's image. Raises KeyError for an image without sizes."""
+    image, images = pd.factorize(image_ids)
+    return np.array([sizes[name] for name in images], dtype=np.float64).reshape(-1, 2)[image]
 
 
 def area(boxes: Boxes) -> Float64[np.ndarray, " n"]:

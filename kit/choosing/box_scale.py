@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from kit.boxes.geometry import CORNERS, Sizes, clip
+from kit.boxes.geometry import CORNERS, Sizes, clip, image_sides
 from kit.boxes.nearest_truth import nearest_true_boxes
 from kit.choosing.calibration import LEAST_HITS
 from kit.metrics.average_precision import MATCH_IOU
@@ -46,11 +46,11 @@ class BoxScale:
         label, labels = pd.factorize(boxes["label"])
         factors = [self.classes.get(str(name), self.pooled) for name in labels]
         by = np.array([(of.width, of.height) for of in factors]).reshape(-1, 2)[label]
-        image, images = pd.factorize(boxes["image_id"])
-        pixels = np.array([sizes[name] for name in images], dtype=np.float64).reshape(-1, 2)[image]
         corners = boxes[CORNERS].to_numpy(np.float64)
         centres, sides = (corners[:, :2] + corners[:, 2:]) / 2, _sides(corners) * by
-        scaled = clip(np.hstack([centres - sides / 2, centres + sides / 2]), *pixels.T)
+        scaled = clip(
+            np.hstack([centres - sides / 2, centres + sides / 2]), *image_sides(boxes["image_id"], sizes).T
+        )
         return boxes.assign(**dict(zip(CORNERS, scaled.T, strict=True)))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64
 
-from kit.boxes.geometry import CORNERS, Sizes, area
+from kit.boxes.geometry import CORNERS, Sizes, area, image_sides
 
 LEAST_HITS = 20  # a class with fewer hits uses the curve of all classes together
 # The score's own share of p: it only breaks ties where the curve is flat.
@@ -169,6 +169,12 @@ def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes
     return (1 - TIE_SHARE) * p + TIE_SHARE * np.clip(candidates["score"].to_numpy(np.float64), 0, 1)
 
 
+def log_odds(scores: pd.Series) -> Float64[np.ndarray, " n"]:
+    """The log-odds of scores in 0..1; those of 0 and 1 are finite."""
+    p = np.clip(scores.to_numpy(np.float64), _LEAST_ODDS, 1 - _LEAST_ODDS)
+    return np.log(p / (1 - p))
+
+
 def best_rivals(candidates: pd.DataFrame, odds: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
     """For each candidate the log-odds of the best candidate of another class on its image.
 
@@ -187,10 +193,8 @@ def best_rivals(candidates: pd.DataFrame, odds: Float64[np.ndarray, " n"]) -> Fl
 
 def _features(candidates: pd.DataFrame, sizes: Sizes) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Log-odds of the score and of the best rival, agreement, and logarithm of the box's relative side."""
-    score = np.clip(candidates["score"].to_numpy(np.float64), _LEAST_ODDS, 1 - _LEAST_ODDS)
-    odds = np.log(score / (1 - score))
-    image, images = pd.factorize(candidates["image_id"])
-    pixels = np.array([sizes[name][0] * sizes[name][1] for name in images], dtype=np.float64)[image]
+    odds = log_odds(candidates["score"])
+    pixels = image_sides(candidates["image_id"], sizes).prod(axis=1)
     share = np.maximum(area(candidates[CORNERS].to_numpy(np.float64)), 1.0) / pixels
     return (
         odds,

@@ -15,22 +15,13 @@ from kit.metrics.bootstrap import Interval, paired_difference
 
 
 @dataclass(frozen=True)
-class Gain:
-    """The mAP@0.5 with a device minus that without it, and its paired 95% interval by patient."""
-
-    value: FloatOrNaN
-    low: FloatOrNaN
-    high: FloatOrNaN
-
-
-@dataclass(frozen=True)
 class Device:
     """Whether a device is used, the cross-fitted one-box mAP@0.5 with and without it, and why, in a sentence."""
 
     kept: bool
     with_: FloatOrNaN
     without: FloatOrNaN
-    gain: Gain
+    gain: Interval  # with minus without, paired by patient
     why: str
 
 
@@ -87,5 +78,4 @@ def weigh_terms(
 
 
 def _device(kept: bool, with_: Matches, without: Matches, gap: Interval, why: str) -> Device:
-    scores = mean_average_precision(with_), mean_average_precision(without)
-    return Device(kept, *scores, Gain(gap.value, gap.low, gap.high), why)
+    return Device(kept, mean_average_precision(with_), mean_average_precision(without), gap, why)

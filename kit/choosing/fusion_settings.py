@@ -16,7 +16,7 @@ import numpy as np
 from kit.choosing.devices import Device, setting_device
 from kit.config import AUTO, FUSION_METHODS, FusionConfig
 from kit.core.json_files import FloatOrNaN
-from kit.metrics.average_precision import Matches, average_precision
+from kit.metrics.average_precision import Matches, average_precision, mean_average_precision
 
 IOUS = (0.3, 0.4, 0.5, 0.6)
 SKIP_SCORE = 0.05  # the second one, beside 0
@@ -70,20 +70,24 @@ def applied(config: FusionConfig, setting: Setting) -> FusionConfig:
     return replace(config, method=setting.method, iou=setting.iou, skip_score=setting.skip_score)
 
 
+def usual_setting(config: FusionConfig) -> Setting:
+    """The knobs as a setting, the usual values in place of ``auto``."""
+    return Setting(config.usual.method, config.usual.least_iou, config.skip_score)
+
+
 def settings_to_try(config: FusionConfig, weighted: bool = False) -> tuple[Setting, ...]:
     """The usual setting first, then those that share their clusters side by side.
 
     What is ``auto`` takes every method, or every IoU of ``IOUS``; the skip scores are the knob's and one other.
     ``weighted``: the members have different weights, which suppression would ignore.
     """
-    usual = config.usual
+    usual = usual_setting(config)
     methods = FUSION_METHODS if config.method == AUTO else (usual.method,)
-    ious = IOUS if config.iou == AUTO else (usual.least_iou,)
+    ious = IOUS if config.iou == AUTO else (usual.iou,)
     skips = (config.skip_score, 0.0 if config.skip_score else SKIP_SCORE)
-    first = Setting(usual.method, usual.least_iou, config.skip_score)
     product = [Setting(method, iou, skip) for skip, iou, method in itertools.product(skips, ious, methods)]
-    others = [each for each in product if each != first and not (weighted and each.method == "suppress")]
-    return (first, *others)
+    others = [each for each in product if each != usual and not (weighted and each.method == "suppress")]
+    return (usual, *others)
 
 
 def weigh_settings(
@@ -106,9 +110,9 @@ def weigh_settings(
     """
     usual, matched = settings[0], {setting: answered(setting) for setting in settings}
     numbers = sorted(set(groups.values()))
-    scores = {setting: _map50(matches) for setting, matches in matched.items()}
+    scores = {setting: mean_average_precision(matches) for setting, matches in matched.items()}
     best_by_group = tuple(
-        _best({setting: _map50(matches, groups, number) for setting, matches in matched.items()})
+        _best({setting: _map50_without(matches, groups, number) for setting, matches in matched.items()})
         for number in numbers
     )
     usual_by_group = (usual,) * len(numbers)
@@ -123,9 +127,9 @@ def _best(scores: Mapping[Setting, float]) -> Setting:
     return max(scores, key=lambda setting: -math.inf if math.isnan(scores[setting]) else scores[setting])
 
 
-def _map50(matches: Matches, groups: Mapping[str, int] | None = None, left_out: int | None = None) -> float:
+def _map50_without(matches: Matches, groups: Mapping[str, int], left_out: int) -> float:
     """The mAP@0.5 on the images that are not of a group; NaN without a true box."""
-    of_image = np.array([groups[image_id] != left_out if groups else True for image_id in matches.image_ids], bool)
+    of_image = np.array([groups[image_id] != left_out for image_id in matches.image_ids], dtype=bool)
     scores = [
         average_precision(matched.hits[of_image[matched.images]], int(matched.positives[of_image].sum()))
         for matched in matches.classes.values()

@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
+from kit.choosing.calibration import log_odds
+
 DEVICE = "image_evidence"
 OF_LABEL, OF_ANOTHER = "label", "another label"
-_LEAST_ODDS = 1e-6  # the log-odds of a score of 0 or 1 are infinite
 
 
 def evidence_columns(classifiers: Iterable[str]) -> tuple[str, ...]:
@@ -43,10 +44,9 @@ def _log_odds(
 ) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """Of each candidate the log-odds of its label on its image, and the highest of the other labels."""
     images, labels = pd.Index(scores["image_id"].unique()), pd.Index(scores["label"].unique())
-    score = np.clip(scores["score"].to_numpy(np.float64), _LEAST_ODDS, 1 - _LEAST_ODDS)
     # One more image and label, without scores, for candidates whose image or label has none.
     odds = np.full((len(images) + 1, len(labels) + 1), np.nan)
-    odds[images.get_indexer(scores["image_id"]), labels.get_indexer(scores["label"])] = np.log(score / (1 - score))
+    odds[images.get_indexer(scores["image_id"]), labels.get_indexer(scores["label"])] = log_odds(scores["score"])
     image, label = images.get_indexer(candidates["image_id"]), labels.get_indexer(candidates["label"])
     others = odds[image]
     others[np.arange(len(candidates)), label] = np.nan

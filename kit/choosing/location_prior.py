@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from kit.boxes.geometry import CORNERS, Sizes, area, clip, iou_matrix
+from kit.boxes.geometry import CORNERS, Sizes, area, clip, image_sides, iou_matrix
 from kit.core.errors import KitError
 from kit.metrics.average_precision import MATCH_IOU
 
@@ -66,6 +66,6 @@ def fit_prior(truth: pd.DataFrame, sizes: Sizes) -> Prior:
 
 
 def _fractions(truth: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n 4"]:
-    side = np.array([sizes[image_id] for image_id in truth["image_id"]], dtype=np.float64).reshape(-1, 2)
-    boxes = clip(truth[CORNERS].to_numpy(np.float64), side[:, 0], side[:, 1])
+    side = image_sides(truth["image_id"], sizes)
+    boxes = clip(truth[CORNERS].to_numpy(np.float64), *side.T)
     return boxes / np.hstack([side, side])

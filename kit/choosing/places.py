@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64
 
-from kit.boxes.geometry import CORNERS, Sizes, area
+from kit.boxes.geometry import CORNERS, Sizes, area, image_sides
 
 # The columns of the candidates that say how good their place is; ``spread`` comes from the fusion.
 PLACE_COLUMNS = ("spread", "off_centre", "off_size")
@@ -93,8 +93,7 @@ def _numbers(place: ClassPlace) -> tuple[float, ...]:
 
 def _centres_and_sides(boxes: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n 4"]:
     """Centre x and y, and the logarithms of width and height, in fractions of the image; NaN for a side of 0."""
-    image, images = pd.factorize(boxes["image_id"])
-    pixels = np.array([sizes[name] for name in images], dtype=np.float64).reshape(-1, 2)[image]
+    pixels = image_sides(boxes["image_id"], sizes)
     corners = boxes[CORNERS].to_numpy(np.float64)
     low, high = corners[:, :2] / pixels, corners[:, 2:] / pixels
     side = high - low

@@ -21,7 +21,7 @@ def combine(
     track: Track = silent,
     classifiers: Sequence[str] = (),
 ) -> Ensemble:
-    """``kit.runs.ensemble.ensemble``, which says what the arguments are, refused for images that a member saw.
+    """Make the ensemble with ``kit.runs.ensemble.ensemble``, which says what the arguments are.
 
     Raises KitError as that does, and for test or held-out images that an earlier stage of a member's weights saw
     unless ``allow`` names it.

@@ -16,7 +16,14 @@ from kit.boxes.geometry import Sizes
 from kit.choosing import location_prior, one_box
 from kit.choosing.box_scale import scaled_out_of_fold
 from kit.choosing.devices import Device, setting_device, weigh_terms
-from kit.choosing.fusion_settings import FusionChoice, Setting, applied, settings_to_try, weigh_settings
+from kit.choosing.fusion_settings import (
+    FusionChoice,
+    Setting,
+    applied,
+    settings_to_try,
+    usual_setting,
+    weigh_settings,
+)
 from kit.choosing.image_evidence import DEVICE, evidence_columns, with_image_evidence
 from kit.choosing.one_box import Decision, answers_to_detections, decide, validation_mapping
 from kit.choosing.places import PLACE_COLUMNS, Places, fit_places, with_places_out_of_fold
@@ -111,15 +118,16 @@ def score_held_out(
         groups = patient_groups(one_box_truth, split.validation, together, config.training.seed)
     sizes = image_sizes(data.pixels.facts)
     further: dict[str, Sequence[str]] = {DEVICE: evidence_columns(scores)}
+    places: list[Places] = []
     if config.decision.localisation == "auto":
-        places = _out_of_fold_places(data, split, sizes)
+        places = [fit_places(learned, sizes) for learned in _learned_by_fold(data.annotations, split)]
         further["localisation"] = PLACE_COLUMNS
 
     def made(fusion: FusionConfig, most: int | None = None) -> pd.DataFrame:
         table = with_image_evidence(fuse(fusion), scores)
         if most:
             table = table.groupby("image_id", observed=True).head(most).reset_index(drop=True)
-        return with_places_out_of_fold(table, places, split.fold_of, sizes) if "localisation" in further else table
+        return with_places_out_of_fold(table, places, split.fold_of, sizes) if places else table
 
     candidates = made(config.fusion.usual)
     priors = out_of_fold_priors(data.annotations, split, sizes)
@@ -157,14 +165,12 @@ def random_choice_map50(held: HeldOut, rule: str) -> float:
 
 def out_of_fold_priors(annotations: pd.DataFrame, split: Split, sizes: Sizes) -> list[location_prior.Prior]:
     """By fold, the location prior of the images that the fold was trained on, never of those it held out."""
-    rows = [annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
-    return [location_prior.fit_prior(annotations[learned], sizes) for learned in rows]
+    return [location_prior.fit_prior(learned, sizes) for learned in _learned_by_fold(annotations, split)]
 
 
-def _out_of_fold_places(data: TrainingData, split: Split, sizes: Sizes) -> list[Places]:
-    """By fold, the usual places of the images that the fold was trained on, never of those it held out."""
-    rows = [data.annotations["image_id"].isin(split.training(fold)) for fold in range(len(split.folds))]
-    return [fit_places(data.annotations[learned], sizes) for learned in rows]
+def _learned_by_fold(annotations: pd.DataFrame, split: Split) -> list[pd.DataFrame]:
+    """By fold, the annotations of the images that it was trained on."""
+    return [annotations[annotations["image_id"].isin(split.training(fold))] for fold in range(len(split.folds))]
 
 
 def _judged(bare: HeldOut, further: Mapping[str, Sequence[str]]) -> HeldOut:
@@ -198,7 +204,7 @@ def _with_fusion(held: HeldOut, made: Callable[..., pd.DataFrame], choice: Fusio
 
     @functools.lru_cache(maxsize=2)  # the best by group and the usual one
     def with_settings(settings: tuple[Setting, ...]) -> HeldOut:
-        if set(settings) == {Setting(config.usual.method, config.usual.least_iou, config.skip_score)}:
+        if set(settings) == {usual_setting(config)}:
             return held
         tables = {setting: made(applied(config, setting)) for setting in dict.fromkeys(settings)}
         by_rule = judged({number: tables[setting] for number, setting in zip(numbers, settings, strict=True)})

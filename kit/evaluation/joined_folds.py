@@ -30,8 +30,8 @@ def candidates_by_report(
 ) -> pd.DataFrame:
     """The judged candidates of test images as a run's report judges them, with the sides that it gives them.
 
-    Whoever answers test images, or shows what could have been answered, has them from here. ``scores`` are the
-    image scores of the test images by classifier, if there are any.
+    ``predict`` and the page of a submission both take them from here. ``scores`` are the image scores of the test
+    images by classifier, if there are any.
     """
     candidates = candidates_for_test(
         detections, members, report.fusion, report.decision.rule, sizes, report.threshold.applied, report.places,

@@ -53,7 +53,6 @@ def predict(
 
 
 def _predicted(run: Run, message: str | None, track: Track) -> Submission:
-    refresh(run)
     finished = require_detector(run)
     config, split = load(run.config), read_split(run)
     training = load_training(run.workspace, config, track)

@@ -14,10 +14,9 @@ from pathlib import Path
 import pandas as pd
 
 import kit
-from kit.choosing import location_prior
+from kit.choosing import fusion_settings, location_prior
 from kit.choosing.box_scale import fit_box_scale
 from kit.choosing.ceiling import Ceiling, ceiling
-from kit.choosing.fusion_settings import applied
 from kit.choosing.one_box import Decision, answers_to_detections
 from kit.choosing.places import fit_places
 from kit.choosing.selection import fit_rules
@@ -160,7 +159,7 @@ def _report(
             analyse_errors(held.one_box_truth, answers_to_detections(answers.table), scored),
         ),
         threshold=threshold,
-        fusion=applied(config.fusion, held.fusion.used) if held.fusion else config.fusion,
+        fusion=fusion_settings.applied(config.fusion, held.fusion.used) if held.fusion else config.fusion,
         members=members(run),
         prior=location_prior.fit_prior(held.data.annotations, held.sizes),
         ceiling=limit,

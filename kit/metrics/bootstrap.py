@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -31,9 +31,9 @@ _POOL_FACTOR = 2
 class Interval:
     """A value and the ends of its 95% interval; the ends are NaN with fewer than two patients."""
 
-    value: float
-    low: float
-    high: float
+    value: FloatOrNaN
+    low: FloatOrNaN
+    high: FloatOrNaN
 
     @property
     def above_0(self) -> bool:
@@ -75,7 +75,7 @@ def map_intervals(
     The intervals cover the choice of patients, not the chance in the training. Source: Efron and Tibshirani,
     An introduction to the bootstrap (1993), chapter 13.
     """
-    patient, counts = _resamples(matches, patients, seed, resamples)
+    patient, counts = resamples_by_patient(matches.image_ids, patients, seed, resamples)
     return _intervals(_values(matches), resampled(matches, patient, counts))
 
 
@@ -99,7 +99,7 @@ def paired_difference(
     ]
     if first.image_ids != second.image_ids or truths[0] != truths[1]:
         raise ValueError("a paired difference needs the same images with the same true boxes on both sides")
-    patient, counts = _resamples(first, patients, seed, resamples)
+    patient, counts = resamples_by_patient(first.image_ids, patients, seed, resamples)
     values = [_values(matches) for matches in (first, second)]
     drawn = [resampled(matches, patient, counts) for matches in (first, second)]
     return _intervals(_minus(*values), _minus(*drawn))
@@ -168,19 +168,19 @@ def _class_resampled(
     return np.where(known, (envelope * newly_reached).sum(axis=1) / len(points), np.nan)
 
 
-def _resamples(
-    matches: Matches, patients: Mapping[str, str], seed: int, resamples: int
+def resamples_by_patient(
+    image_ids: Sequence[str], patients: Mapping[str, str], seed: int, resamples: int
 ) -> tuple[Int64[np.ndarray, " images"], Float64[np.ndarray, "r groups"]]:
     """Each image's patient, counted from 0, and the copies of each patient in each resample."""
-    names, patient = np.unique([patients[image] for image in matches.image_ids], return_inverse=True)
+    names, patient = np.unique([patients[image] for image in image_ids], return_inverse=True)
     count = len(names)
     if count < 2:  # a single patient has no spread
         return patient.astype(np.int64), np.zeros((0, count))
-    return patient.astype(np.int64), copies(count, seed, resamples)
+    return patient.astype(np.int64), _copies(count, seed, resamples)
 
 
 @functools.lru_cache(maxsize=1)  # a report asks a dozen times for the same ones
-def copies(count: int, seed: int, resamples: int) -> Float64[np.ndarray, "r groups"]:
+def _copies(count: int, seed: int, resamples: int) -> Float64[np.ndarray, "r groups"]:
     """The copies of each of ``count`` groups in each resample; read-only."""
     drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), resamples)
     copies: Float64[np.ndarray, "r groups"] = drawn.astype(np.float64)

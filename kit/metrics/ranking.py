@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from jaxtyping import Bool, Float64
 
-from kit.metrics.bootstrap import RESAMPLES, Interval, copies, quantiles
+from kit.metrics.bootstrap import RESAMPLES, Interval, quantiles, resamples_by_patient
 
 
 def area_under_roc(
@@ -28,9 +28,8 @@ def area_under_roc(
         return Interval(math.nan, math.nan, math.nan)
     order = np.argsort(scores, kind="stable")
     starts = np.flatnonzero(np.diff(scores[order], prepend=-np.inf))
-    names, patient = np.unique([patients[image_id] for image_id in image_ids], return_inverse=True)
-    drawn = copies(len(names), seed, resamples) if len(names) > 1 else np.zeros((0, 1))
-    weights = np.vstack([np.ones((1, len(names))), drawn])[:, patient[order]]
+    patient, counts = resamples_by_patient(image_ids, patients, seed, resamples)
+    weights = np.vstack([np.ones((1, counts.shape[1])), counts])[:, patient[order]]
     with_it = np.add.reduceat(weights * shown[order], starts, axis=1)
     without = np.add.reduceat(weights * ~shown[order], starts, axis=1)
     below = np.cumsum(without, axis=1) - without

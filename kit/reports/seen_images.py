@@ -48,10 +48,14 @@ class Sighting:
         """The image's name in this workspace."""
         return self.image.path.name
 
+    @property
+    def trained_by(self) -> str:
+        """The workspace and run of the stage: ``workspace/run``."""
+        return self.stage.partition(" ")[2]
+
     def text(self) -> str:
         """Both names and the stage in words."""
-        _, _, stage = self.stage.partition(" ")
-        return f"{self.image_id} as {self.seen_name} of {stage}"
+        return f"{self.image_id} as {self.seen_name} of {self.trained_by}"
 
 
 def require_unseen(run: Run, allow: Collection[str] = (), track: Track = silent) -> None:
@@ -156,12 +160,11 @@ def _write_page(path: Path, run: Run, found: Sequence[Sighting], weights: str) -
 
     pairs: list[Pair] = []
     for one in found:
-        _, _, stage = one.stage.partition(" ")
-        texts = f"{_WHAT[one.check]} {one.image_id}", f"{one.seen_name}, trained on by {stage}"
+        texts = f"{_WHAT[one.check]} {one.image_id}", f"{one.seen_name}, trained on by {one.trained_by}"
         if len(pairs) >= PICTURED:
             pairs.append(Pair(_WHAT[one.check], *(Side(text, None) for text in texts)))
             continue
-        folders = workspaces_at_hand(run.workspace, stage.partition("/")[0], weights)
+        folders = workspaces_at_hand(run.workspace, one.trained_by.partition("/")[0], weights)
         picture = original(one.seen_name, one.copy, folders)
         kept = "" if picture is not None else "; the 64 x 64 copy"
         seen = Side.shown(f"{texts[1]}{kept}", one.copy if picture is None else picture)
