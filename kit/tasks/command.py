@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import re
 import secrets
@@ -58,10 +59,19 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
                 raise Exit(f"{error}{_without_workspace(kwargs.get('workspace'))}", code=1) from None
             except KeyboardInterrupt:
                 raise Exit("stopped; the same command goes on from here", code=INTERRUPTED) from None
+            finally:
+                atexit.unregister(_ignore_signals)
+                atexit.register(_ignore_signals)  # what is registered last runs first
 
         return task(**options)(guarded)
 
     return decorate
+
+
+def _ignore_signals() -> None:
+    """While Python ends there is nothing left to stop: Ctrl-C would only be a library's traceback."""
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, signal.SIG_IGN)
 
 
 def _protect_secrets() -> None:

@@ -1,11 +1,13 @@
 """The verbs as a user types them: exit codes, no traceback, the next step in every error."""
 
 import io
+import subprocess
 import sys
 
 import pytest
 from command_line import assert_refused, invoke
 from invoke import Exit
+from repository import ROOT
 
 from kit.core.errors import KitError
 from kit.tasks.command import command, upload_knobs
@@ -20,6 +22,26 @@ def test_a_broken_submission_exits_with_every_fault(toy, tmp_path):
     path.write_text("ID,image_id,x_min,y_min,x_max,y_max,confidence,label\n0,a.png,1,2,nan,4,0.5,Mass\n")
     done = invoke("validate", "--file", path, "--set", "competition.expected_ids=8", "--workspace", toy)
     assert_refused(done, "s.csv:2", "'nan'", "IDs missing")
+
+
+def test_a_signal_that_comes_while_python_ends_is_no_traceback():
+    """Libraries have work to do then (torch's finalizers take their time), and it is cut by nobody."""
+    code = """
+import atexit, os, signal
+from invoke import Collection, Program
+from kit.tasks.command import command
+def late():
+    for each in (signal.SIGINT, signal.SIGTERM):
+        os.kill(os.getpid(), each)
+    print("ended")
+atexit.register(late)
+@command()
+def work(context):
+    "Work."
+Program(namespace=Collection(work)).run(["invoke", "work"])
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "ended\n", "")
 
 
 def test_two_knobs_are_two_flags(toy):
