@@ -70,18 +70,30 @@ def test_the_demo_goes_on_after_ctrl_c_reaches_its_score_and_files_one_submissio
     assert len(read_submissions(tmp_path / "demo" / "submissions")) == 1
 
 
+def training(workspace):
+    """The words of a training of four epochs."""
+    knobs = [word for assignment in (*TOY, "training.max_epochs=4") for word in ("--set", assignment)]
+    return ("train", "--preset", "demo", *knobs, "--workspace", workspace)
+
+
+def trained_to_its_end(workspace):
+    process = started(*training(workspace))
+    _, err = process.communicate(timeout=PATIENCE_SECONDS)
+    assert process.returncode == 0, err
+
+
+@pytest.fixture(scope="module")
+def straight(toy_source, made_once):
+    """The workspace of a training that nobody stopped."""
+    return made_once("straight", lambda workspace: trained_to_its_end(copied(toy_source, workspace)))
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
-def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(how, toy, tmp_path):
-    knobs = [word for assignment in (*TOY, "training.max_epochs=4") for word in ("--set", assignment)]
-    straight = copied(toy, tmp_path / "straight")
-    words = ("train", "--preset", "demo", *knobs, "--workspace")
-    code, said = stopped_after_an_epoch((*words, toy), Run(toy, "demo").history, how)
+def test_a_killed_training_ends_with_the_weights_of_one_that_was_not(how, toy, straight):
+    code, said = stopped_after_an_epoch(training(toy), Run(toy, "demo").history, how)
     assert code == (-signal.SIGKILL if how == signal.SIGKILL else 130), said
-    for workspace in (toy, straight):
-        process = started(*words, workspace)
-        _, err = process.communicate(timeout=PATIENCE_SECONDS)
-        assert process.returncode == 0, err
+    trained_to_its_end(toy)
     one, other = Run(toy, "demo"), Run(straight, "demo")
     first, second = load_checkpoint(one.last, "")["state_dict"], load_checkpoint(other.last, "")["state_dict"]
     assert all(bool((first[name] == second[name]).all()) for name in second)
