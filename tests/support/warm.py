@@ -25,7 +25,9 @@ class Warm:
         self.log.touch()
         self.process = subprocess.Popen(
             [sys.executable, __file__, str(self.log)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
-            cwd=ROOT, env={**os.environ, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1"},
+            # Torch makes a folder for its compiler in TMPDIR when it is imported.
+            cwd=ROOT, env={**os.environ, "TMPDIR": str(self.temporary), "OMP_NUM_THREADS": "1",
+                           "TORCHINDUCTOR_CACHE_DIR": str(folder / "inductor")},
         )  # fmt: skip
 
     def run(self, words, how=None, after_seconds=0.0):
