@@ -208,7 +208,7 @@ def _existing(run: Run, name: str) -> Run:
     member = Run(run.workspace, name)
     if not member.config.exists():
         raise KitError(
-            f"run {name!r}, a member of the ensemble {run.name!r}", f"no such run in {member.folder.parent}",
+            f"run {name!r}, of which the ensemble {run.name!r} is made", f"no such run in {member.folder.parent}",
             f"nearest: {closest_names(name, names(run.workspace))}; restore its folder, or make an ensemble of "
             "other runs under another --run NAME",
         )  # fmt: skip

@@ -165,11 +165,11 @@ class TestWhatChanged:
     def test_a_member_that_is_gone_is_an_error_that_names_it(self, run):
         shutil.rmtree(run.workspace / "runs" / "demo")
         for use in (lambda: evaluate(run), lambda: predict(run)):
-            with pytest.raises(KitError, match="'demo', a member of the ensemble 'together'"):
+            with pytest.raises(KitError, match="'demo', of which the ensemble 'together' is made"):
                 use()
 
     def test_a_mistyped_member_has_the_nearest_names(self, both):
-        with pytest.raises(KitError, match="'foldds', a member") as caught:
+        with pytest.raises(KitError, match="'foldds', of which the ensemble") as caught:
             ensemble(Run(both, "together"), ("demo", "foldds"))
         assert caught.value.do.startswith("nearest: folds;")
         assert not Run(both, "together").folder.exists()
