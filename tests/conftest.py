@@ -80,7 +80,7 @@ def only_loopback(monkeypatch):
     monkeypatch.setattr(socket.socket, "connect", connect)
 
 
-@pytest.fixture(params=[8, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.fixture(params=[11, pytest.param(1, marks=pytest.mark.slow)], ids=["some", "all"])
 def step(request):
     """Of thousands of generated cases every so many are tried by the fast suite, and all by the slow one."""
     return request.param

@@ -152,7 +152,7 @@ def test_suppression_does_not_need_fresh_row_labels_and_leaves_its_input_alone()
     assert_frame_equal(table, before)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.sampled_from([0.1, 0.3, 0.5, 0.7]), st.integers(0, 150))
 def test_suppression_equals_torchvision_per_image_and_class(seed, iou, boxes):
     table = random_detections(seed, boxes)
@@ -225,7 +225,7 @@ def test_every_source_has_one_positive_weight(weights):
         weighted_boxes_fusion(random_detections(0), SOURCES, 0.5, weights)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     st.integers(0, 10**6), st.sampled_from([0.3, 0.55, 0.7]), st.integers(1, 150),
     st.sampled_from([None, [1.0, 2.0, 0.5]]),
@@ -234,7 +234,7 @@ def test_weighted_fusion_equals_ensemble_boxes(seed, iou, boxes, weights):
     assert_equal_to_the_reference(random_detections(seed, boxes), iou, weights)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(st.integers(0, 10**6), st.integers(1, 150))
 def test_weighted_fusion_equals_ensemble_boxes_where_scores_tie(seed, boxes):
     assert_equal_to_the_reference(random_detections(seed, boxes, coarse=True), 0.55)
@@ -295,7 +295,7 @@ def test_suppression_counts_the_sources_of_what_it_removed_and_of_nothing_else()
     assert suppress(table, SOURCES, 0.3)["agreement"].tolist() == pytest.approx([2 / 3, 1 / 3, 1 / 3])
 
 
-@settings(deadline=None, max_examples=40)
+@settings(deadline=None, max_examples=20)
 @given(
     st.integers(0, 10**6),
     st.sampled_from([1 / 3, 0.5, 0.6]),
