@@ -23,7 +23,7 @@ from kit.detectors.inference import detect
 from kit.detectors.memory import channels_last
 from kit.detectors.source import Source
 from kit.detectors.weights import resolve_norms
-from kit.runs.detections import detections_key, read_detections, read_made_from, write_detections
+from kit.runs.detections import chunks_of, detections_key, read_detections, read_made_from, write_detections
 from kit.runs.folder import Run, Split
 from kit.schemas.detections import detection_table
 
@@ -88,7 +88,7 @@ def store_detections(
         return found
     if path.exists():
         log.info("%s: not made from these weights, knobs and images; detecting again", path)
-    chunk_folder = path.with_suffix(".parts") / key[:_CHUNK_FOLDER_DIGITS]
+    chunk_folder = chunks_of(path) / key[:_CHUNK_FOLDER_DIGITS]
     chunks = [tuple(image_ids[i : i + CHUNK_IMAGES]) for i in range(0, len(image_ids), CHUNK_IMAGES)]
     remove_partials(chunk_folder)
     network = None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import shutil
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -70,11 +71,22 @@ def read_parquet(path: Path, content_name: str, do: str) -> pd.DataFrame:
 
 
 def read_made_from(path: Path, key: str) -> pd.DataFrame | None:
-    """The stored table if its key is this one; None if it has another, or if there is no file."""
+    """The stored table if its key is this one; None if it has another, or if there is no file.
+
+    Its chunks are removed: a process that was killed between writing the table and removing them left them behind.
+    """
     if not path.exists():
         return None
     stored = read_detections(path)
-    return stored if stored.attrs.get(KEY) == key else None
+    if stored.attrs.get(KEY) != key:
+        return None
+    shutil.rmtree(chunks_of(path), ignore_errors=True)
+    return stored
+
+
+def chunks_of(path: Path) -> Path:
+    """The folder of the chunks that a table is put together from."""
+    return path.with_suffix(".parts")
 
 
 def detections_key(source: Source, pixels: PixelCache, image_ids: Sequence[str]) -> str:
