@@ -26,10 +26,7 @@ from kit.runs.members import Adopted, read_adopted
 from kit.runs.score_rows import read_score_rows
 from kit.schemas.file_names import TRAIN
 
-_BESIDE = (
-    "choose another --run NAME; then `invoke ensemble --run BOTH --of {} --with NAME` uses the scores beside the "
-    "detections that this run has"
-)
+_OTHER_NAME = "choose another --run NAME"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +84,7 @@ def adopt_image_scores(
         if arrival.already:
             if run.finished.exists():
                 read_finished(run)  # raises for a copy of another run
-            require_adopted(run, (digest,), split, _BESIDE.format(run.name))
+            require_adopted(run, (digest,), split, _way_on(run))
             stored = load(run.config)
             require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
             if not run.detections(STORED).exists():  # it was lost
@@ -100,3 +97,13 @@ def adopt_image_scores(
         mark_finished(run, IMAGE_SCORES, (), (), {run.name: digest})
         save(config, run.config)
         return arrival
+
+
+def _way_on(run: Run) -> str:
+    """What to do if a run of another kind, or of other scores, has the name."""
+    if not run.finished.exists() or run.ensemble.exists() or read_finished(run).kept == IMAGE_SCORES:
+        return _OTHER_NAME  # no member of an ensemble
+    return (
+        f"{_OTHER_NAME}; then `invoke ensemble --run BOTH --of {run.name} --with NAME` uses the scores beside the "
+        "detections that this run has"
+    )

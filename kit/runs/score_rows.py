@@ -34,7 +34,8 @@ from kit.schemas.tables import raise_faults
 PROBABILITIES, LOGITS = "probabilities", "logits"
 _DO = "correct these lines and adopt the file again"
 _FORMS = (".csv", ".parquet")
-_FEW = 0.05  # of the scores outside 0..1: those are mistakes among probabilities, for logits mostly are outside
+_FEW = 0.05  # share of scores outside 0..1 up to which they are mistakes: most logits lie outside
+_MOST_LOGIT = 500  # beyond it either way the probability is 0 or 1, and exp overflows
 _RENAME = "rename the label as the competition does, or leave out the rows of a label that it does not have"
 _ONE_SCORE = "one score for each image and label, on test images of each fold"
 _ONCE = "leave out the rows that repeat others; of several readings of an image write the mean"
@@ -51,7 +52,8 @@ class ScoreRows:
 def read_score_rows(path: Path, data: TrainingData, test: TestData | None, held: Sequence[str]) -> ScoreRows:
     """The rows of a CSV or parquet file of image scores: image_id, label, score and, if wanted, fold and part.
 
-    Scores outside 0..1, below it too, are logits (log-odds), and become probabilities.
+    Scores of which more than a few lie outside 0..1, and some below 0, are logits (log-odds), and become
+    probabilities.
 
     Args:
         path: The file.
@@ -84,19 +86,22 @@ def read_score_rows(path: Path, data: TrainingData, test: TestData | None, held:
         dataclasses.replace(fault, do=ADD_PART if fault.expected == ONE_HALF else "")
         for fault in failed_checks(path, table, half_rules(data, halves, held))
     ]
+    faults += without_fold(path, table)
     if not faults:
-        faults += fold_faults(path, table, table["part"] == TRAIN) + without_fold(path, table)
+        faults += fold_faults(path, table, table["part"] == TRAIN)
     if not faults:
         for part, key in ((TRAIN, ("image_id", "label")), (TEST, ("image_id", "label", "fold"))):
             faults += repeated_rows(path, table[table["part"] == part], key, _ONE_SCORE, _ONCE)
     raise_faults(path, table, by_cause(faults), _DO)
     score = table["score"].to_numpy(np.float64)
-    table = table.assign(score=1 / (1 + np.exp(-np.clip(score, -500, 500))) if scale == LOGITS else score)
+    if scale == LOGITS:
+        score = 1 / (1 + np.exp(-np.clip(score, -_MOST_LOGIT, _MOST_LOGIT)))
+    table = table.assign(score=score)
     return ScoreRows(table[["part", "fold", "image_id", "label", "score"]].reset_index(drop=True), scale)
 
 
 def _scale(path: Path, table: pd.DataFrame) -> tuple[str, list[Fault]]:
-    """What the scores are, probabilities if all lie in 0..1 and logits if many lie below 0; a fault for neither."""
+    """What the scores are, and faults: of few outside 0..1 those, of more without any below 0 the first."""
     score = table["score"]
     outside = table[~score.between(0, 1)]
     if outside.empty:

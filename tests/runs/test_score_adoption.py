@@ -82,10 +82,13 @@ class TestARunOfImageScores:
     def test_another_file_under_its_name_is_refused(self, workspace):
         other = workspace / "other.csv"
         other.write_text(scores_of(workspace, seed=5).to_csv(index=False))
-        for name in ("scores", "boxes"):
+        advice = {}
+        for name in ("scores", "both", "boxes"):
             with pytest.raises(KitError) as caught:
                 adopt_image_scores(Run(workspace, name), other)
-            assert caught.value.do.startswith("choose another --run NAME; then `invoke ensemble --run BOTH --of")
+            advice[name] = caught.value.do
+        assert advice["scores"] == advice["both"] == "choose another --run NAME"
+        assert "; then `invoke ensemble --run BOTH --of boxes --with NAME`" in advice["boxes"]
         adopt_image_scores(Run(workspace, "more"), other)
         made = ensemble(Run(workspace, "again"), ["boxes"], classifiers=["more", "scores"])
         assert list(made.classifiers) == ["more", "scores"]

@@ -141,6 +141,10 @@ def test_folds_one_held_an_image_of_train_out_and_each_scores_the_test(place):
     assert rows["fold"].tolist() == table["fold"].tolist()
     moved = table.assign(fold=table["fold"].where(table.index != 1, 1 - table["fold"]))
     assert "the fold that its earlier rows name" in place.refused(moved).found
+    empty = table.astype(object)
+    empty.loc[9, "fold"] = ""  # of the second image, which fold 1 held out
+    assert place.refused(empty).found.startswith("1 fault\n")
+    assert "no fold', expected the fold that held the image out" in place.refused(empty).found
     again = pd.concat([table, table.iloc[[0, -1]]])
     assert place.refused(again).found.startswith("2 faults")
 
@@ -166,3 +170,4 @@ def test_other_files_say_what_is_read(place):
     assert "the columns image_id or file_name, class_name or label" in place.refused(wide).found
     error = place.refused(place.table.assign(Fold=0))
     assert "fold, not Fold" in error.found
+    assert place.read(place.table.assign(View="PA", Run=1)).table.equals(place.read(place.table).table)

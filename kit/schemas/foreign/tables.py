@@ -14,7 +14,7 @@ from pandas.api.types import is_scalar
 
 from kit.core.errors import first_few, reason
 from kit.schemas.csv_text import LINE, Cells, Fault, TableError, read_cells
-from kit.schemas.foreign.content import KEPT, OPTIONAL, Foreign, Ids
+from kit.schemas.foreign.content import KEPT, Foreign, Ids
 
 # The names of a column, the first one that a table has is taken: supervision writes class_name and confidence,
 # pandas from YOLOv5 xmin, torchvision's drawing functions say x1. A file name is surer than a tool's image_id.
@@ -66,7 +66,7 @@ def read_columns(path: Path, needed: Mapping[str, Sequence[str]], optional: Sequ
         name: next((word for word in words if word in cells.header), None) for name, words in needed.items()
     } | {name: name for name in optional if name in cells.header}
     others = [name for name in cells.header if name not in {*taken.values(), "run"}]
-    misspelt = [name for name in others if name.strip().lower() in OPTIONAL and name != name.strip().lower()]
+    misspelt = [name for name in others if name.strip().lower() in optional]
     if misspelt or None in taken.values():
         words = [" or ".join(reversed(names)) for names in needed.values()]
         header = f"the columns {', '.join(words)} and, if wanted, {', '.join(optional)}"
