@@ -6,6 +6,7 @@ A temporary file lies beside its target, because a rename across file systems co
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import re
@@ -82,6 +83,18 @@ def write_text(path: Path, text: str) -> None:
         ) from error  # fmt: skip
     with replacing(path) as partial:
         partial.write_bytes(content)
+
+
+def is_there(path: Path) -> bool:
+    """Whether a path that a file names exists; False for one that no file can have: too long, or with a NUL."""
+    try:
+        return path.exists()
+    except ValueError:
+        return False
+    except OSError as error:
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        return False
 
 
 def require_existing(path: Path, flag: str) -> None:

@@ -26,6 +26,7 @@ NAMES = [f"{number:08d}_000" for number in range(1, 6)]
 
 
 XML = f"VOCdevkit/VOC2012/Annotations/{NAMES[1]}.xml"
+LONG = "x" * 300  # more than a file system takes
 COCO = "annotations/instances_train2017.json"
 
 
@@ -206,10 +207,10 @@ def test_yolo_s_list_of_images_takes_blanks_and_names_every_path_that_is_none(tm
         table.read_text().replace("train: images/train", "train: list.txt").replace("val: images/train", "")
     )
     paths = [f"  images/train/{path.name} " for path in sorted((source / "images" / "train").iterdir())]
-    (source / "list.txt").write_text("\n".join([*paths[:-1], "", " images/nowhere.png ", "b.png"]))
+    (source / "list.txt").write_text("\n".join([*paths[:-1], "", " images/nowhere.png ", "b" * 300, "b\0.png"]))
     with pytest.raises(TableError) as caught:
         plan_import(options("yolo", table, tmp_path / "work"))
-    assert [fault.line for fault in caught.value.faults] == [len(paths) + 1, len(paths) + 2]
+    assert [fault.line for fault in caught.value.faults] == [len(paths) + number for number in (1, 2, 3)]
     (source / "list.txt").write_text("\n".join(paths))  # as it advises
     assert len(plan_import(options("yolo", table, tmp_path / "work")).train) == len(paths)
 
@@ -275,6 +276,8 @@ def test_nih_without_its_entries_takes_no_image_for_healthy_and_says_so(tmp_path
         ("coco", COCO, '"width": 64', '"width": 128', "expected 128 x 48 px, as the set"),
         ("yolo", f"labels/train/{NAMES[1]}.txt", "0 ", "7 ", "a class of 0 = Mass, 1 = Nodule"),
         ("yolo", "data.yaml", "images/train", "images/trian", "no such folder or file beside it"),
+        ("yolo", "data.yaml", "images/train", LONG, "no such folder or file beside it"),
+        ("coco", COCO, f"{NAMES[1]}.png", LONG, "expected a picture of that name"),
         ("yolo", "data.yaml", "names:", "names: [", "expected data.yaml with names"),
         ("voc", XML, "<xmin>3", "<xmin>x3", "expected an object with name"),
         ("voc", XML, "</annotation>", "", "expected an XML file of VOC"),
@@ -311,5 +314,6 @@ def test_an_unknown_form_and_a_source_that_is_not_there_are_refused(tmp_path):
     with pytest.raises(KitError) as refused:
         plan_import(options("vinder", tmp_path, tmp_path / "work"))
     assert "vindr" in refused.value.do
-    with pytest.raises(KitError, match="nothing there"):
-        plan_import(options("vindr", tmp_path / "set", tmp_path / "work"))
+    for name in ("set", LONG):
+        with pytest.raises(KitError, match="nothing there"):
+            plan_import(options("vindr", tmp_path / name, tmp_path / "work"))

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from kit.core.errors import first_few
+from kit.core.files import is_there
 from kit.core.json_files import read_json
 from kit.importing.forms.boxed_set import (
     FIX,
@@ -69,8 +70,9 @@ def _is_data_set(content: Any) -> bool:
 
 def _place(name: str, path: Path, files: Sequence[Path]) -> Path | None:
     """The picture of a file_name: beside the data set, else the one whose path is most like the data set's name."""
-    if (path.parent / name).is_file():
-        return path.parent / name
+    beside = path.parent / name
+    if is_there(beside) and beside.is_file():
+        return beside
     fitting = [file for file in files if f"/{file.as_posix()}".endswith(f"/{name}")]
     part = path.stem.partition("_")[2]
     return next((file for file in fitting if part and part in file.parts), fitting[0] if fitting else None)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from kit.core.errors import KitError, closest_names
+from kit.core.files import is_there
 from kit.importing.forms.boxed_set import BoxedSet
 from kit.importing.forms.chestx_det import read_chestx_det
 from kit.importing.forms.coco import read_coco
@@ -33,6 +34,6 @@ def read_set(form: str, source: Path) -> BoxedSet:
     if form not in FORMS:
         known = ", ".join(FORMS)
         raise KitError(f"--from with one of {known}", repr(form), f"nearest: {closest_names(form, FORMS)}")
-    if not source.exists():
+    if not is_there(source):
         raise KitError(f"the set's folder (or file) after --source: {source}", "nothing there", "correct the path")
     return FORMS[form](source)

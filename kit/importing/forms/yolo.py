@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from kit.core.errors import KitError, first_few, reason
+from kit.core.files import is_there
 from kit.core.text_files import read_text
 from kit.importing.forms.boxed_set import FIX, TEST_PART, BoxedSet, Picture, no_such_form, picture_files, rows_table
 from kit.schemas.csv_text import Fault, TableError, to_numbers
@@ -114,24 +115,22 @@ def _images(path: Path, content: Mapping[str, Any], part: str) -> Iterator[tuple
 def _listed(path: Path) -> list[Path]:
     """The images of a text file with a path a line. Raises TableError with every line that names none."""
     lines = read_text(path, "a text file with the path of an image a line", FIX).splitlines()
-    images = {
-        number: (path.parent / line.strip()).resolve() for number, line in enumerate(lines, start=1) if line.strip()
-    }
+    images = {number: path.parent / line.strip() for number, line in enumerate(lines, start=1) if line.strip()}
     faults = [
         Fault(path, number, lines[number - 1], "the path of an image, from the file's folder", FIX)
         for number, image in images.items()
-        if not image.is_file()
+        if not (is_there(image) and image.is_file())
     ]
     if faults:
         raise TableError(path, by_cause(faults), FIX)
-    return list(images.values())
+    return [image.resolve() for image in images.values()]
 
 
 def _resolved(folder: Path, root: Any, named: str) -> Path | None:
     """The folder or file of a path in data.yaml; Roboflow writes ../train/images for train/images."""
     roots = [folder / str(root), folder] if root else [folder]
     tried = [base / name for base in roots for name in (named, named.removeprefix("../"))]
-    return next((place for place in tried if place.exists()), None)
+    return next((place for place in tried if is_there(place)), None)
 
 
 def _label_file(image: Path) -> Path:
