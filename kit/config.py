@@ -399,8 +399,7 @@ def override(config: Config, assignments: Iterable[str]) -> Config:
 
 def parse(key: str, text: str) -> Any:
     """The value of a knob from text, in the type of its default. Raises KitError for another type."""
-    spec = _spec(key)
-    return value_from_text(key, spec, text)
+    return value_from_text(key, _spec(key), text)
 
 
 def load(path: Path) -> Config:

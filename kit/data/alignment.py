@@ -17,8 +17,11 @@ _COARSE_STEPS, _FINE_STEPS = 3, 3
 _LEAST_COARSE = 0.88  # below it the fine steps are spared
 _LARGEST_STEP, _SCALES, _LARGEST_SHIFT = 0.05, (0.86, 1.16), 0.08  # a crop of 5% on both sides scales by .9
 _BLACK, _WHITE = 3, 252  # levels beyond which detail may have been clipped
+_MOST_CLIPPED, _CLIP_PX = 0.1, 1.0  # share of such pixels around a clear one, and how far around it reaches
+_WHOLE = 1 - 1e-3  # a pixel made of clear ones alone, up to rounding
 _TILES = 4  # per direction
-_CONTENT, _COVERED, _LEAST_TILES = 0.1, 1 / 3, 3
+_CONTENT, _COVERED = 0.1, 1 / 3  # what a judged tile has: of the strongest tile's detail, of its own pixels
+_LEAST_TILES = 3  # that are judged
 _WORST = 0.2  # share of the tiles that may differ: markers, letters
 
 
@@ -48,7 +51,7 @@ def aligned_likeness(
         first, second = first[alive].astype(np.float32), second[alive].astype(np.float32)
         fine, other = (_details(copies, _DETAIL_PX, _SMOOTH_PX) for copies in (first, second))
         ways = _registered(fine, other, ways[alive], _FINE_STEPS)
-        clear = _moved(_clear(second).astype(np.float32), ways) > 1 - 1e-3
+        clear = _moved(_clear(second).astype(np.float32), ways) > _WHOLE
         seen = _clear(first) & clear & _inside(ways, first.shape[1])
         moved = _blurred(_moved(_details(second, _DETAIL_PX), ways), _SMOOTH_PX)
         worst = _worst_tile(fine, moved, seen)
@@ -145,7 +148,7 @@ def _details(levels: Images, radius_px: float, smooth_px: float = 0.0) -> Images
 def _clear(copies: Images) -> Bool[np.ndarray, "m h w"]:
     """Which pixels, with those beside them, are neither black nor white: detail there is not cut off."""
     clipped = ((copies < _BLACK) | (copies > _WHITE)).astype(np.float32)
-    return _blurred(clipped, 1.0) < _CONTENT
+    return _blurred(clipped, _CLIP_PX) < _MOST_CLIPPED
 
 
 def _blurred(images: Images, radius_px: float) -> Images:

@@ -55,7 +55,7 @@ _NAMES_SHOWN = 3
 
 
 def require_checks(names: Iterable[str], others: Collection[str] = ()) -> None:
-    """Raise KitError if a name after ``--allow`` is neither a check of the audit nor one of ``others``."""
+    """Raise KitError if a name after ``--allow`` is no check of the audit, of seen images or among ``others``."""
     known = (*others, *CHECKS, SEEN_TEST, SEEN_HELD_OUT)
     unknown = [name for name in names if name not in known]
     if unknown:

@@ -1,7 +1,7 @@
 """Images that are copies of one picture: equal pixels, or compressed, resized, brightened, mirrored or cropped.
 
 Radiographs of different patients look alike, so that a perceptual hash alone is not enough: a hash of 256 bits
-proposes pairs, and the correlation of small copies decides.
+proposes pairs, and the correlations of small copies decide, as they are and laid over each other.
 """
 
 from __future__ import annotations
@@ -133,14 +133,13 @@ def likeness(prints: Prints, first: int, second: int) -> Likeness:
     """How alike two of the images are, by their indices."""
     both = prints.copies[[first, second]]
     bits = dct_bits(both)
-    pair = np.array([[0, 1]])
     near = nearness(Hashes.of(both[:1]), Hashes.of(both[1:]), np.array([[0, 0]]))
     one, other = both[:1], _as_near(both[1:], near)
     aligned = aligned_likeness(one, other, near.scales), aligned_likeness(other, one, 1 / near.scales)
     return Likeness(
         prints.digests[first] == prints.digests[second],
         int((bits[0] != bits[1]).sum()),
-        float(_correlations(both[pair[:, 0]], both[pair[:, 1]])[0]),
+        float(_correlations(both[:1], both[1:])[0]),
         float(np.max(aligned, axis=0)[0, 0]),
         bool(near.mirrored[0]),
     )

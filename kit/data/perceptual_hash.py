@@ -94,7 +94,7 @@ def nearness(first: Hashes, second: Hashes, pairs: Int64[np.ndarray, "m 2"]) -> 
     differing = [
         _ONES[a[i] ^ b[j]].reshape(len(pairs), 2, HASH_BYTES // 2).sum(axis=2, dtype=np.int64) for a, b, _ in ways
     ]
-    bits = np.stack([np.minimum(each, half - each).sum(axis=1) for each in differing])
+    bits = np.stack([np.minimum(counts, half - counts).sum(axis=1) for counts in differing])
     best = bits.argmin(axis=0)
     turned = np.stack(differing)[best, np.arange(len(pairs))] > half // 2
     return Near(

@@ -156,7 +156,7 @@ def cross_fits(data: TrainingData, config: DataConfig, seed: int) -> Folds:
 def split_groups(data: TrainingData, image_ids: Sequence[str], config: DataConfig) -> dict[str, str]:
     """The group of each image: images of one patient, and copies of one picture, share a group.
 
-    A group is named after its first image. A patient may have any share of them: of few images one may have many.
+    A group is named after its first image. The largest share of a patient is not checked: the images may be few.
     """
     groups = _groups(image_ids, config, pictures(data.pixels), data.groups, checked=False)
     return {image_id: group[0] for group in groups for image_id in group}

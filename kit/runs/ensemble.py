@@ -30,7 +30,7 @@ from kit.runs.guards import require_detector, require_same_truth
 from kit.runs.image_scores import STORED, read_image_scores
 from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
-from kit.runs.members import Ensemble, Member, members, read_ensemble, require_weights_that_act
+from kit.runs.members import Ensemble, Member, least_members, members, read_ensemble, require_weights_that_act
 from kit.runs.own_rows import held_out_detections, read_held_out
 from kit.schemas.file_names import TABLE
 
@@ -65,7 +65,7 @@ def require_combinable(
 ) -> tuple[tuple[str, float], ...]:
     """The members, each with its weight. Raises KitError as ``ensemble`` does; writes nothing."""
     factors = tuple(weights) or (1.0,) * len(of)
-    least = 1 if classifiers else 2
+    least = least_members(classifiers)
     if len(of) < least or len(set(of)) != len(of) or run.name in of:
         raise KitError(
             "one run or more, each once, for --of" if classifiers else "two runs or more, each once, for --of",

@@ -5,7 +5,7 @@ An ensemble may have classifiers too, whose scores of whole images are evidence.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -18,8 +18,6 @@ from kit.core.json_files import read_record
 from kit.detectors.weights_source import ADOPTED, WeightsSource
 from kit.runs.folder import Run, read_split, read_stages
 from kit.runs.stages import Stage
-
-_LEAST_MEMBERS = 2
 
 
 @dataclass(frozen=True)
@@ -46,7 +44,7 @@ class Ensemble:
     classifiers: Mapping[str, str] = field(default_factory=dict)  # SHA-256 of their image scores, by run
 
     def __post_init__(self) -> None:
-        least = 1 if self.classifiers else _LEAST_MEMBERS
+        least = least_members(self.classifiers)
         if len(self.members) < least:
             raise ValueError(f"an ensemble has at least {least} members, not {len(self.members)}")
 
@@ -89,6 +87,11 @@ def stages_of(run: Run) -> dict[str, tuple[Stage, ...]]:
         return {run.name: (Stage(run.name, start=WeightsSource(ADOPTED, adopted.file, sha256=adopted.sha256)),)}
     known = ((fold, read_stages(fold)) for fold in run.in_folds(len(read_split(run).folds)))
     return {fold.title: stages.stages if stages else () for fold, stages in known}
+
+
+def least_members(classifiers: Collection[str]) -> int:
+    """How many runs with detections an ensemble has at least: beside a classifier one is enough."""
+    return 1 if classifiers else 2
 
 
 def read_ensemble(run: Run) -> Ensemble:

@@ -23,8 +23,8 @@ log = logging.getLogger("kit")
 def seen_before(config: ModelConfig) -> Seen:
     """The images that the checkpoint of ``model.weights`` saw; none for any other start.
 
-    A checkpoint of an earlier version does not say what it saw: the log does. Raises KitError if the
-    ``seen.parquet`` beside a checkpoint is lost or was changed.
+    None either for a checkpoint of an earlier version, which does not record them: the log warns of it. Raises
+    KitError if the ``seen.parquet`` beside a checkpoint is lost or was changed.
     """
     if config.start in ("none", "imagenet", "coco"):
         return Seen.nothing()

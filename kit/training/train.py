@@ -83,7 +83,7 @@ def train(
         preset_name: The preset of a new run; by default the one that suits the machine.
         assignments: Knobs, as ``KEY=VALUE``; those of an existing run must agree, unless they describe the machine.
         track: Reports progress.
-        allow: Checks of the audit whose faults do not stop the training; seen-test-images, seen-held-out-images.
+        allow: What does not stop the training: checks of the audit, seen-test-images, seen-held-out-images.
         fold: Train only this one of ``data.folds``; the process that ends last finishes the run.
 
     Returns:
