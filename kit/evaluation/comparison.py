@@ -1,4 +1,4 @@
-"""Two runs on the same held-out images: is one measurably better, or is the difference noise?
+"""Two runs on the same held-out images: is one measurably better, is the difference noise, or unknown?
 
 Each run answers through its own rule, and both are scored on the same resamples of the patients.
 """
@@ -6,6 +6,7 @@ Each run answers through its own rule, and both are scored on the same resamples
 from __future__ import annotations
 
 import contextlib
+import math
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 
@@ -99,7 +100,12 @@ def comparison_folder(a: Run, b: Run) -> Path:
 
 
 def verdict(gap: Interval) -> str:
-    """What a paired difference (first minus second) says of the first: ``better``, ``worse`` or ``noise``."""
+    """What a paired difference (first minus second) says of the first: ``better``, ``worse`` or ``noise``.
+
+    ``unknown`` if the interval has no ends, as with fewer than two patients.
+    """
+    if math.isnan(gap.low) or math.isnan(gap.high):
+        return "unknown"
     if gap.above_0:
         return "better"
     return "worse" if gap.below_0 else "noise"

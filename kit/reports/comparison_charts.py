@@ -10,7 +10,7 @@ from kit.reports import figures
 from kit.reports.figures import BLUE, GREY, INK, ORANGE, Figure
 from kit.reports.report_file import Comparison
 
-_VERDICTS = {"better": BLUE, "worse": ORANGE, "noise": GREY}
+_VERDICTS = {"better": BLUE, "worse": ORANGE, "noise": GREY, "unknown": GREY}
 
 
 def differences(comparison: Comparison) -> Figure:

@@ -245,7 +245,7 @@ def read_report(path: Path) -> Report:
 
 @dataclass(frozen=True)
 class Verdict(Difference):
-    """A paired difference, first run minus second, and what it says of the first: better, worse or noise."""
+    """A paired difference, first run minus second, and what it says of the first, as ``verdict`` words it."""
 
     verdict: str
 

@@ -3,7 +3,6 @@
 import json
 import math
 
-import numpy as np
 import pandas as pd
 import pytest
 from stores import detector, one_box_images
@@ -37,8 +36,21 @@ def runs(evaluated):
 def test_the_verdict_is_the_side_of_0_on_which_the_whole_interval_lies():
     assert verdict(Interval(0.1, 0.01, 0.2)) == "better"
     assert verdict(Interval(-0.1, -0.2, -0.01)) == "worse"
-    for low, high in ((-0.1, 0.2), (0.0, 0.2), (-0.2, 0.0), (np.nan, np.nan), (7e-18, 0.2), (-0.2, -7e-18)):
+    for low, high in ((-0.1, 0.2), (0.0, 0.2), (-0.2, 0.0), (7e-18, 0.2), (-0.2, -7e-18)):
         assert verdict(Interval(0.05, low, high)) == "noise"
+
+
+@pytest.mark.parametrize("difference", [0.05, math.nan])
+def test_a_difference_that_cannot_be_measured_is_no_noise(difference):
+    assert verdict(Interval(difference, math.nan, math.nan)) == "unknown"
+
+
+def test_the_verdict_on_images_of_one_patient_is_unknown():
+    truth, patients, _ = one_box_images(0, 20)
+    first, second = (match(truth, detector(truth, seed, 2.0), truth["image_id"]) for seed in (1, 2))
+    alone = dict.fromkeys(patients, "one")
+    assert verdict(paired_difference(first, second, alone, 0).overall) == "unknown"
+    assert verdict(paired_difference(first, second, patients, 0).overall) != "unknown"
 
 
 def test_a_run_is_not_compared_with_itself(evaluated):
@@ -92,7 +104,7 @@ def test_two_runs_are_compared_both_ways_through_their_own_rules(runs):
     for key in ("many_box", "one_box"):
         assert there[key]["map50"] == {name: report[key]["map50"] for name, report in scores.items()}
         assert there[key]["difference"] == pytest.approx(-back[key]["difference"])
-        opposite = {"better": "worse", "worse": "better", "noise": "noise"}
+        opposite = {"better": "worse", "worse": "better", "noise": "noise", "unknown": "unknown"}
         assert there[key]["verdict"] == opposite[back[key]["verdict"]]
         assert set(there[key]["per_class"]) <= set(scores["demo"]["per_class"])
 
@@ -100,7 +112,7 @@ def test_two_runs_are_compared_both_ways_through_their_own_rules(runs):
 @pytest.mark.parametrize("ends", [(math.nan, math.nan), (-0.1, 0.3)])
 def test_the_figure_draws_what_is_known(ends):
     def row(difference):
-        return difference, *ends, "noise"
+        return difference, *ends, verdict(Interval(difference, *ends))
 
     maps = {"a": 0.2, "b$": 0.1}
     per_class = {"Mass": Verdict(*row(0.1)), "Nodule": Verdict(*row(math.nan))}
