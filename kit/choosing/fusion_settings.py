@@ -1,7 +1,7 @@
 """How views and runs are fused, chosen on held-out images: the settings tried, and one that is measurably better.
 
 The choice is cross-fitted too: each group of images is answered by the setting that is best on the other groups,
-and these answers are compared with today's. So the interval of the gain covers the choice.
+and these answers are compared with those of the usual setting. So the interval of the gain covers the choice.
 """
 
 from __future__ import annotations
