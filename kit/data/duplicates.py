@@ -9,12 +9,14 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from jaxtyping import Bool, Float32, Int64, UInt8
 
 from kit.core.errors import KitError
 from kit.core.files import replacing
+from kit.core.json_files import fingerprint, read_record, write_record
 from kit.core.progress import Track, silent
 from kit.data.alignment import aligned_likeness
 from kit.data.images import Grey, as_read
@@ -26,7 +28,8 @@ from kit.schemas.image_headers import ImageFacts
 _SAME_BITS = 32  # of 256; the nearest two of 74 different NIH radiographs differ in 57
 SAME_CORRELATION = 0.98  # those two correlate at .93
 SAME_DETAIL = 0.97, 0.955  # of all pixels, of four fifths of the tiles; two exposures of one arm: .967 and .952
-_COPIES_SUFFIX = ".copies.npy"
+_COPIES_SUFFIX, _GROUPS_SUFFIX = ".copies.npy", ".groups.json"
+_GROUPING = 1  # of stored groups; to be raised where the same images would give others
 _PAIRS = 512  # pairs whose small copies are held at a time
 
 
@@ -100,21 +103,52 @@ def _store_copies(pixels: PixelCache, copies: UInt8[np.ndarray, "n 64 64"]) -> N
     path = pixels.file.with_suffix(_COPIES_SUFFIX)
     with contextlib.suppress(KitError), replacing(path) as partial, partial.open("wb") as file:
         np.save(file, copies)
-    for stale in path.parent.glob(f"{path.stem.rpartition('-')[0]}-*{_COPIES_SUFFIX}"):
+    _delete_earlier(path, _COPIES_SUFFIX)
+
+
+def _delete_earlier(path: Path, suffix: str) -> None:
+    """Delete what earlier caches of the folder left of this kind."""
+    for stale in path.parent.glob(f"{path.name.removesuffix(suffix).rpartition('-')[0]}-*{suffix}"):
         if stale != path:
             stale.unlink(missing_ok=True)
 
 
 def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
     """The picture that each readable image shows: the digest of the first of its copies (``duplicate_groups``)."""
+    names, digests = tuple(pixels.digests), tuple(pixels.digests.values())
+    first = {index: group[0] for group in _groups_of(pixels, track) for index in group}
+    return {name: digests[first.get(index, index)] for index, name in enumerate(names)}
+
+
+@dataclass(frozen=True)
+class _Groups:
+    """The groups of copies among the images of a cache, and of what they were made."""
+
+    made_from: str
+    groups: tuple[tuple[int, ...], ...]
+
+
+def _groups_of(pixels: PixelCache, track: Track) -> Sequence[tuple[int, ...]]:
+    """The groups of copies among a cache's images, stored beside it: a training and each report ask for them."""
+    path = pixels.file.with_suffix(_GROUPS_SUFFIX)
+    images = [(name, digest, pixels.facts[name].tag, pixels.facts[name].inverted)
+              for name, digest in pixels.digests.items()]  # fmt: skip
+    key = fingerprint([_GROUPING, images])
+    with contextlib.suppress(KitError):
+        stored = read_record(path, _Groups, "")
+        whole = all(group and 0 <= min(group) <= max(group) < len(images) for group in stored.groups)
+        if stored.made_from == key and whole:
+            return stored.groups
     (copies,) = small_copies([pixels], track)
     files = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), copies)
     found = inverted_images(copies, np.ones(len(copies), dtype=bool))
     inverted = {name for name, is_inverted in zip(files.names, found, strict=True) if is_inverted}
     inverted |= {name for name, facts in pixels.facts.items() if facts.inverted}
-    prints = comparable_prints(files, pixels.facts, inverted)
-    first = {index: group[0] for group in duplicate_groups(prints) for index in group}
-    return {name: prints.digests[first.get(index, index)] for index, name in enumerate(prints.names)}
+    groups = tuple(duplicate_groups(comparable_prints(files, pixels.facts, inverted)))
+    with contextlib.suppress(KitError):  # on a disk that refuses they are made again next time
+        write_record(path, _Groups(key, groups))
+    _delete_earlier(path, _GROUPS_SUFFIX)
+    return groups
 
 
 def comparable_prints(prints: Prints, facts: Mapping[str, ImageFacts], inverted: Collection[str]) -> Prints:

@@ -1,8 +1,10 @@
 """What is held out: whole patients, balanced classes, images with equal pixels on one side."""
 
 import dataclasses
+import json
 import logging
 import re
+import shutil
 
 import numpy as np
 import pandas as pd
@@ -15,8 +17,9 @@ from toy import toy_config
 from kit.config import DataConfig, override
 from kit.core.errors import KitError
 from kit.core.json_files import fingerprint
+from kit.data import duplicates
 from kit.data.competition import load_training, patients
-from kit.data.duplicates import small_copies
+from kit.data.duplicates import pictures, small_copies
 from kit.data.splits import assign_folds, cross_fits, cross_validation, split_groups, validation_split
 
 NIH = r"^(\d{8})_\d{3}"
@@ -317,6 +320,24 @@ class TestEqualPixels:
         (toy / "data" / "train" / data.image_ids[0]).touch()
         small_copies([load_training(toy, toy_config()).pixels])
         assert len(list((toy / ".cache").glob("*.copies.npy"))) == 1
+
+    def test_groups_of_copies_are_stored_and_made_anew_where_they_were_damaged(self, toy, monkeypatch):
+        names = sorted((toy / "data" / "train").iterdir())
+        shutil.copy(names[0], names[0].with_name("99999999_000.png"))
+        data = load_training(toy, toy_config())
+        expected = pictures(data.pixels)
+        assert expected["99999999_000.png"] == expected[names[0].name]
+        (path,) = (toy / ".cache").glob("train-*.groups.json")
+        whole = path.read_text()
+        for damaged in ("", "{}", whole.replace('": "', '": "0')):
+            path.write_text(damaged)
+            assert pictures(data.pixels) == expected
+            assert path.read_text() == whole
+        for impossible in ([[0, 10**6]], [[-1, 0]], [[]]):
+            path.write_text(json.dumps({**json.loads(whole), "groups": impossible}))
+            assert pictures(data.pixels) == expected
+        monkeypatch.setattr(duplicates, "duplicate_groups", None)  # not called where they are stored
+        assert pictures(data.pixels) == expected
 
     def test_folds_of_detections_from_elsewhere_say_that_the_pattern_does_not_fit(self, toy):
         data = load_training(toy, toy_config())
