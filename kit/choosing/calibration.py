@@ -109,13 +109,16 @@ def fit(
     if right.all() or not right.any():
         return None
     from sklearn.linear_model import LogisticRegression  # half a second, needed only here
+    from threadpoolctl import threadpool_limits
 
     number, names = pd.factorize(candidates["label"], sort=True)
     classes = list(names)
     model = LogisticRegression(C=1 / _RIDGE, max_iter=1000)
     columns = {name: _column(candidates, name) for name in extra}
     further = [_extra_design(values) for values in columns.values()]
-    model.fit(np.hstack([_design(candidates, sizes), *further]), right)
+    # Several threads wait for each other in sums this small, and round as their number does.
+    with threadpool_limits(1, user_api="blas"):
+        model.fit(np.hstack([_design(candidates, sizes), *further]), right)
     score, rival, agreement, *others = model.coef_[0].tolist()
     per_class = np.reshape(others[: 3 * len(classes)], (3, len(classes))).T.tolist()
     terms = {label: ClassTerms(*values) for label, values in zip(classes, per_class, strict=True)}

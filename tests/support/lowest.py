@@ -17,7 +17,7 @@ from repository import ROOT
 PACKAGES = (
     "albumentations", "filelock", "invoke", "jaxtyping", "jinja2", "kaggle", "matplotlib", "numpy",
     "opencv-python-headless", "pandas", "pandera", "pillow", "pyarrow", "pycocotools", "pydantic", "rich",
-    "scikit-learn", "scipy", "six",
+    "scikit-learn", "scipy", "six", "threadpoolctl",
 )  # fmt: skip
 TEST_PACKAGES = ("beartype", "ensemble-boxes", "hypothesis", "pytest")
 FILES = (
