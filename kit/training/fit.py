@@ -64,7 +64,8 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
     processes = process_count(config) * config.trainer.nodes
     window = accumulation(settings, processes)
     state = resume_state(run, detector)
-    seen = seen_sha256(run, state) if rank() == 0 else ""  # the first process alone writes checkpoints
+    is_first = rank() == 0  # the first process alone writes checkpoints, and what stands beside them
+    seen = seen_sha256(run, state) if is_first else ""
     progress = Progress(run, settings)
     if state:
         progress.load_state_dict(state["callbacks"][progress.state_key])
@@ -72,7 +73,8 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
         if progress.ended:
             return
         log.info("run %s: going on from epoch %d of %d", run.title, progress.epochs + 1, settings.max_epochs)
-    remove_partials(run.home)
+    if is_first:  # another one may begin a fold while the first still writes
+        remove_partials(run.home)
     module = DetectionModule(
         detector, config, split, run.fold or 0, data, window, progress.epochs, read_stages(run), seen
     )
