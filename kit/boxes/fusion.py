@@ -14,7 +14,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float64, Int64
 
-from kit.boxes.geometry import CORNERS, area, iou_pairs
+from kit.boxes.geometry import CORNERS, area, intersection, iou_pairs
 from kit.config import FusionConfig
 
 # ``agreement``: the share of the sources (views and runs) that have a box in the candidate. ``spread``: how far the
@@ -264,12 +264,10 @@ def _spread(
 
 def _overlap(box: Float64[np.ndarray, "g 4"], clusters: Float64[np.ndarray, "g c 4"]) -> np.ndarray:
     """IoU of each group's box with its clusters; 0 with a cluster that is not open yet (all zeros)."""
-    box = box[:, None, :]
-    low, high = np.maximum(box[..., :2], clusters[..., :2]), np.minimum(box[..., 2:], clusters[..., 2:])
-    sides = np.maximum(high - low, 0)
-    shared = sides[..., 0] * sides[..., 1]
-    a, b = box[..., 2:] - box[..., :2], clusters[..., 2:] - clusters[..., :2]
-    return shared / (a[..., 0] * a[..., 1] + b[..., 0] * b[..., 1] - shared)
+    box = box[:, None]
+    shared = intersection(box, clusters)
+    (width, height), (widths, heights) = (np.moveaxis(of[..., 2:] - of[..., :2], -1, 0) for of in (box, clusters))
+    return shared / (width * height + widths * heights - shared)
 
 
 def _blocks(

@@ -35,7 +35,7 @@ def iou_matrix(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Floa
     A box without area overlaps nothing (IoU 0, also with itself). Zero boxes give an empty matrix.
     """
     first, second = a.astype(np.float64)[:, None], b.astype(np.float64)[None]
-    return _iou(_intersection(first, second), area(a)[:, None], area(b)[None])
+    return _iou(intersection(first, second), area(a)[:, None], area(b)[None])
 
 
 def iou_pairs(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]) -> Float64[np.ndarray, " n"]:
@@ -43,7 +43,18 @@ def iou_pairs(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "n 4"]) -> Float
 
     A box without area overlaps nothing.
     """
-    return _iou(_intersection(a.astype(np.float64), b.astype(np.float64)), area(a), area(b))
+    return _iou(intersection(a.astype(np.float64), b.astype(np.float64)), area(a), area(b))
+
+
+def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Areas in square pixels that boxes of ``a`` and ``b`` share; their leading axes are broadcast.
+
+    It can be positive for two boxes with inverted corners.
+    """
+    # A coordinate at a time: numpy's innermost loop would have a length of two.
+    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
+    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
+    return np.maximum(width, 0) * np.maximum(height, 0)
 
 
 def clip(boxes: Boxes, width_px: Side, height_px: Side) -> Boxes:
@@ -65,12 +76,6 @@ def flip_horizontally(boxes: Boxes, width_px: float) -> Boxes:
 def scale(boxes: Boxes, factor_x: float, factor_y: float) -> Boxes:
     """Scale boxes as an image that is resized by these factors. The dtype is kept."""
     return (boxes * np.array([factor_x, factor_y, factor_x, factor_y], dtype=np.float64)).astype(boxes.dtype)
-
-
-def _intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
-    height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
-    return np.maximum(width, 0) * np.maximum(height, 0)
 
 
 def _iou(shared: np.ndarray, area_a: np.ndarray, area_b: np.ndarray) -> np.ndarray:

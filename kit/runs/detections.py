@@ -16,7 +16,7 @@ from kit.core.files import replacing
 from kit.core.json_files import fingerprint
 from kit.data.pixel_cache import PixelCache
 from kit.detectors.source import Source
-from kit.schemas.detections import check_detections, detection_table
+from kit.schemas.detections import TEXT_COLUMNS, check_detections, detection_table
 
 KEY = "kit_source"
 _REMAKE = "delete it; the next `invoke train` or `invoke predict` of the run makes it anew"
@@ -50,11 +50,14 @@ def write_detections(table: pd.DataFrame, path: Path, key: str) -> None:
 
 def read_detections(path: Path, do: str = _REMAKE) -> pd.DataFrame:
     """Read and check a stored table. Raises KitError with the advice ``do`` if it is broken."""
-    return check_detections(read_parquet(path, "detections", do), str(path), do)
+    return check_detections(read_parquet(path, "detections", do, TEXT_COLUMNS), str(path), do)
 
 
-def read_parquet(path: Path, content_name: str, do: str) -> pd.DataFrame:
-    """A stored table as it is. Raises KitError with the advice ``do`` if the file is broken."""
+def read_parquet(path: Path, content_name: str, do: str, repeated: Sequence[str] = ()) -> pd.DataFrame:
+    """A stored table as it is. Raises KitError with the advice ``do`` if the file is broken.
+
+    Columns of ``repeated`` texts become categories: as texts of their own they take most of the time.
+    """
     try:
         content = io.BytesIO(path.read_bytes())
     except OSError as error:  # the file may be whole
@@ -62,7 +65,7 @@ def read_parquet(path: Path, content_name: str, do: str) -> pd.DataFrame:
             f"to read {path}", reason(error), "let this user read the file, then repeat the command"
         ) from error
     try:
-        return pd.read_parquet(content)
+        return pd.read_parquet(content, read_dictionary=list(repeated))
     except (MemoryError, ImportError):
         raise
     # pyarrow and pandas raise ArrowInvalid, OSError, TypeError and others for a broken file.

@@ -34,8 +34,9 @@ def check_detections(table: pd.DataFrame, source: str, do: str = "make it anew")
     texts = [name for name in (*CORNERS, "score") if len(table) and table[name].dtype.kind not in "fiu"]
     if texts:
         raise refusal(f"{texts[0]} {str(table[texts[0]].iloc[0])!r}, no column of numbers")
-    # pandas 3 reads texts from parquet in a type of its own.
-    strings = [name for name, kind in table.dtypes.items() if isinstance(kind, pd.StringDtype)]
+    # pandas 3 reads texts from parquet in a type of its own, and `read_detections` as categories.
+    kinds = (pd.StringDtype, pd.CategoricalDtype)
+    strings = [name for name, kind in table.dtypes.items() if isinstance(kind, kinds)]
     try:
         checked = _DETECTIONS.validate(table.astype(dict.fromkeys(strings, object)), lazy=True)
     except pa.errors.SchemaErrors as error:
