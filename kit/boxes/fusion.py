@@ -264,10 +264,8 @@ def _spread(
 
 def _overlap(box: Float64[np.ndarray, "g 4"], clusters: Float64[np.ndarray, "g c 4"]) -> np.ndarray:
     """IoU of each group's box with its clusters; 0 with a cluster that is not open yet (all zeros)."""
-    box = box[:, None]
-    shared = intersection(box, clusters)
-    (width, height), (widths, heights) = (np.moveaxis(of[..., 2:] - of[..., :2], -1, 0) for of in (box, clusters))
-    return shared / (width * height + widths * heights - shared)
+    shared = intersection(box[:, None], clusters)
+    return shared / (area(box)[:, None] + area(clusters) - shared)
 
 
 def _blocks(

@@ -23,10 +23,10 @@ def image_sides(image_ids: pd.Series, sizes: Sizes) -> Float64[np.ndarray, "n 2"
     return np.array([sizes[name] for name in images], dtype=np.float64).reshape(-1, 2)[image]
 
 
-def area(boxes: Boxes) -> Float64[np.ndarray, " n"]:
+def area(boxes: Float[np.ndarray, "*n 4"]) -> Float64[np.ndarray, "*n"]:
     """Areas in square pixels; 0 for a box whose corners are inverted or equal."""
-    sides = np.maximum(boxes[:, 2:].astype(np.float64) - boxes[:, :2], 0)
-    return sides[:, 0] * sides[:, 1]
+    left, top, right, bottom = (boxes[..., corner].astype(np.float64) for corner in range(4))
+    return np.maximum(right - left, 0) * np.maximum(bottom - top, 0)
 
 
 def iou_matrix(a: Float[np.ndarray, "n 4"], b: Float[np.ndarray, "m 4"]) -> Float64[np.ndarray, "n m"]:

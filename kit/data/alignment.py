@@ -28,8 +28,9 @@ _WORST = 0.2  # share of the tiles that may differ: markers, letters
 def aligned_likeness(
     first: UInt8[np.ndarray, "m n n"], second: UInt8[np.ndarray, "m n n"], scales: Float[np.ndarray, " m"]
 ) -> Float32[np.ndarray, "m 2"]:
-    """The correlation of the details of each pair, after the second is stretched and shifted onto the first.
+    """The correlation of the details of each pair, once one is stretched and shifted onto the other.
 
+    Either is laid onto the other, and the greater number counts, so that the order of a pair does not.
     The first column is that of all pixels, the second that of the least alike tile after a fifth of the tiles with
     detail is set aside; both from -1 to 1. They are 0 for a pair without detail in three tiles, or unlike at once.
     Stretch and shift are found by Gauss-Newton steps (Lucas and Kanade 1981).
@@ -39,14 +40,26 @@ def aligned_likeness(
         second: Those that are compared with them.
         scales: What the search starts from: places in the second copy, about its middle, per place in the first.
     """
-    result = np.zeros((len(first), 2), dtype=np.float32)
     if not len(first):
-        return result
-    ways = np.stack([scales, 0 * scales, scales, 0 * scales], axis=1).astype(np.float32)
+        return np.zeros((0, 2), dtype=np.float32)
     coarse, other = (_details(_halved(copies), _DETAIL_PX / 2, _COARSE_PX / 2) for copies in (first, second))
-    ways = _registered(coarse, other, ways, _COARSE_STEPS)
+    onto_first = _laid_onto(first, second, coarse, other, scales)
+    return np.maximum(onto_first, _laid_onto(second, first, other, coarse, 1 / scales))
+
+
+def _laid_onto(
+    first: UInt8[np.ndarray, "m n n"],
+    second: UInt8[np.ndarray, "m n n"],
+    coarse: Images,
+    coarse_other: Images,
+    scales: Float[np.ndarray, " m"],
+) -> Float32[np.ndarray, "m 2"]:
+    """`aligned_likeness` with the second laid onto the first; ``coarse`` are the details of their halved copies."""
+    result = np.zeros((len(first), 2), dtype=np.float32)
+    ways = np.stack([scales, 0 * scales, scales, 0 * scales], axis=1).astype(np.float32)
+    ways = _registered(coarse, coarse_other, ways, _COARSE_STEPS)
     common = _inside(ways, coarse.shape[1])
-    alive = np.flatnonzero(_correlation(coarse, _moved(other, ways), common) >= _LEAST_COARSE)
+    alive = np.flatnonzero(_correlation(coarse, _moved(coarse_other, ways), common) >= _LEAST_COARSE)
     if len(alive):
         first, second = first[alive].astype(np.float32), second[alive].astype(np.float32)
         fine, other = (_details(copies, _DETAIL_PX, _SMOOTH_PX) for copies in (first, second))
@@ -65,7 +78,10 @@ def resampling(scale: Float[np.ndarray, " m"], shift: Float[np.ndarray, " m"], s
     ``x`` is the pixel's place about the middle of the line, in units of its length.
     """
     places = (scale[:, None] * _axis(size) + shift[:, None] + 0.5) * size - 0.5
-    return np.maximum(0, 1 - np.abs(places[:, :, None] - np.arange(size))).astype(np.float32)
+    weights = places[:, :, None] - np.arange(size)
+    np.abs(weights, out=weights)
+    np.subtract(1, weights, out=weights)
+    return np.maximum(weights, 0, out=weights).astype(np.float32)
 
 
 def _axis(size: int) -> Float[np.ndarray, " size"]:
@@ -159,5 +175,6 @@ def _blurred(images: Images, radius_px: float) -> Images:
 
 
 def _halved(copies: UInt8[np.ndarray, "m n n"]) -> Float32[np.ndarray, "m _ _"]:
-    half = copies.shape[1] // 2
-    return copies.reshape(len(copies), half, 2, half, 2).mean(axis=(2, 4), dtype=np.float32)
+    levels = copies.astype(np.float32)
+    rows = levels[:, ::2] + levels[:, 1::2]
+    return (rows[:, :, ::2] + rows[:, :, 1::2]) / 4

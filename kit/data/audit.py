@@ -71,7 +71,8 @@ class AuditInput:
     readable images, named ``train/NAME`` and ``test/NAME``; ``patients`` has the patient of every image by
     groups.csv, whose images are ``groups``, or by ``config.patient_pattern``. ``unread`` are the paths of pictures
     that are not read. ``inverted`` and ``levels`` (of 16-bit images) are named as the prints are. ``no_finding``
-    are the rows with a box and a label such as ``No finding``: line, image_id, box, label.
+    are the rows with a box and a label such as ``No finding``: line, image_id, box, label. ``copies`` are the
+    groups of copies within train/, whose prints come first, if they are known already.
     """
 
     annotations: pd.DataFrame
@@ -87,6 +88,7 @@ class AuditInput:
     levels: Mapping[str, Levels] = field(default_factory=dict)
     groups: Container[str] = ()
     no_finding: pd.DataFrame = field(default_factory=pd.DataFrame)
+    copies: Sequence[tuple[int, ...]] | None = None
 
 
 def findings(data: AuditInput) -> list[Finding]:
@@ -101,7 +103,7 @@ def findings(data: AuditInput) -> list[Finding]:
         box_units(data.annotations, images),
         no_finding_boxes(data.no_finding),
         unread_images(data.unread),
-        duplicate_images(data.prints, data.annotations["image_id"]),
+        duplicate_images(data.prints, data.annotations["image_id"], data.copies),
         repeated_boxes(data.annotations, data.config.repeated_boxes == "fuse"),
         improbable_boxes(data.annotations, images),
         labels_alike(data.annotations["label"]),
@@ -164,13 +166,17 @@ def unread_images(paths: Sequence[str]) -> Finding | None:
     )  # fmt: skip
 
 
-def duplicate_images(prints: Prints, annotated: Collection[str]) -> Finding | None:
+def duplicate_images(
+    prints: Prints, annotated: Collection[str], known: Sequence[tuple[int, ...]] | None = None
+) -> Finding | None:
     """Copies of the same picture, within train/ or test/ or across both: a row per image, in groups.
 
     Every image is compared with the first of its group: how many of 256 ``bits`` differ, the ``correlation`` of the
     64-px copies, that of their details once they lie on each other (``aligned``), and whether it is ``mirrored``.
+    ``known`` are the groups within train/, whose prints come first, if they are known already.
     """
-    groups = duplicate_groups(prints)
+    in_train = sum(name.startswith(f"{TRAIN}/") for name in prints.names)
+    groups = duplicate_groups(prints) if known is None else duplicate_groups(prints, in_train, known)
     if not groups:
         return None
     boxed = {f"train/{name}" for name in annotated}

@@ -30,7 +30,7 @@ SAME_CORRELATION = 0.98  # those two correlate at .93
 SAME_DETAIL = 0.97, 0.955  # of all pixels, of four fifths of the tiles; two exposures of one arm: .967 and .952
 _COPIES_SUFFIX, _GROUPS_SUFFIX = ".copies.npy", ".groups.json"
 _GROUPING = 1  # of stored groups; to be raised where the same images would give others
-_PAIRS = 512  # pairs whose small copies are held at a time
+_PAIRS = 128  # pairs whose small copies are held at a time: what fits into a processor's cache
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ def _delete_earlier(path: Path, suffix: str) -> None:
 def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
     """The picture that each readable image shows: the digest of the first of its copies (``duplicate_groups``)."""
     names, digests = tuple(pixels.digests), tuple(pixels.digests.values())
-    first = {index: group[0] for group in _groups_of(pixels, track) for index in group}
+    first = {index: group[0] for group in groups_of_copies(pixels, track) for index in group}
     return {name: digests[first.get(index, index)] for index, name in enumerate(names)}
 
 
@@ -128,8 +128,11 @@ class _Groups:
     groups: tuple[tuple[int, ...], ...]
 
 
-def _groups_of(pixels: PixelCache, track: Track) -> Sequence[tuple[int, ...]]:
-    """The groups of copies among a cache's images, stored beside it: a training and each report ask for them."""
+def groups_of_copies(pixels: PixelCache, track: Track = silent) -> Sequence[tuple[int, ...]]:
+    """The groups of copies among a cache's images, as ``duplicate_groups`` of the order of its ``digests``.
+
+    They are stored beside the cache: the audit, a training and each report ask for them.
+    """
     path = pixels.file.with_suffix(_GROUPS_SUFFIX)
     images = [(name, digest, pixels.facts[name].tag, pixels.facts[name].inverted)
               for name, digest in pixels.digests.items()]  # fmt: skip
@@ -168,32 +171,35 @@ def likeness(prints: Prints, first: int, second: int) -> Likeness:
     both = prints.copies[[first, second]]
     bits = dct_bits(both)
     near = nearness(Hashes.of(both[:1]), Hashes.of(both[1:]), np.array([[0, 0]]))
-    one, other = both[:1], _as_near(both[1:], near)
-    aligned = aligned_likeness(one, other, near.scales), aligned_likeness(other, one, 1 / near.scales)
+    aligned = aligned_likeness(both[:1], _as_near(both[1:], near), near.scales)
     return Likeness(
         prints.digests[first] == prints.digests[second],
         int((bits[0] != bits[1]).sum()),
         float(_correlations(both[:1], both[1:])[0]),
-        float(np.max(aligned, axis=0)[0, 0]),
+        float(aligned[0, 0]),
         bool(near.mirrored[0]),
     )
 
 
-def duplicate_groups(prints: Prints) -> list[tuple[int, ...]]:
+def duplicate_groups(
+    prints: Prints, compared: int = 0, known: Sequence[tuple[int, ...]] = ()
+) -> list[tuple[int, ...]]:
     """Groups of two or more copies of a picture, as ascending indices, in the order of their first images.
 
     Two images are linked if their pixels are equal, or if their hashes are near and ``same_picture`` says so. An
     image of a single grey level is like no other: only equal pixels link it. Memory grows with the number of
-    images, not with its square.
+    images, not with its square. ``known`` are the groups of the first ``compared`` images, if known already.
     """
     _, first, group_of = np.unique(np.array(prints.digests, dtype=str), return_index=True, return_inverse=True)
+    links = [(group[0], index) for group in known for index in group[1:]]
+    group_of = joined_groups(group_of, np.array(links, dtype=np.int64).reshape(-1, 2))
     distinct = np.sort(first)
     copies = prints.copies[distinct]
     for batch in batches(near_pairs(Hashes.of(copies))):
-        groups = group_of[distinct[batch.pairs]]
-        near = batch.of(groups[:, 0] != groups[:, 1])
-        alike = near.pairs[same_picture(copies, copies, near)]
-        group_of = joined_groups(group_of, distinct[alike])
+        pairs = distinct[batch.pairs]
+        unknown = (pairs >= compared).any(axis=1) & (group_of[pairs[:, 0]] != group_of[pairs[:, 1]])
+        near = batch.of(unknown)
+        group_of = joined_groups(group_of, pairs[unknown][same_picture(copies, copies, near)])
     members: dict[int, list[int]] = {}
     for index, group in enumerate(group_of.tolist()):
         members.setdefault(group, []).append(index)
@@ -239,9 +245,8 @@ def same_picture(
     """
     ours, theirs = first[near.pairs[:, 0]], _as_near(second[near.pairs[:, 1]], near)
     same = (near.bits <= _SAME_BITS) & (_correlations(ours, theirs) >= SAME_CORRELATION)
-    for one, other, scales in ((ours, theirs, near.scales), (theirs, ours, 1 / near.scales)):
-        rest = np.flatnonzero(~same)
-        same[rest] = (aligned_likeness(one[rest], other[rest], scales[rest]) >= SAME_DETAIL).any(axis=1)
+    rest = np.flatnonzero(~same)
+    same[rest] = (aligned_likeness(ours[rest], theirs[rest], near.scales[rest]) >= SAME_DETAIL).any(axis=1)
     return same
 
 

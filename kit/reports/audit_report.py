@@ -20,7 +20,7 @@ from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.audit import CHECKS, AuditInput, findings, require_checks
 from kit.data.competition import AUDIT, OpenedData, data_folder, has_test, open_all_files, patients
-from kit.data.duplicates import Prints, comparable_prints, small_copies
+from kit.data.duplicates import Prints, comparable_prints, groups_of_copies, small_copies
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
 from kit.data.groups import read_groups
 from kit.data.inversion import (
@@ -130,6 +130,7 @@ def audit_workspace(
         _by_path(files, lambda pixels: pixels.levels),
         groups,
         no_finding_boxes(data / TABLE, _readable(caches)),
+        groups_of_copies(files[TRAIN], track),
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):

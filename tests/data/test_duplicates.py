@@ -158,6 +158,23 @@ def test_planted_copies_in_noise_are_found_and_nothing_else(seed, count, copies)
     assert set(duplicate_groups(Prints(names, names, everything))) == wanted
 
 
+@pytest.mark.parametrize("compared", [0, 1, 4, 7, 12])
+def test_groups_of_the_first_images_that_are_known_change_nothing(compared):
+    first, second = drawn(1), drawn(2)
+    chain = [first, second, *(copy(first) for copy in COPIES.values())][:11]
+    everything = prints(*chain, chain[-1])
+    known = groups(*chain[:compared])
+    assert duplicate_groups(everything, compared, known) == duplicate_groups(everything)
+    assert [group[0] for group in duplicate_groups(everything)] == [0]
+
+
+def test_images_that_were_compared_already_are_not_compared_again():
+    image = drawn(1)
+    everything = prints(image, compressed(image), drawn(2), COPIES["mirrored"](image))
+    assert duplicate_groups(everything, 2) == [(0, 1, 3)]  # by the third alone
+    assert duplicate_groups(everything, 4) == []
+
+
 def test_blocks_do_not_hide_a_copy_that_is_far_away():
     rng = np.random.default_rng(0)
     many = rng.integers(0, 256, (1300, 64, 64), dtype=np.uint8)
