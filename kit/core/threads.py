@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class Threads(ThreadPoolExecutor):
@@ -15,3 +20,13 @@ class Threads(ThreadPoolExecutor):
     def close(self) -> None:
         """Wait for the tasks that have started; cancel the others, since after Ctrl-C they are useless."""
         self.shutdown(cancel_futures=True)
+
+
+def made_ahead(items: Iterator[T]) -> Iterator[T]:
+    """The same items: while one is used, a thread makes the next."""
+    end = object()
+    with contextlib.closing(Threads(1)) as threads:
+        following = threads.submit(next, items, end)
+        while (item := following.result()) is not end:
+            following = threads.submit(next, items, end)
+            yield item  # type: ignore[misc]

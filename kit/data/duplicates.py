@@ -195,11 +195,11 @@ def duplicate_groups(
     group_of = joined_groups(group_of, np.array(links, dtype=np.int64).reshape(-1, 2))
     distinct = np.sort(first)
     copies = prints.copies[distinct]
-    for batch in batches(near_pairs(Hashes.of(copies))):
-        pairs = distinct[batch.pairs]
-        unknown = (pairs >= compared).any(axis=1) & (group_of[pairs[:, 0]] != group_of[pairs[:, 1]])
-        near = batch.of(unknown)
-        group_of = joined_groups(group_of, pairs[unknown][same_picture(copies, copies, near)])
+    for batch in batches(near_pairs(Hashes.of(copies), compared=int((distinct < compared).sum()))):
+        groups = group_of[distinct[batch.pairs]]
+        near = batch.of(groups[:, 0] != groups[:, 1])
+        alike = near.pairs[same_picture(copies, copies, near)]
+        group_of = joined_groups(group_of, distinct[alike])
     members: dict[int, list[int]] = {}
     for index, group in enumerate(group_of.tolist()):
         members.setdefault(group, []).append(index)

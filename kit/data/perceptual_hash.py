@@ -106,10 +106,11 @@ def nearness(first: Hashes, second: Hashes, pairs: Int64[np.ndarray, "m 2"]) -> 
     )
 
 
-def near_pairs(first: Hashes, second: Hashes | None = None) -> Iterator[Near]:
+def near_pairs(first: Hashes, second: Hashes | None = None, compared: int = 0) -> Iterator[Near]:
     """All pairs of images that differ in at most ``NEAR_BITS`` bits in their nearest way, in batches.
 
-    Without ``second`` the pairs are (i, j), i < j, of the first images. A first sieve of the 64 longest waves keeps
+    Without ``second`` the pairs are (i, j), i < j, of the first images, but those of the first ``compared`` with
+    each other. A first sieve of the 64 longest waves keeps
     the time short; memory grows with the number of images, not with its square.
     """
     other = second or first
@@ -117,7 +118,7 @@ def near_pairs(first: Hashes, second: Hashes | None = None) -> Iterator[Near]:
     half = ours.shape[1] // 2
     for top in range(0, len(ours), _ROWS):
         rows = ours[top : top + _ROWS]
-        for left in range(0 if second else top, len(theirs), _COLUMNS):
+        for left in range(0 if second else max(top, compared), len(theirs), _COLUMNS):
             columns = theirs[left : left + _COLUMNS]
             even, odd = rows[:, :half] @ columns[:, :half].T, rows[:, half:] @ columns[:, half:].T
             alike = np.abs(even, out=even)

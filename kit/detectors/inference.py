@@ -4,7 +4,7 @@ label.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -14,7 +14,7 @@ from jaxtyping import Float32, Int64
 from torch import nn
 
 from kit.boxes.geometry import CORNERS, Boxes, clip
-from kit.data.images import Grey
+from kit.core.threads import made_ahead
 from kit.data.pixel_cache import PixelCache
 from kit.detectors.memory import keeping_freed_memory
 from kit.detectors.networks import network_input
@@ -28,21 +28,32 @@ def detect(source: Source, detector: nn.Module, pixels: PixelCache, image_ids: S
     """The raw detections of every view, by image and view; boxes in the original's pixels, clipped to the image.
 
     A batch holds images of one size and goes through one view after the other: the cache is memory-mapped, and
-    only one view of an image is in memory at a time.
+    only one view of a batch is in memory at a time; for a GPU the next one is made meanwhile.
     """
     detector.eval()
     device = next(detector.parameters()).device
     detections: dict[tuple[int, int], _Detections] = {}  # by index of the image and number of the view
-    batches = _same_shape([_size(pixels, image_id) for image_id in image_ids], source.inference.batch_size)
+    shown = _shown(source, pixels, image_ids)
+    if device.type != "cpu":  # there the network takes all cores
+        shown = made_ahead(shown)
     with keeping_freed_memory(device.type), torch.autocast(device.type, enabled=device.type == "cuda"):
-        for batch in batches:
-            images = [pixels.read(image_ids[index]) for index in batch]
-            for number, view in enumerate(views(source.inference)):
-                outputs = detector(_network_input(view, images, source.image_size_px, device))
-                for index, output in zip(batch, outputs, strict=True):
-                    size = _size(pixels, image_ids[index])
-                    detections[index, number] = _in_original(view, size, source.image_size_px, output)
+        for batch, number, view, images in shown:
+            outputs = detector(network_input([image.to(device) for image in images]))
+            for index, output in zip(batch, outputs, strict=True):
+                size = _size(pixels, image_ids[index])
+                detections[index, number] = _in_original(view, size, source.image_size_px, output)
     return _table(source, image_ids, detections)
+
+
+def _shown(
+    source: Source, pixels: PixelCache, image_ids: Sequence[str]
+) -> Iterator[tuple[list[int], int, View, list[torch.Tensor]]]:
+    """Batches of images in every view: their indices, the number of the view, the view, the images in it."""
+    size_px = source.image_size_px
+    for batch in _same_shape([_size(pixels, image_id) for image_id in image_ids], source.inference.batch_size):
+        images = [pixels.read(image_ids[index]) for index in batch]
+        for number, view in enumerate(views(source.inference)):
+            yield batch, number, view, [torch.tensor(view.apply(image, size_px))[None] for image in images]
 
 
 def _size(pixels: PixelCache, image_id: str) -> tuple[int, int]:
@@ -61,11 +72,6 @@ def _same_shape(sizes: Sequence[tuple[int, int]], most: int) -> list[list[int]]:
         else:
             batches.append([index])
     return batches
-
-
-def _network_input(view: View, images: Sequence[Grey], size_px: int, device: torch.device) -> list[torch.Tensor]:
-    """The images in a view, as the network takes them; the view's bytes are freed on return."""
-    return network_input([torch.tensor(view.apply(image, size_px))[None].to(device) for image in images])
 
 
 class _Detections(NamedTuple):

@@ -14,9 +14,10 @@ from toy import toy_config
 from kit.boxes.geometry import flip_horizontally
 from kit.config import InferenceConfig, preset
 from kit.core.errors import KitError
+from kit.core.threads import made_ahead
 from kit.data.competition import load_test
 from kit.data.pixel_cache import open_cache
-from kit.detectors import networks, weights
+from kit.detectors import inference, networks, weights
 from kit.detectors.inference import Source, detect
 from kit.detectors.tta import View, views
 from kit.evaluation.predict import predict
@@ -104,6 +105,17 @@ def test_batches_find_what_single_images_find(tmp_path):
     assert np.abs(together["score"].to_numpy() - single["score"].to_numpy()).max() < 1e-5
     corners = ["x_min", "y_min", "x_max", "y_max"]
     assert np.abs(together[corners].to_numpy() - single[corners].to_numpy()).max() < 1e-2
+
+
+def test_views_that_are_made_ahead_for_a_gpu_are_those_made_in_turn(tmp_path):
+    pixels = squares(tmp_path, [(100, 100), (100, 200), (100, 100)])
+    in_turn, ahead = (
+        list(of(inference._shown(source(batch_size=2), pixels, list(pixels.facts)))) for of in (iter, made_ahead)
+    )
+    assert [made[:3] for made in in_turn] == [made[:3] for made in ahead]
+    assert len(ahead) == 2 * len(source().inference.views)
+    for one, other in zip(in_turn, ahead, strict=True):
+        assert all(torch.equal(*images) for images in zip(one[3], other[3], strict=True))
 
 
 def test_of_each_image_one_view_is_in_memory_at_a_time(tmp_path):

@@ -1,0 +1,44 @@
+"""Items that are made ahead are the same ones, in the same order, and their errors arrive."""
+
+import threading
+
+import pytest
+
+from kit.core.threads import made_ahead
+
+
+def test_they_are_the_same_items_none_among_them():
+    assert list(made_ahead(iter([3, None, 1]))) == [3, None, 1]
+    assert list(made_ahead(iter([]))) == []
+
+
+def test_the_next_one_is_made_while_one_is_used_and_no_further():
+    made = []
+    second = threading.Event()
+
+    def items():
+        for number in range(4):
+            made.append(number)
+            if number == 1:
+                second.set()
+            yield number
+
+    ahead = made_ahead(items())
+    assert next(ahead) == 0
+    assert second.wait(10)
+    assert made == [0, 1]
+    ahead.close()
+    assert threading.active_count() == 1 or not any(
+        thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()
+    )
+
+
+def test_an_error_comes_after_the_items_before_it():
+    def items():
+        yield 1
+        raise ValueError("broken")
+
+    ahead = made_ahead(items())
+    assert next(ahead) == 1
+    with pytest.raises(ValueError, match="broken"):
+        next(ahead)
