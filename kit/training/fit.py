@@ -64,16 +64,18 @@ def fit(run: Run, config: Config, split: Split, data: TrainingData, detector: nn
     processes = process_count(config) * config.trainer.nodes
     window = accumulation(settings, processes)
     state = resume_state(run, detector)
-    is_first = rank() == 0  # the first process alone writes checkpoints, and what stands beside them
+    # The first process alone writes, and deletes: another one may begin a fold while the first still writes.
+    is_first = rank() == 0
     seen = seen_sha256(run, state) if is_first else ""
     progress = Progress(run, settings)
     if state:
         progress.load_state_dict(state["callbacks"][progress.state_key])
-        progress.write_history()
+        if is_first:
+            progress.write_history()
         if progress.ended:
             return
         log.info("run %s: going on from epoch %d of %d", run.title, progress.epochs + 1, settings.max_epochs)
-    if is_first:  # another one may begin a fold while the first still writes
+    if is_first:
         remove_partials(run.home)
     module = DetectionModule(
         detector, config, split, run.fold or 0, data, window, progress.epochs, read_stages(run), seen

@@ -5,11 +5,12 @@ import pytorch_lightning as pl
 import torch
 from toy import toy_config
 
+from kit.config import load
 from kit.data.competition import load_training
 from kit.data.splits import assign_folds
 from kit.detectors.hardware import deterministic_algorithms
 from kit.runs.detecting import bare_detector
-from kit.runs.folder import Run, Split
+from kit.runs.folder import Run, Split, read_split
 from kit.training import fit
 
 
@@ -46,6 +47,16 @@ def test_the_first_process_alone_deletes_half_written_files(toy, fitted, monkeyp
     monkeypatch.setattr(fit, "rank", lambda: rank)
     fitted(toy_config(), lambda: None)
     assert half.exists() == left
+
+
+@pytest.mark.parametrize(("rank", "written"), [(0, True), (1, False)])
+def test_the_first_process_alone_writes_the_history_anew(trained, monkeypatch, rank, written):
+    run = Run(trained, "demo")
+    config, split = load(run.config), read_split(run)
+    run.history.unlink()
+    monkeypatch.setattr(fit, "rank", lambda: rank)
+    fit.fit(run, config, split, load_training(trained, config), bare_detector(config, split))
+    assert run.history.exists() == written
 
 
 def test_an_error_leaves_torch_as_it_was():
