@@ -103,7 +103,7 @@ class _Work:
             "cache, built": self.build_cache,
             "cache, opened, and tables read": lambda: load_training(self.folder, self.config),
             "audit": self.audit,
-            "split by patient": lambda: assign_folds(self.data, self.config.data, 0),
+            "split by patient": self.split,
             "loader, one epoch": self.load,
             "fusion, suppressed": lambda: fuse(self.detections, FusionConfig(), sources_of(self.detections)),
             "fusion, weighted": lambda: fuse(
@@ -121,7 +121,18 @@ class _Work:
 
     def audit(self) -> None:
         shutil.rmtree(self.folder / AUDIT, ignore_errors=True)
+        self.forget("copies.npy", "groups.json")
         audit_workspace(self.folder, self.config)
+
+    def split(self) -> None:
+        self.forget("groups.json")
+        assign_folds(self.data, self.config.data, 0)
+
+    def forget(self, *endings: str) -> None:
+        """Delete what an earlier step stored beside the pixels: every repeat does the whole work."""
+        for ending in endings:
+            for path in (self.folder / ".cache").glob(f"*.{ending}"):
+                path.unlink()
 
     def load(self) -> None:
         dataset = DetectionDataset(self.data, self.data.image_ids, PX, 0, AugmentationConfig())
