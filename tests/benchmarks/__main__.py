@@ -31,7 +31,7 @@ BENCHMARKS = (
     "samples", "epoch", "scores", "views", "fusion", "resamples", "startup", "stored", "growth", "memory", "gpu",
     "importing", "pages", "cold",
 )  # fmt: skip
-LONG = ("stored", "memory", "importing", "pages", "cold")  # more than a minute each: with --long, or by name
+LONG = ("growth", "stored", "memory", "importing", "pages", "cold")  # over a minute each: with --long, or by name
 
 
 def measured(sizes: Sizes, names: Iterable[str]) -> Iterator[Row]:
