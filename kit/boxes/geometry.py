@@ -51,7 +51,7 @@ def intersection(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
     It can be positive for two boxes with inverted corners.
     """
-    # A coordinate at a time: numpy's innermost loop would have a length of two.
+    # A coordinate at a time, else numpy's innermost loop would have a length of two.
     width = np.minimum(a[..., 2], b[..., 2]) - np.maximum(a[..., 0], b[..., 0])
     height = np.minimum(a[..., 3], b[..., 3]) - np.maximum(a[..., 1], b[..., 1])
     return np.maximum(width, 0) * np.maximum(height, 0)

@@ -1,4 +1,4 @@
-"""Threads for work that releases Python's lock: to decode images, to draw and compress them."""
+"""Threads for work that releases Python's lock: to decode images, to draw and compress them, to make views."""
 
 from __future__ import annotations
 

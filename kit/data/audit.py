@@ -25,7 +25,7 @@ from kit.data.box_checks import (
     no_finding_boxes,
     repeated_boxes,
 )
-from kit.data.duplicates import Prints, duplicate_groups, likeness
+from kit.data.duplicates import Prints, likeness
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding, counted
 from kit.data.images import Levels
 from kit.data.patient_pattern import fitting_share, knows_patients, suggested_pattern
@@ -72,7 +72,7 @@ class AuditInput:
     groups.csv, whose images are ``groups``, or by ``config.patient_pattern``. ``unread`` are the paths of pictures
     that are not read. ``inverted`` and ``levels`` (of 16-bit images) are named as the prints are. ``no_finding``
     are the rows with a box and a label such as ``No finding``: line, image_id, box, label. ``copies`` are the
-    groups of copies within train/, whose prints come first, if they are known already.
+    groups of copies of one picture, by the indices of their prints (`duplicate_groups`).
     """
 
     annotations: pd.DataFrame
@@ -88,7 +88,7 @@ class AuditInput:
     levels: Mapping[str, Levels] = field(default_factory=dict)
     groups: Container[str] = ()
     no_finding: pd.DataFrame = field(default_factory=pd.DataFrame)
-    copies: Sequence[tuple[int, ...]] | None = None
+    copies: Sequence[tuple[int, ...]] = ()
 
 
 def findings(data: AuditInput) -> list[Finding]:
@@ -103,7 +103,7 @@ def findings(data: AuditInput) -> list[Finding]:
         box_units(data.annotations, images),
         no_finding_boxes(data.no_finding),
         unread_images(data.unread),
-        duplicate_images(data.prints, data.annotations["image_id"], data.copies),
+        duplicate_images(data.prints, data.copies, data.annotations["image_id"]),
         repeated_boxes(data.annotations, data.config.repeated_boxes == "fuse"),
         improbable_boxes(data.annotations, images),
         labels_alike(data.annotations["label"]),
@@ -167,16 +167,13 @@ def unread_images(paths: Sequence[str]) -> Finding | None:
 
 
 def duplicate_images(
-    prints: Prints, annotated: Collection[str], known: Sequence[tuple[int, ...]] | None = None
+    prints: Prints, groups: Sequence[tuple[int, ...]], annotated: Collection[str]
 ) -> Finding | None:
     """Copies of the same picture, within train/ or test/ or across both: a row per image, in groups.
 
     Every image is compared with the first of its group: how many of 256 ``bits`` differ, the ``correlation`` of the
     64-px copies, that of their details once they lie on each other (``aligned``), and whether it is ``mirrored``.
-    ``known`` are the groups within train/, whose prints come first, if they are known already.
     """
-    in_train = sum(name.startswith(f"{TRAIN}/") for name in prints.names)
-    groups = duplicate_groups(prints) if known is None else duplicate_groups(prints, in_train, known)
     if not groups:
         return None
     boxed = {f"train/{name}" for name in annotated}

@@ -109,9 +109,9 @@ def nearness(first: Hashes, second: Hashes, pairs: Int64[np.ndarray, "m 2"]) -> 
 def near_pairs(first: Hashes, second: Hashes | None = None, compared: int = 0) -> Iterator[Near]:
     """All pairs of images that differ in at most ``NEAR_BITS`` bits in their nearest way, in batches.
 
-    Without ``second`` the pairs are (i, j), i < j, of the first images, but those of the first ``compared`` with
-    each other. A first sieve of the 64 longest waves keeps
-    the time short; memory grows with the number of images, not with its square.
+    Without ``second`` the pairs are (i, j), i < j, of the first images, without those of the first ``compared``
+    with each other. A first sieve of the 64 longest waves keeps the time short; memory grows with the number of
+    images, not with its square.
     """
     other = second or first
     ours, theirs = _low_signs(first), _low_signs(other)

@@ -34,7 +34,7 @@ def detect(source: Source, detector: nn.Module, pixels: PixelCache, image_ids: S
     device = next(detector.parameters()).device
     detections: dict[tuple[int, int], _Detections] = {}  # by index of the image and number of the view
     shown = _shown(source, pixels, image_ids)
-    if device.type != "cpu":  # there the network takes all cores
+    if device.type != "cpu":  # on the CPU the network takes all cores
         shown = made_ahead(shown)
     with keeping_freed_memory(device.type), torch.autocast(device.type, enabled=device.type == "cuda"):
         for batch, number, view, images in shown:

@@ -20,7 +20,7 @@ from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.audit import CHECKS, AuditInput, findings, require_checks
 from kit.data.competition import AUDIT, OpenedData, data_folder, has_test, open_all_files, patients
-from kit.data.duplicates import Prints, comparable_prints, groups_of_copies, small_copies
+from kit.data.duplicates import Prints, comparable_prints, duplicate_groups, groups_of_copies, small_copies
 from kit.data.finding import FAULT, LEVELS, NOTE, WARNING, Finding
 from kit.data.groups import read_groups
 from kit.data.inversion import (
@@ -116,6 +116,8 @@ def audit_workspace(
     caches = _as_configured(files, config, folder)
     train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
     annotations = audited_annotations(data, OpenedData(caches), config)
+    comparable = comparable_prints(prints, _by_path(files, lambda pixels: pixels.facts), inverted)
+    in_train = groups_of_copies(files[TRAIN], track)  # a split asks for them too
     checked = AuditInput(
         annotations,
         own,
@@ -123,14 +125,14 @@ def audit_workspace(
         test,
         {*test, *(mapped_images(data / MAPPING) if has_test(workspace) else ())},
         patients(sorted({*train, *test}), config.data.patient_pattern, groups),
-        comparable_prints(prints, _by_path(files, lambda pixels: pixels.facts), inverted),
+        comparable,
         config.data,
         unread,
         inverted,
         _by_path(files, lambda pixels: pixels.levels),
         groups,
         no_finding_boxes(data / TABLE, _readable(caches)),
-        groups_of_copies(files[TRAIN], track),
+        duplicate_groups(comparable, len(files[TRAIN].digests), in_train),
     )
     audit = Audit(tuple(findings(checked)), folder / "audit.html", OpenedData(caches, annotations))
     with locked_folder(folder):

@@ -13,12 +13,13 @@ def test_they_are_the_same_items_none_among_them():
 
 
 def test_the_next_one_is_made_while_one_is_used_and_no_further():
-    made = []
+    made, makers = [], set()
     second = threading.Event()
 
     def items():
         for number in range(4):
             made.append(number)
+            makers.add(threading.current_thread())
             if number == 1:
                 second.set()
             yield number
@@ -28,9 +29,9 @@ def test_the_next_one_is_made_while_one_is_used_and_no_further():
     assert second.wait(10)
     assert made == [0, 1]
     ahead.close()
-    assert threading.active_count() == 1 or not any(
-        thread.name.startswith("ThreadPoolExecutor") for thread in threading.enumerate()
-    )
+    (maker,) = makers
+    assert maker is not threading.current_thread()
+    assert not maker.is_alive()
 
 
 def test_an_error_comes_after_the_items_before_it():
