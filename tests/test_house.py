@@ -29,7 +29,7 @@ PACKAGES = {
     "config": (),
     "boxes": (),
     "metrics": (),
-    "choosing": ("sklearn",),
+    "choosing": ("scipy",),
     "schemas": (),
     "data": ("torch", "cv2", "albumentations", "scipy"),
     "importing": ("pydicom", "yaml"),
@@ -65,7 +65,7 @@ ONLY_IN = {
     ("reports", "jinja2"): "kit.reports.html",
     ("runs", "torch"): "kit.runs.detecting",
     ("kaggle", "kaggle"): "kit.kaggle.client",
-    ("choosing", "sklearn"): "kit.choosing.calibration",
+    ("choosing", "scipy"): "kit.choosing.calibration",
 }
 # Packages that load no torch.
 TORCH_FREE = (

@@ -1,7 +1,7 @@
 """The probability that a candidate is right: a small logistic model and one isotonic curve per class.
 
-scikit-learn fits it; it is stored as plain numbers and applied with numpy. After the score the best rival matters
-most: of two classes that a detector confuses only one can be right. Further columns of the candidates may be terms.
+Fitted and applied with numpy, and stored as plain numbers. After the score the best rival matters most: of two
+classes that a detector confuses only one can be right. Further columns of the candidates may be terms.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float64
+from jaxtyping import Bool, Float64, Int
 
 from kit.boxes.geometry import CORNERS, Sizes, area, image_sides
 
@@ -24,6 +24,9 @@ TIE_SHARE = 1e-3
 PRIOR_HITS = 150
 # Strength of the logistic model's ridge: on a thousand hits it hardly matters, on fifty it limits the factors.
 _RIDGE = 1.0
+_CONVERGED = 1e-6  # the largest change of a coefficient in Newton's last step: what is left is as its square
+_DIGITS = 8  # of a coefficient: how sums are rounded beyond them depends on the processor and its threads
+_ROUNDING = 1e-12  # of the loss, as a share
 # That of a further term, by standard deviation. At 10 evidence brings nine tenths of its worth, at 3 nearly all; a
 # column of mere noise does no harm at either (docs/experiments.md).
 _EXTRA_RIDGE = 3.0
@@ -108,25 +111,21 @@ def fit(
     """
     if right.all() or not right.any():
         return None
-    from sklearn.linear_model import LogisticRegression  # half a second, needed only here
-    from threadpoolctl import threadpool_limits
-
     number, names = pd.factorize(candidates["label"], sort=True)
     classes = list(names)
-    model = LogisticRegression(C=1 / _RIDGE, max_iter=1000)
     columns = {name: _column(candidates, name) for name in extra}
-    further = [_extra_design(values) for values in columns.values()]
-    # Several threads wait for each other in sums this small, and round as their number does.
-    with threadpool_limits(1, user_api="blas"):
-        model.fit(np.hstack([_design(candidates, sizes), *further]), right)
-    score, rival, agreement, *others = model.coef_[0].tolist()
-    per_class = np.reshape(others[: 3 * len(classes)], (3, len(classes))).T.tolist()
-    terms = {label: ClassTerms(*values) for label, values in zip(classes, per_class, strict=True)}
-    factors = np.reshape(others[3 * len(classes) :], (len(columns), 2)).tolist()
-    learned = {name: _extra_term(columns[name], *pair) for name, pair in zip(columns, factors, strict=True)}
+    odds, rivals, agreements, size = _features(candidates, sizes)
+    one = np.ones(len(size))
+    further = [part for values in columns.values() for part in _extra_design(values)]
+    shared = np.stack([one, odds, rivals, agreements, *further], axis=1)
+    learned_shared, per_class = _ridge_logistic(shared, np.stack([one, size, size**2], axis=1), number, right)
+    constant, score, rival, agreement, *factors = learned_shared.tolist()
+    terms = {label: ClassTerms(*values) for label, values in zip(classes, per_class.tolist(), strict=True)}
+    pairs = zip(factors[::2], factors[1::2], strict=True)
+    learned = {name: _extra_term(columns[name], *pair) for name, pair in zip(columns, pairs, strict=True)}
     no_curve = Curve((0.0,), (0.0,), 0.0)
     prior_hits = PRIOR_HITS
-    logistic = Calibration(float(model.intercept_[0]), score, rival, agreement, terms, no_curve, {}, learned)
+    logistic = Calibration(constant, score, rival, agreement, terms, no_curve, {}, learned)
     if score <= 0:  # higher scores are worse here: the evidence is the score and further terms, p the curves alone
         logistic, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, no_curve, {}, learned), 0
     x = evidence(logistic, candidates, sizes)
@@ -162,7 +161,7 @@ def probability(calibration: Calibration, candidates: pd.DataFrame, sizes: Sizes
     curve is flat.
     """
     x = evidence(calibration, candidates, sizes)
-    modelled = 1 / (1 + np.exp(-np.clip(x + calibration.constant, -_MOST_EVIDENCE, _MOST_EVIDENCE)))
+    modelled = _logistic(x + calibration.constant)
     p = calibration.pooled(x, modelled)
     number, names = pd.factorize(candidates["label"])
     for index, label in enumerate(names):
@@ -207,31 +206,20 @@ def _features(candidates: pd.DataFrame, sizes: Sizes) -> tuple[np.ndarray, np.nd
     )
 
 
-def _design(candidates: pd.DataFrame, sizes: Sizes) -> Float64[np.ndarray, "n f"]:
-    """Columns: log-odds, the rival's log-odds, agreement; then per class its offset, its size, its size squared.
-
-    The classes are those of the candidates, sorted.
-    """
-    *shared, size = _features(candidates, sizes)
-    number, names = pd.factorize(candidates["label"], sort=True)
-    is_class = np.eye(len(names))[number]
-    return np.hstack([np.stack(shared, axis=1), is_class, is_class * size[:, None], is_class * size[:, None] ** 2])
-
-
 def _column(candidates: pd.DataFrame, name: str) -> Float64[np.ndarray, " n"]:
     """The values of an extra term; all are missing in a table without it."""
     return candidates[name].to_numpy(np.float64) if name in candidates else np.full(len(candidates), np.nan)
 
 
-def _extra_design(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, "n 2"]:
+def _extra_design(values: Float64[np.ndarray, " n"]) -> tuple[Float64[np.ndarray, " n"], Float64[np.ndarray, " n"]]:
     """The known values in standard deviations from their mean; whether a value is missing, unless all are.
 
     Both are divided, so that the ridge of their factors is ``_EXTRA_RIDGE``.
     """
     usual, spread = _usual(values)
     missing = np.isnan(values)
-    columns = np.stack([np.where(missing, 0.0, (values - usual) / spread), missing & ~missing.all()], axis=1)
-    return columns * math.sqrt(_RIDGE / _EXTRA_RIDGE)
+    shrunk = math.sqrt(_RIDGE / _EXTRA_RIDGE)
+    return shrunk * np.where(missing, 0.0, (values - usual) / spread), shrunk * (missing & ~missing.all())
 
 
 def _extra_term(values: Float64[np.ndarray, " n"], factor: float, missing: float) -> ExtraTerm:
@@ -247,11 +235,73 @@ def _usual(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:
     return (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
 
 
-def _isotonic(x: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior_hits: int) -> Curve:
-    from sklearn.isotonic import IsotonicRegression
+def _ridge_logistic(
+    shared: Float64[np.ndarray, "n s"],
+    own: Float64[np.ndarray, "n o"],
+    number: Int[np.ndarray, " n"],
+    right: Bool[np.ndarray, " n"],
+) -> tuple[Float64[np.ndarray, " s"], Float64[np.ndarray, "classes o"]]:
+    """The factors that minimise the logistic loss and ``_RIDGE`` / 2 of the factors' squares.
 
-    steps = IsotonicRegression(y_min=0, y_max=1).fit_transform(x, right.astype(np.float64))
-    heights, step = np.unique(steps, return_inverse=True)
-    middle = np.bincount(step, weights=x) / np.bincount(step)
+    Newton's method, whose step is halved while the loss would rise (Boyd and Vandenberghe, Convex Optimization,
+    2004, 9.5): some ten rounds to the minimum. A method that stops at a small slope stops too early here: where
+    hits are rare, some factors were off by a half.
+
+    Args:
+        shared: Columns with one factor each for all classes; the first is the constant's, whose factor is free.
+        own: Columns with a factor of their own in each class.
+        number: The class of each row, 0, 1, ... without a gap.
+        right: Whether each row is right; some are, and some are not.
+
+    Returns:
+        The factors of the shared columns, and those of each class.
+    """
+    classes, last = int(number.max()) + 1, shared.shape[1]
+    columns = np.hstack([shared, own]).T
+    # Each class's columns, a row each, and where its factors are: no class has a column of another one.
+    parts = [
+        (np.ascontiguousarray(columns[:, rows]), right[rows]) for rows in (number == i for i in range(classes))
+    ]
+    places = last + np.arange(classes * own.shape[1]).reshape(classes, -1)
+    places = np.hstack([np.tile(np.arange(last), (classes, 1)), places])
+    ridge = np.full(places.max() + 1, _RIDGE)
+    ridge[0] = 0.0
+
+    def loss(factors: np.ndarray) -> float:
+        against = (
+            np.where(hit, -1, 1) * (factors[at] @ part) for (part, hit), at in zip(parts, places, strict=True)
+        )
+        losses = (np.maximum(odds, 0) + np.log1p(np.exp(-np.abs(odds))) for odds in against)
+        return float(sum(values.sum() for values in losses) + ridge @ factors**2 / 2)
+
+    factors, step = np.zeros(len(ridge)), np.ones(len(ridge))
+    factors[0] = math.log(right.mean() / (1 - right.mean()))
+    lowest = loss(factors)
+    while np.abs(step).max() > _CONVERGED:
+        slope, curvature = ridge * factors, np.diag(ridge)
+        for (part, hit), at in zip(parts, places, strict=True):
+            p = _logistic(factors[at] @ part)
+            slope[at] += part @ (p - hit)
+            curvature[np.ix_(at, at)] += part * (p * (1 - p)) @ part.T
+        step = np.linalg.solve(curvature, slope)
+        while (reached := loss(factors - step)) > (1 + _ROUNDING) * lowest and np.abs(step).max() > _CONVERGED:
+            step = step / 2
+        factors, lowest = factors - step, reached
+    factors = factors.round(_DIGITS)
+    return factors[:last], factors[last:].reshape(classes, -1)
+
+
+def _logistic(odds: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
+    """The probability of log-odds."""
+    return 1 / (1 + np.exp(-np.clip(odds, -_MOST_EVIDENCE, _MOST_EVIDENCE)))
+
+
+def _isotonic(x: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior_hits: int) -> Curve:
+    from scipy.optimize import isotonic_regression  # a third of a second, needed only here
+
+    at, inverse, count = np.unique(x, return_inverse=True, return_counts=True)
+    steps = isotonic_regression(np.bincount(inverse, weights=right) / count, weights=count)
+    starts = steps.blocks[:-1]
+    middle = np.add.reduceat(at * count, starts) / np.add.reduceat(count, starts)
     hits = int(right.sum())
-    return Curve(tuple(middle.tolist()), tuple(heights.tolist()), hits / (hits + prior_hits))
+    return Curve(tuple(middle.tolist()), tuple(steps.x[starts].clip(0, 1).tolist()), hits / (hits + prior_hits))

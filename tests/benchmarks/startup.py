@@ -32,7 +32,7 @@ def rows(sizes: Sizes, folder: Path) -> Iterator[Row]:
         ("`invoke --list`", [*invoke, "--list"], "invoke", _LIMIT),
         ("`invoke validate`", [*invoke, *map(str, validate)], "invoke, pandas, pandera.pandas", _LIMIT),
         ("importing kit.evaluation.report", [sys.executable, "-c", "import kit.evaluation.report"],
-         "pandas, pandera.pandas, sklearn", _REPORT_LIMIT),
+         "pandas, pandera.pandas", _REPORT_LIMIT),
     ):  # fmt: skip
         bare = [sys.executable, "-c", f"import {imports}"]
         _run(ours)

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from sklearn.isotonic import IsotonicRegression
 from sklearn.linear_model import LogisticRegression
 from stores import detector, one_box_images
+from threadpoolctl import threadpool_limits
 
 from kit.boxes.geometry import CORNERS
 from kit.boxes.nearest_truth import hits_alone
@@ -118,9 +119,11 @@ def test_of_two_classes_that_are_taken_for_each_other_p_knows_that_one_is_wrong(
     assert best.mean() == pytest.approx((p[:images] > p[images:]).mean(), abs=0.05)
 
 
+@pytest.mark.parametrize("share", [1.0, 0.05], ids=["hits", "rare hits"])
 @pytest.mark.parametrize("seed", [0, 1])
-def test_our_lines_of_numpy_equal_scikit_learn(seed):
+def test_our_lines_of_numpy_equal_scikit_learn(seed, share):
     table, right, sizes = case(seed)
+    right &= np.random.default_rng(seed).random(len(right)) < share
     learned = fit(table, right, sizes)
     labels = sorted(table["label"].unique())
     own = np.array([[label == each for each in labels] for label in table["label"]], dtype=float)
@@ -130,10 +133,10 @@ def test_our_lines_of_numpy_equal_scikit_learn(seed):
     size = np.log(np.sqrt(sides.to_numpy()) / 1000)[:, None] + 1.5
     rival = best_rivals(table, odds)
     columns = [odds[:, None], rival[:, None], table[["agreement"]], own, own * size, own * size**2]
-    theirs = LogisticRegression(max_iter=1000).fit(np.hstack(columns), right)
+    theirs = LogisticRegression(solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(np.hstack(columns), right)
     seen = evidence(learned, table, sizes)
     expected = theirs.decision_function(np.hstack(columns)) - theirs.intercept_[0]
-    assert seen == pytest.approx(expected, abs=1e-6)  # as far as an older solver converges
+    assert seen == pytest.approx(expected, abs=1e-6)
     modelled = theirs.predict_proba(np.hstack(columns))[:, 1]
 
     p = (probability(learned, table, sizes) - TIE_SHARE * score) / (1 - TIE_SHARE)
@@ -228,6 +231,15 @@ def with_extra(table, right, seed, missing=0.0):
     return table.assign(seen=np.where(known, rng.normal(40 + 2.0 * right, 1), np.nan))
 
 
+def test_what_is_learned_is_the_same_to_the_last_bit_with_any_number_of_threads():
+    table, right, sizes = case(0)
+    learned = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            learned.append(fit(table, right, sizes))
+    assert learned[0] == learned[1]
+
+
 def test_a_further_column_is_a_term_by_its_name_and_its_arithmetic_by_hand():
     learned = Calibration(
         constant=0.0, score=1.0, rival=0.0, agreement=0.0, terms={}, pooled=Curve((0.0,), (0.0,), 0.0), curves={},
@@ -252,7 +264,7 @@ def test_a_further_column_equals_scikit_learn_on_its_standard_form():
     size = np.log(np.sqrt(sides.to_numpy()) / 1000)[:, None] + 1.5
     columns = np.hstack([np.stack(bare, axis=1), own, own * size, own * size**2])
     columns = np.hstack([columns, np.stack([apart, ~known], axis=1) / np.sqrt(3)])  # a ridge of 3
-    theirs = LogisticRegression(max_iter=1000).fit(columns, right)
+    theirs = LogisticRegression(solver="newton-cholesky", tol=1e-10, max_iter=1000).fit(columns, right)
     expected = theirs.decision_function(columns) - theirs.intercept_[0]
     assert evidence(learned, table, sizes) == pytest.approx(expected, abs=1e-6)
 

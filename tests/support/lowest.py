@@ -17,9 +17,9 @@ from repository import ROOT
 PACKAGES = (
     "albumentations", "filelock", "invoke", "jaxtyping", "jinja2", "kaggle", "matplotlib", "numpy",
     "opencv-python-headless", "pandas", "pandera", "pillow", "pyarrow", "pycocotools", "pydantic", "rich",
-    "scikit-learn", "scipy", "six", "threadpoolctl",
+    "scipy", "six",
 )  # fmt: skip
-TEST_PACKAGES = ("beartype", "ensemble-boxes", "hypothesis", "pytest")
+TEST_PACKAGES = ("beartype", "ensemble-boxes", "hypothesis", "pytest", "scikit-learn", "threadpoolctl")
 FILES = (
     "boxes/test_geometry.py",
     "metrics/test_average_precision.py",
