@@ -110,7 +110,8 @@ def _delete_earlier(path: Path, suffix: str) -> None:
     """Delete what earlier caches of the folder left of this kind."""
     for stale in path.parent.glob(f"{path.name.removesuffix(suffix).rpartition('-')[0]}-*{suffix}"):
         if stale != path:
-            stale.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # another user's, perhaps
+                stale.unlink()
 
 
 def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
@@ -122,34 +123,40 @@ def pictures(pixels: PixelCache, track: Track = silent) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class _Groups:
-    """The groups of copies among the images of a cache, and of what they were made."""
+    """The groups of copies among the images of a cache; a fingerprint of both."""
 
-    made_from: str
     groups: tuple[tuple[int, ...], ...]
+    sha256: str
 
 
-def groups_of_copies(pixels: PixelCache, track: Track = silent) -> Sequence[tuple[int, ...]]:
+def groups_of_copies(
+    pixels: PixelCache, track: Track = silent, copies: UInt8[np.ndarray, "n 64 64"] | None = None
+) -> Sequence[tuple[int, ...]]:
     """The groups of copies among a cache's images, as ``duplicate_groups`` of the order of its ``digests``.
 
-    They are stored beside the cache: the audit, a training and each report ask for them.
+    They are stored beside the cache: the audit, a training and each report ask for them. ``copies`` are the cache's
+    ``small_copies``, if they are at hand.
     """
     path = pixels.file.with_suffix(_GROUPS_SUFFIX)
     images = [(name, digest, pixels.facts[name].tag, pixels.facts[name].inverted)
               for name, digest in pixels.digests.items()]  # fmt: skip
-    key = fingerprint([_GROUPING, images])
+
+    def sha256(groups: Sequence[tuple[int, ...]]) -> str:
+        return fingerprint([_GROUPING, images, list(groups)])
+
     with contextlib.suppress(KitError):
         stored = read_record(path, _Groups, "")
-        whole = all(group and 0 <= min(group) <= max(group) < len(images) for group in stored.groups)
-        if stored.made_from == key and whole:
+        if stored.sha256 == sha256(stored.groups):
             return stored.groups
-    (copies,) = small_copies([pixels], track)
+    if copies is None:
+        (copies,) = small_copies([pixels], track)
     files = Prints(tuple(pixels.digests), tuple(pixels.digests.values()), copies)
     found = inverted_images(copies, np.ones(len(copies), dtype=bool))
     inverted = {name for name, is_inverted in zip(files.names, found, strict=True) if is_inverted}
     inverted |= {name for name, facts in pixels.facts.items() if facts.inverted}
     groups = tuple(duplicate_groups(comparable_prints(files, pixels.facts, inverted)))
     with contextlib.suppress(KitError):  # on a disk that refuses they are made again next time
-        write_record(path, _Groups(key, groups))
+        write_record(path, _Groups(groups, sha256(groups)))
     _delete_earlier(path, _GROUPS_SUFFIX)
     return groups
 

@@ -39,6 +39,7 @@ def detect(source: Source, detector: nn.Module, pixels: PixelCache, image_ids: S
     with keeping_freed_memory(device.type), torch.autocast(device.type, enabled=device.type == "cuda"):
         for batch, number, view, images in shown:
             outputs = detector(network_input([image.to(device) for image in images]))
+            del images  # before the next view is made
             for index, output in zip(batch, outputs, strict=True):
                 size = _size(pixels, image_ids[index])
                 detections[index, number] = _in_original(view, size, source.image_size_px, output)

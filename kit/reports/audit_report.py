@@ -117,7 +117,8 @@ def audit_workspace(
     train, test = caches[TRAIN].facts, caches[TEST].facts if TEST in caches else {}
     annotations = audited_annotations(data, OpenedData(caches), config)
     comparable = comparable_prints(prints, _by_path(files, lambda pixels: pixels.facts), inverted)
-    in_train = groups_of_copies(files[TRAIN], track)  # a split asks for them too
+    # A split asks for those of train/ too, and finds them stored.
+    in_train = groups_of_copies(files[TRAIN], track, prints.copies[: len(files[TRAIN].digests)])
     checked = AuditInput(
         annotations,
         own,

@@ -319,6 +319,17 @@ class TestWorkspace:
         add_row(leaking, f"{image_names(leaking, 'train')[0]},1,1,9,9,Mass")
         assert audit_workspace(leaking, toy_config()).counts["fault"] == 1
 
+    def test_a_changed_copy_within_train_is_found_whether_the_groups_are_stored_or_not(self, toy):
+        first = toy / "data" / "train" / image_names(toy, "train")[0]
+        with Image.open(first) as image:
+            image.convert("L").save(first.with_name("99999999_000.jpg"), quality=80)
+        for stored in (False, True):
+            assert any((toy / ".cache").glob("train-*.groups.json")) == stored
+            found = audit_workspace(toy, toy_config())
+            (copies,) = [one for one in found.findings if one.check == "duplicate-images"]
+            assert "99999999_000.jpg" in copies.rows.to_string()
+            (toy / "audit" / "audit.json").unlink()
+
     def test_a_file_that_is_no_image_is_no_duplicate_of_another(self, toy):
         for name in ("99999998_000.png", "99999999_000.png"):
             (toy / "data" / "test" / name).write_text("no image")

@@ -4,7 +4,6 @@ import dataclasses
 import json
 import logging
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
@@ -323,21 +322,34 @@ class TestEqualPixels:
 
     def test_groups_of_copies_are_stored_and_made_anew_where_they_were_damaged(self, toy, monkeypatch):
         names = sorted((toy / "data" / "train").iterdir())
-        shutil.copy(names[0], names[0].with_name("99999999_000.png"))
+        with Image.open(names[0]) as image:
+            image.convert("L").save(names[0].with_name("99999999_000.jpg"), quality=80)
         data = load_training(toy, toy_config())
         expected = pictures(data.pixels)
-        assert expected["99999999_000.png"] == expected[names[0].name]
+        assert expected["99999999_000.jpg"] == expected[names[0].name]
         (path,) = (toy / ".cache").glob("train-*.groups.json")
         whole = path.read_text()
         for damaged in ("", "{}", whole.replace('": "', '": "0')):
             path.write_text(damaged)
             assert pictures(data.pixels) == expected
             assert path.read_text() == whole
-        for impossible in ([[0, 10**6]], [[-1, 0]], [[]]):
-            path.write_text(json.dumps({**json.loads(whole), "groups": impossible}))
+        for edited in ([[0, 10**6]], [[-1, 0]], [[]], [[3]], [[0, 1]], [[0, 1], [1, 2]], []):
+            path.write_text(json.dumps({**json.loads(whole), "groups": edited}))
             assert pictures(data.pixels) == expected
+            assert path.read_text() == whole
         monkeypatch.setattr(duplicates, "duplicate_groups", None)  # not called where they are stored
         assert pictures(data.pixels) == expected
+
+    def test_of_earlier_files_one_cache_has_groups_and_what_cannot_be_deleted_stays(self, toy):
+        data = load_training(toy, toy_config())
+        pictures(data.pixels)
+        (path,) = (toy / ".cache").glob("train-*.groups.json")
+        earlier, folder = path.with_name("train-0.groups.json"), path.with_name("train-1.groups.json")
+        earlier.write_text("earlier")
+        folder.mkdir()  # as a file of another user: it is not ours to delete
+        path.unlink()
+        pictures(data.pixels)
+        assert set((toy / ".cache").glob("*.groups.json")) == {path, folder}
 
     def test_folds_of_detections_from_elsewhere_say_that_the_pattern_does_not_fit(self, toy):
         data = load_training(toy, toy_config())

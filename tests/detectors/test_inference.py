@@ -2,6 +2,7 @@
 
 import dataclasses
 import tracemalloc
+import weakref
 
 import numpy as np
 import pandas as pd
@@ -130,6 +131,25 @@ def test_of_each_image_one_view_is_in_memory_at_a_time(tmp_path):
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 1.5 * (1.1 * side) ** 2  # numpy's: the view of one image, on its way into a tensor
+
+
+def test_the_tensors_of_a_view_are_gone_before_the_next_one_is_made(tmp_path, monkeypatch):
+    shown, alive = inference._shown, []
+
+    def watched(*args):
+        earlier = []
+        for batch in shown(*args):
+            alive.extend(tensor() for tensor in earlier)
+            earlier = [weakref.ref(tensor) for tensor in batch[-1]]
+            held = [batch]
+            del batch
+            yield held.pop()
+
+    monkeypatch.setattr(inference, "_shown", watched)
+    pixels = squares(tmp_path, [(100, 100)] * 4)
+    detect(source(batch_size=4), Finder(found=False), pixels, list(pixels.facts))
+    assert len(alive) > 4
+    assert set(alive) == {None}
 
 
 def test_a_wrong_inverse_would_be_seen():
