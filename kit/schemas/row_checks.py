@@ -101,8 +101,13 @@ def _is_plain(texts: pd.Series) -> pd.Series:
 
 def has_area(rows: pd.DataFrame) -> pd.Series:
     """Whether the box has an area, also in the float32 of the detectors."""
+    return pd.Series(_is_area(*rows[CORNERS].to_numpy(np.float64).T), rows.index)
+
+
+def _is_area(*corners: np.ndarray) -> np.ndarray:
+    """For each box whether it has an area; the corners one after the other, a value a box in each."""
     with np.errstate(over="ignore"):
-        x_min, y_min, x_max, y_max = (rows[name].astype(np.float32) for name in CORNERS)
+        x_min, y_min, x_max, y_max = (corner.astype(np.float32) for corner in corners)
     return (x_max > x_min) & (y_max > y_min)
 
 
@@ -111,13 +116,16 @@ def _inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:
 
     True if there is no such image or the box has no area.
     """
-    over = overhang_px
-    within_overhang = (rows["x_min"] > -over) & (rows["y_min"] > -over)
-    within_overhang &= (rows["x_max"] < rows["width_px"] + over) & (rows["y_max"] < rows["height_px"] + over)
-    exact = (rows["x_min"] >= 0) & (rows["y_min"] >= 0)
-    exact &= (rows["x_max"] <= rows["width_px"]) & (rows["y_max"] <= rows["height_px"])
-    inside = within_overhang & has_area(clip_to_image(rows)) if overhang_px else exact
-    return inside | (rows["width_px"] == 0) | ~has_area(rows)
+    x_min, y_min, x_max, y_max, width, height = rows[[*CORNERS, "width_px", "height_px"]].to_numpy(np.float64).T
+    if overhang_px:
+        inside = (x_min > -overhang_px) & (y_min > -overhang_px)
+        inside &= (x_max < width + overhang_px) & (y_max < height + overhang_px)
+        inside &= _is_area(
+            np.maximum(x_min, 0), np.maximum(y_min, 0), np.minimum(x_max, width), np.minimum(y_max, height)
+        )
+    else:
+        inside = (x_min >= 0) & (y_min >= 0) & (x_max <= width) & (y_max <= height)
+    return pd.Series(inside | (width == 0) | ~_is_area(x_min, y_min, x_max, y_max), rows.index)
 
 
 IMAGE_THERE = "an image that is there"
