@@ -24,12 +24,12 @@ TIE_SHARE = 1e-3
 PRIOR_HITS = 150
 # Strength of the logistic model's ridge: on a thousand hits it hardly matters, on fifty it limits the factors.
 _RIDGE = 1.0
-_CONVERGED = 1e-6  # the largest change of a coefficient in Newton's last step: what is left is as its square
-_DIGITS = 8  # of a coefficient: how sums are rounded beyond them depends on the processor and its threads
-_ROUNDING = 1e-12  # of the loss, as a share
 # That of a further term, by standard deviation. At 10 evidence brings nine tenths of its worth, at 3 nearly all; a
 # column of mere noise does no harm at either (docs/experiments.md).
 _EXTRA_RIDGE = 3.0
+_CONVERGED = 1e-6  # the largest change of a coefficient in Newton's last step: what is left is as its square
+_DIGITS = 8  # of a coefficient: how sums are rounded beyond them depends on the processor and its threads
+_ROUNDING = 1e-12  # of the loss, as a share
 _LEAST_ODDS = 1e-6  # the log-odds of a score of 0 or 1 are infinite
 _MOST_EVIDENCE = 500.0  # beyond it the exponential overflows, and p is 0 or 1
 _LEAST_RIVAL = 1e-3  # a rival below this score counts as no rival
@@ -112,26 +112,15 @@ def fit(
     if right.all() or not right.any():
         return None
     number, names = pd.factorize(candidates["label"], sort=True)
-    classes = list(names)
-    columns = {name: _column(candidates, name) for name in extra}
-    odds, rivals, agreements, size = _features(candidates, sizes)
-    one = np.ones(len(size))
-    further = [part for values in columns.values() for part in _extra_design(values)]
-    shared = np.stack([one, odds, rivals, agreements, *further], axis=1)
-    learned_shared, per_class = _ridge_logistic(shared, np.stack([one, size, size**2], axis=1), number, right)
-    constant, score, rival, agreement, *factors = learned_shared.tolist()
-    terms = {label: ClassTerms(*values) for label, values in zip(classes, per_class.tolist(), strict=True)}
-    pairs = zip(factors[::2], factors[1::2], strict=True)
-    learned = {name: _extra_term(columns[name], *pair) for name, pair in zip(columns, pairs, strict=True)}
-    no_curve = Curve((0.0,), (0.0,), 0.0)
-    prior_hits = PRIOR_HITS
-    logistic = Calibration(constant, score, rival, agreement, terms, no_curve, {}, learned)
-    if score <= 0:  # higher scores are worse here: the evidence is the score and further terms, p the curves alone
-        logistic, prior_hits = Calibration(0.0, 1.0, 0.0, 0.0, {}, no_curve, {}, learned), 0
+    logistic, prior_hits = _logistic_model(candidates, number, list(names), right, sizes, extra), PRIOR_HITS
+    if logistic.score <= 0:
+        # Higher scores are worse here: the evidence is the score and further terms, p that of the curves alone.
+        logistic = replace(logistic, constant=0.0, score=1.0, rival=0.0, agreement=0.0, terms={})
+        prior_hits = 0
     x = evidence(logistic, candidates, sizes)
     curves = {
         label: _isotonic(x[number == index], right[number == index], prior_hits)
-        for index, label in enumerate(classes)
+        for index, label in enumerate(names)
         if right[number == index].sum() >= LEAST_HITS
     }
     return replace(logistic, pooled=_isotonic(x, right, prior_hits), curves=curves)
@@ -204,6 +193,28 @@ def _features(candidates: pd.DataFrame, sizes: Sizes) -> tuple[np.ndarray, np.nd
         candidates["agreement"].to_numpy(np.float64),
         np.log(share) / 2 - _USUAL_SIZE,
     )
+
+
+def _logistic_model(
+    candidates: pd.DataFrame,
+    number: Int[np.ndarray, " n"],
+    classes: Sequence[str],
+    right: Bool[np.ndarray, " n"],
+    sizes: Sizes,
+    extra: Sequence[str],
+) -> Calibration:
+    """The model without curves; ``number`` is the place of each candidate's class in ``classes``."""
+    odds, rivals, agreements, size = _features(candidates, sizes)
+    one = np.ones(len(size))
+    columns = {name: _column(candidates, name) for name in extra}
+    further = [part for values in columns.values() for part in _extra_design(values)]
+    shared = np.stack([one, odds, rivals, agreements, *further], axis=1)
+    of_all, of_class = _ridge_logistic(shared, np.stack([one, size, size**2], axis=1), number, right)
+    constant, score, rival, agreement, *others = of_all.tolist()
+    terms = {label: ClassTerms(*values) for label, values in zip(classes, of_class.tolist(), strict=True)}
+    pairs = zip(others[::2], others[1::2], strict=True)
+    learned = {name: _extra_term(columns[name], *pair) for name, pair in zip(columns, pairs, strict=True)}
+    return Calibration(constant, score, rival, agreement, terms, Curve((0.0,), (0.0,), 0.0), {}, learned)
 
 
 def _column(candidates: pd.DataFrame, name: str) -> Float64[np.ndarray, " n"]:
