@@ -6,6 +6,8 @@ in 16 tiles, so that one strong edge does not outweigh the rest.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
 from jaxtyping import Bool, Float, Float32, UInt8
 
@@ -43,33 +45,52 @@ def aligned_likeness(
     if not len(first):
         return np.zeros((0, 2), dtype=np.float32)
     coarse, other = (_details(_halved(copies), _DETAIL_PX / 2, _COARSE_PX / 2) for copies in (first, second))
-    onto_first = _laid_onto(first, second, coarse, other, scales)
-    return np.maximum(onto_first, _laid_onto(second, first, other, coarse, 1 / scales))
-
-
-def _laid_onto(
-    first: UInt8[np.ndarray, "m n n"],
-    second: UInt8[np.ndarray, "m n n"],
-    coarse: Images,
-    coarse_other: Images,
-    scales: Float[np.ndarray, " m"],
-) -> Float32[np.ndarray, "m 2"]:
-    """`aligned_likeness` with the second laid onto the first; ``coarse`` are the details of their halved copies."""
+    (there, near), (back, near_back) = (
+        _coarsely_laid(coarse, other, scales),
+        _coarsely_laid(other, coarse, 1 / scales),
+    )
     result = np.zeros((len(first), 2), dtype=np.float32)
-    ways = np.stack([scales, 0 * scales, scales, 0 * scales], axis=1).astype(np.float32)
-    ways = _registered(coarse, coarse_other, ways, _COARSE_STEPS)
-    common = _inside(ways, coarse.shape[1])
-    alive = np.flatnonzero(_correlation(coarse, _moved(coarse_other, ways), common) >= _LEAST_COARSE)
+    alive = np.flatnonzero(near | near_back)
     if len(alive):
-        first, second = first[alive].astype(np.float32), second[alive].astype(np.float32)
-        fine, other = (_details(copies, _DETAIL_PX, _SMOOTH_PX) for copies in (first, second))
-        ways = _registered(fine, other, ways[alive], _FINE_STEPS)
-        clear = _moved(_clear(second).astype(np.float32), ways) > _WHOLE
-        seen = _clear(first) & clear & _inside(ways, first.shape[1])
-        moved = _blurred(_moved(_details(second, _DETAIL_PX), ways), _SMOOTH_PX)
-        worst = _worst_tile(fine, moved, seen)
-        result[alive] = np.stack([np.where(worst == 0, 0, _correlation(fine, moved, seen)), worst], axis=1)
+        one, two = (_Fine.of(copies[alive]) for copies in (first, second))
+        onto_first, onto_second = _finely_laid(one, two, there[alive]), _finely_laid(two, one, back[alive])
+        result[alive] = np.maximum(onto_first * near[alive, None], onto_second * near_back[alive, None])
     return result
+
+
+@dataclass(frozen=True)
+class _Fine:
+    """What is compared of small copies; made once, and used in both directions."""
+
+    details: Images
+    smooth: Images  # the details
+    clear: Bool[np.ndarray, "m h w"]
+
+    @classmethod
+    def of(cls, copies: UInt8[np.ndarray, "m n n"]) -> _Fine:
+        levels = copies.astype(np.float32)
+        details = _details(levels, _DETAIL_PX)
+        return cls(details, _blurred(details, _SMOOTH_PX), _clear(levels))
+
+
+def _coarsely_laid(
+    first: Images, second: Images, scales: Float[np.ndarray, " m"]
+) -> tuple[Ways, Bool[np.ndarray, " m"]]:
+    """By which ways the details of halved copies lie best on the first ones, and whether they are alike then."""
+    ways = np.stack([scales, 0 * scales, scales, 0 * scales], axis=1).astype(np.float32)
+    ways = _registered(first, second, ways, _COARSE_STEPS)
+    common = _inside(ways, first.shape[1])
+    return ways, _correlation(first, _moved(second, ways), common) >= _LEAST_COARSE
+
+
+def _finely_laid(first: _Fine, second: _Fine, ways: Ways) -> Float32[np.ndarray, "m 2"]:
+    """`aligned_likeness` with the second laid onto the first."""
+    ways = _registered(first.smooth, second.smooth, ways, _FINE_STEPS)
+    clear = _moved(second.clear.astype(np.float32), ways) > _WHOLE
+    seen = first.clear & clear & _inside(ways, first.smooth.shape[1])
+    moved = _blurred(_moved(second.details, ways), _SMOOTH_PX)
+    worst = _worst_tile(first.smooth, moved, seen)
+    return np.stack([np.where(worst == 0, 0, _correlation(first.smooth, moved, seen)), worst], axis=1)
 
 
 def resampling(scale: Float[np.ndarray, " m"], shift: Float[np.ndarray, " m"], size: int) -> Images:
