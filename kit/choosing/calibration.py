@@ -298,6 +298,8 @@ def _ridge_logistic(
         while (reached := loss(factors - step)) > (1 + _ROUNDING) * lowest and np.abs(step).max() > _CONVERGED:
             step = step / 2
         factors, lowest = factors - step, reached
+    if not np.isfinite(factors).all():
+        raise ValueError("candidates with finite numbers")
     factors = factors.round(_DIGITS)
     return factors[:last], factors[last:].reshape(classes, -1)
 
@@ -311,8 +313,14 @@ def _isotonic(x: Float64[np.ndarray, " n"], right: Bool[np.ndarray, " n"], prior
     from scipy.optimize import isotonic_regression  # a third of a second, needed only here
 
     at, inverse, count = np.unique(x, return_inverse=True, return_counts=True)
-    steps = isotonic_regression(np.bincount(inverse, weights=right) / count, weights=count)
-    starts = steps.blocks[:-1]
+    hits = np.bincount(inverse, weights=right)
+    starts = isotonic_regression(hits / count, weights=count).blocks[:-1]
+    # From sums, whose quotients are equal where steps are: its running means may leave two equal steps apart.
+    heights = np.add.reduceat(hits, starts) / np.add.reduceat(count, starts)
+    rising = np.diff(heights, prepend=-1) > 0
+    starts, heights = starts[rising], heights[rising]
+    ends = np.append(starts[1:], len(at)) - 1
     middle = np.add.reduceat(at * count, starts) / np.add.reduceat(count, starts)
-    hits = int(right.sum())
-    return Curve(tuple(middle.tolist()), tuple(steps.x[starts].clip(0, 1).tolist()), hits / (hits + prior_hits))
+    middle = middle.clip(at[starts], at[ends])  # beyond them by rounding alone
+    trust = float(hits.sum() / (hits.sum() + prior_hits))
+    return Curve(tuple(middle.tolist()), tuple(heights.tolist()), trust)

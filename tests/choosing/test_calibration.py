@@ -1,5 +1,7 @@
 """p(true positive): nothing to learn, equal to scikit-learn, rising with the score, known probabilities."""
 
+from fractions import Fraction
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -20,6 +22,8 @@ from kit.choosing.calibration import (
     ClassTerms,
     Curve,
     ExtraTerm,
+    _isotonic,
+    _ridge_logistic,
     best_rivals,
     evidence,
     fit,
@@ -231,13 +235,65 @@ def with_extra(table, right, seed, missing=0.0):
     return table.assign(seen=np.where(known, rng.normal(40 + 2.0 * right, 1), np.nan))
 
 
-def test_what_is_learned_is_the_same_to_the_last_bit_with_any_number_of_threads():
-    table, right, sizes = case(0)
+def test_the_factors_are_the_same_to_the_last_bit_with_any_number_of_threads():
+    rng = np.random.default_rng(0)
+    rows = 20_000  # with so many columns their sums are divided among the threads
+    shared, own = np.ones((rows, 1)), rng.normal(size=(rows, 27))
+    right = rng.random(rows) < 1 / (1 + np.exp(2 - own[:, 0]))
     learned = []
     for threads in (1, 2):
         with threadpool_limits(threads, user_api="blas"):
-            learned.append(fit(table, right, sizes))
+            learned.append(_ridge_logistic(shared, own, np.zeros(rows, dtype=np.int64), right)[1].tolist())
     assert learned[0] == learned[1]
+
+
+def test_a_score_that_is_no_number_is_refused():
+    table, right, sizes = case(0, 40)
+    table.loc[3, "score"] = np.nan
+    with pytest.raises(ValueError, match="finite"):
+        fit(table, right, sizes)
+
+
+def exact_steps(x, right):
+    """The isotonic regression by pooling adjacent violators, in fractions: middles and heights of the steps."""
+    steps = []
+    for at in sorted(set(x.tolist())):
+        here = x == at
+        steps.append((Fraction(int(right[here].sum())), int(here.sum()), Fraction(at) * int(here.sum())))
+        while len(steps) > 1 and steps[-2][0] / steps[-2][1] >= steps[-1][0] / steps[-1][1]:
+            last = steps.pop()
+            steps[-1] = tuple(one + other for one, other in zip(steps[-1], last, strict=True))
+    return [float(total / count) for _, count, total in steps], [float(hits / count) for hits, count, _ in steps]
+
+
+def evidence_with_ties():
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        x = rng.integers(0, rng.integers(2, 40), rng.integers(2, 60)) / 7
+        yield x, rng.random(len(x)) < rng.random()
+
+
+def equal_steps():
+    """Two neighbouring steps of one height, which scipy's running means leave apart."""
+    for seed, share in ((325, 0.5), (495, 0.3), (1148, 0.3), (1323, 0.3)):
+        rng = np.random.default_rng(seed)
+        count = int(rng.integers(300, 3000))
+        yield np.arange(count) / 1, rng.random(count) < share
+
+
+@pytest.mark.parametrize("cases", [evidence_with_ties, equal_steps])
+def test_the_curve_is_the_isotonic_regression_in_exact_fractions_joined_at_the_middles_of_its_steps(cases):
+    for x, right in cases():
+        curve = _isotonic(x, right, 10)
+        middles, heights = exact_steps(x, right)
+        assert curve.p == tuple(heights)
+        assert curve.at == pytest.approx(middles)
+
+
+def test_steps_that_are_apart_by_the_last_bit_alone_keep_their_order():
+    for at in np.random.default_rng(0).uniform(-8, 8, 300):
+        x = np.repeat([at, np.nextafter(at, 9)], [6, 13])
+        assert _isotonic(x, x > at, 150).at == (at, np.nextafter(at, 9))
 
 
 def test_a_further_column_is_a_term_by_its_name_and_its_arithmetic_by_hand():

@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from kit.data import alignment
 from kit.data.duplicates import Prints, common_pictures, duplicate_groups, joined_groups, likeness, take_prints
 from kit.data.images import pixel_digest
 from kit.data.perceptual_hash import dct_bits
@@ -100,6 +101,28 @@ def test_a_crop_is_laid_over_the_whole_before_they_are_compared():
     image = drawn(1)
     near = likeness(prints(image, image[10:-10, -10:10:-1]), 0, 1)
     assert near.mirrored and near.aligned > 0.97 > near.correlation
+
+
+def test_a_way_by_which_two_are_unlike_at_once_does_not_count(monkeypatch):
+    whole = drawn(0)
+    pair = prints(whole, whole[8:-8, 4:-12]).copies
+    coarsely, unlike = alignment._coarsely_laid, []
+
+    def laid(first, second, scales):
+        ways, near = coarsely(first, second, scales)
+        return ways, near & ((scales < 1) not in unlike)
+
+    def likeness_of_both():
+        return alignment.aligned_likeness(pair[:1], pair[1:], np.array([0.95]))[0].tolist()
+
+    monkeypatch.setattr(alignment, "_coarsely_laid", laid)
+    found = {}
+    for unlike[:] in ([], [True], [False], [True, False]):
+        found[tuple(unlike)] = likeness_of_both()
+    one, other = found[True,], found[False,]
+    assert one != other
+    assert found[()] == [max(both) for both in zip(one, other, strict=True)]
+    assert found[True, False] == [0, 0]
 
 
 def test_the_measure_of_the_docs_finds_every_resized_copy_and_no_turned_one(tmp_path):
