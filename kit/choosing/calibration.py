@@ -256,7 +256,7 @@ def _ridge_logistic(
 
     Newton's method, whose step is halved while the loss would rise (Boyd and Vandenberghe, Convex Optimization,
     2004, 9.5): some ten rounds to the minimum. A method that stops at a small slope stops too early here: where
-    hits are rare, some factors were off by a half.
+    hits are rare, some factors were off by .5.
 
     Args:
         shared: Columns with one factor each for all classes; the first is the constant's, whose factor is free.
@@ -299,7 +299,9 @@ def _ridge_logistic(
             step = step / 2
         factors, lowest = factors - step, reached
     if not np.isfinite(factors).all():
-        raise ValueError("candidates with finite numbers")
+        raise ValueError(
+            "a calibration is fitted to finite numbers, and some of the candidates are NaN or infinite"
+        )
     factors = factors.round(_DIGITS)
     return factors[:last], factors[last:].reshape(classes, -1)
 
