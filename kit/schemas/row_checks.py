@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from kit.boxes.geometry import CORNERS
+from kit.boxes.geometry import CORNERS, clip
 from kit.schemas.csv_text import LINE, Fault
 from kit.schemas.image_headers import ImageFacts
 
@@ -116,16 +116,16 @@ def _inside(rows: pd.DataFrame, overhang_px: float = 0.0) -> pd.Series:
 
     True if there is no such image or the box has no area.
     """
-    x_min, y_min, x_max, y_max, width, height = rows[[*CORNERS, "width_px", "height_px"]].to_numpy(np.float64).T
+    boxes = rows[CORNERS].to_numpy(np.float64)
+    width, height = rows[["width_px", "height_px"]].to_numpy(np.float64).T
+    x_min, y_min, x_max, y_max = boxes.T
     if overhang_px:
         inside = (x_min > -overhang_px) & (y_min > -overhang_px)
         inside &= (x_max < width + overhang_px) & (y_max < height + overhang_px)
-        inside &= _is_area(
-            np.maximum(x_min, 0), np.maximum(y_min, 0), np.minimum(x_max, width), np.minimum(y_max, height)
-        )
+        inside &= _is_area(*clip(boxes, width, height).T)
     else:
         inside = (x_min >= 0) & (y_min >= 0) & (x_max <= width) & (y_max <= height)
-    return pd.Series(inside | (width == 0) | ~_is_area(x_min, y_min, x_max, y_max), rows.index)
+    return pd.Series(inside | (width == 0) | ~_is_area(*boxes.T), rows.index)
 
 
 IMAGE_THERE = "an image that is there"
