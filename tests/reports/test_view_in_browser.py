@@ -183,12 +183,15 @@ def test_keys_move_open_close_slide_and_hide(watched):
     assert watched.page.text_content("#large-name") == names[1]
     press("Escape")
     assert not watched.page.is_visible("#large")
-    assert focused() == names[1]
+    focus = "name => document.activeElement.closest('.card')?.dataset.name === name"
+    watched.page.wait_for_function(focus, arg=names[1])  # a dialog says later that it was closed
     press("+")
     press("+")
     press("-")
     assert watched.page.text_content("#slider-value") == "0.05"
+    assert watched.page.is_visible(".marks >> nth=0")
     press("b")
+    assert watched.page.locator(".marks").count() > 0
     assert not watched.page.is_visible(".marks >> nth=0")
     press("b")
     press("i")
@@ -206,6 +209,25 @@ def test_keys_move_open_close_slide_and_hide(watched):
     assert watched.count() == sum("00000" in name for name in names)
     press("Escape")
     assert watched.page.evaluate("document.activeElement === document.body")
+
+
+def test_pictures_near_the_window_are_drawn_with_the_change_not_a_frame_later(chromium, made):
+    window = Watched(chromium, made[0], viewport={"width": 390, "height": 300})
+    drawn = """() => {
+        change({invert: !state.invert});
+        return [...document.querySelectorAll(".card")].map((card) => {
+            const {top, bottom} = card.getBoundingClientRect();
+            return [top < innerHeight && bottom > 0, card.querySelector("img") !== null];
+        });
+    }"""
+    for last in (False, True):
+        window.page.evaluate("last => [...document.querySelectorAll('.card')].at(-last).scrollIntoView()", last)
+        cards = window.page.evaluate(drawn)
+        assert any(near for near, _ in cards)
+        assert all(picture for near, picture in cards if near)
+        assert not all(picture for _, picture in cards)
+    window.require_quiet()
+    window.close()
 
 
 def test_the_focus_stays_on_its_image_and_a_slider_takes_only_the_keys_that_it_needs(watched):

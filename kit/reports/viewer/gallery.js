@@ -10,6 +10,7 @@ const LETTER_IN_LARGE = 0.02;
 const LETTER_WIDTH = 0.68; // of its height, about
 const KEY_STEP = 5; // of the slider
 const SAME_BOX_PX = 1;
+const NEAR_PX = 600; // of the window: as far around it cards have their pictures
 const DEFAULTS = {
   path: page.source === "submission" ? "one" : "many", side: 0, slider: 0,
   order: page.orders.length ? "0" : NAME_ORDER, reverse: false,
@@ -139,6 +140,7 @@ function render() {
   document.body.classList.toggle("bare", !state.marks);
   if (page.sides.length) byId("charts").replaceChildren(...charts(set));
   byId("gallery").replaceChildren(...shown.map(card));
+  fillNear();
   restoreFocus(focus);
   showState();
   showLarge();
@@ -181,7 +183,14 @@ function buttonOf(name) {
 
 const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) fill(entry.target);
-}, { rootMargin: "600px" });
+}, { rootMargin: `${NEAR_PX}px` });
+
+/** The pictures of the cards near the window, at once: the watcher's come a frame later, and the page would flicker. */
+function fillNear() {
+  const isNear = ({ top, bottom }) => top < window.innerHeight + NEAR_PX && bottom > -NEAR_PX;
+  const near = [...byId("gallery").children].filter((item) => isNear(item.getBoundingClientRect()));
+  near.forEach(fill); // after the reading: one layout, not one a card
+}
 
 function card(image) {
   const pictures = make("span", { class: "pictures" }, ...placeholders(image));
