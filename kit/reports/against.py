@@ -27,14 +27,14 @@ _COLUMNS = ["image", "other_image"]
 
 
 @dataclass(frozen=True)
-class Comparison:
+class CommonImages:
     """What two sets have in common: findings, worst first, and the page that shows the pairs; None without any."""
 
     findings: tuple[Finding, ...]
     page: Path | None
 
 
-def compare_sets(workspace: Path, other: Path, config: Config, track: Track = silent) -> Comparison:
+def compare_sets(workspace: Path, other: Path, config: Config, track: Track = silent) -> CommonImages:
     """The images of ``other/data/train`` that are in ``test/`` of the workspace (a fault) or in its ``train/``.
 
     Copies count that were renamed, compressed again, resized, brightened, inverted, mirrored or slightly cropped.
@@ -69,8 +69,8 @@ def compare_sets(workspace: Path, other: Path, config: Config, track: Track = si
     page = workspace / AUDIT / f"against-{re.sub(r'[^A-Za-z0-9._-]', '_', other.resolve().name)}.html"
     if not pairs:
         page.unlink(missing_ok=True)
-        return Comparison((), None)
-    return Comparison(
+        return CommonImages((), None)
+    return CommonImages(
         tuple(findings), write_seen_page(page, f"Images that are in {other.resolve().name} too", pairs)
     )
 

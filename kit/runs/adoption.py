@@ -31,6 +31,7 @@ from kit.schemas.file_names import TABLE, TRAIN
 from kit.schemas.foreign.content import OPTIONAL
 
 KEPT = "adopted"  # instead of best, ema or last
+_DIFFERING = "another file, other held-out images, another --images or --clip"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +98,7 @@ def adopt(
             earlier = _digest(path, images_file, clip, sha256)  # earlier versions hashed the bytes
             if run.finished.exists():
                 read_finished(run)  # raises for a copy of another run
-            require_adopted(run, (digest, earlier), split)
+            require_adopted(run, (digest, earlier), split, _DIFFERING)
             stored = load(run.config)
             require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
         for part, of_part in parts.items():
@@ -145,15 +146,14 @@ def _digest(path: Path, images_file: Path | None, clip: bool, hashed: Callable[[
 
 
 def require_adopted(
-    run: Run, digests: Collection[str], split: Split, do: str = "choose another --run NAME"
+    run: Run, digests: Collection[str], split: Split, differing: str, do: str = "choose another --run NAME"
 ) -> None:
-    """Raise KitError, with the advice ``do``, unless a run was adopted from a file of these hashes, this split."""
+    """Raise KitError, with the advice ``do``, unless a run was adopted from a file of these hashes, this split.
+
+    ``differing`` is what it was adopted with if it was not with these, in words.
+    """
     if not run.adopted.exists() or read_adopted(run).sha256 not in digests or not _is_stored(run, split):
-        found = (
-            "another file, other held-out images, another --images or --clip"
-            if run.adopted.exists()
-            else f"a run {run.name!r} that did not"
-        )
+        found = differing if run.adopted.exists() else f"a run {run.name!r} that did not"
         raise KitError(f"a new name, or the file that run {run.name!r} adopted", found, do)
 
 

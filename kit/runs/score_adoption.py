@@ -84,7 +84,7 @@ def adopt_image_scores(
         if arrival.already:
             if run.finished.exists():
                 read_finished(run)  # raises for a copy of another run
-            require_adopted(run, (digest,), split, _way_on(run))
+            require_adopted(run, (digest,), split, "another file, or other held-out images", _way_on(run))
             stored = load(run.config)
             require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
             if not run.detections(STORED).exists():  # it was lost

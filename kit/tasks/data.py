@@ -15,7 +15,7 @@ from kit.tasks.console import progress_bar, show_frame, show_table
 
 if TYPE_CHECKING:
     from kit.importing.record import ImportRecord
-    from kit.reports.against import Comparison
+    from kit.reports.against import CommonImages
     from kit.reports.audit_report import Audit
 
 _ORIGINS = {"kaggle": "from Kaggle", "hand": "put there by hand", "mounted": "linked to Kaggle's own copy"}
@@ -82,7 +82,7 @@ def audit(
     if against is not None:
         from kit.reports.against import compare_sets
 
-        _show_comparison(compare_sets(Path(workspace), Path(against), config, progress_bar), against)
+        _show_common_images(compare_sets(Path(workspace), Path(against), config, progress_bar), against)
     from kit.reports.audit_report import audit_workspace
 
     _show_audit(audit_workspace(Path(workspace), config, progress_bar))
@@ -145,7 +145,7 @@ def _imported(record: ImportRecord) -> str:
     return f"{record.train_images} images with {record.boxes} boxes{test}"
 
 
-def _show_comparison(found: Comparison, against: str) -> None:
+def _show_common_images(found: CommonImages, against: str) -> None:
     """Print what two sets have in common. Raises Exit with code 1 if images of the test are among it."""
     if found.page is None:
         print(f"no image of {against} is in test/ or train/ here")

@@ -87,6 +87,9 @@ class TestARunOfImageScores:
             with pytest.raises(KitError) as caught:
                 adopt_image_scores(Run(workspace, name), other)
             advice[name] = caught.value.do
+            ours = name in ("scores", "boxes")  # an ensemble was adopted from no file
+            assert (caught.value.found == "another file, or other held-out images") == ours
+            assert "--clip" not in caught.value.found
         assert advice["scores"] == advice["both"] == "choose another --run NAME"
         assert "; then `invoke ensemble --run BOTH --of boxes --with NAME`" in advice["boxes"]
         adopt_image_scores(Run(workspace, "more"), other)
