@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+from command_line import PATIENCE_SECONDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -234,7 +235,7 @@ dataset = DetectionDataset(data, data.image_ids, 64, 0, Config().augmentation)
 print(sum(len(batch.images) for batch in loader(dataset, EpochSampler(len(dataset), 0), 4, 2, pinned=False)))
 """
     done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120,
+        [sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
         cwd=ROOT,
     )  # fmt: skip
     assert done.stdout.split() == ["32"], done.stderr

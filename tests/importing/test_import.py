@@ -11,6 +11,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import PATIENCE_SECONDS
 from PIL import Image
 from published import CORNERS, ONE_LABEL, WRITERS
 from repository import ROOT
@@ -239,7 +240,7 @@ def test_the_verb_is_killed_goes_on_says_what_it_did_and_then_does_nothing(tmp_p
     words = ("--from", "vindr", "--source", tmp_path / "set", "--into", tmp_path / "work", "--size", "256")
     process = invoked(*words, start_new_session=True)
     staging = tmp_path / "work" / ".import" / "train"
-    deadline = time.monotonic() + 300
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not list(staging.glob("*.png")) and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGKILL)  # its processes are not told

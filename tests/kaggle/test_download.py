@@ -15,6 +15,7 @@ import time
 import zipfile
 
 import pytest
+from command_line import PATIENCE_SECONDS
 from kaggle_server import FOREVER, KEY, TOKEN, USERNAME, Competition, KaggleServer, zipped
 from kaggle_user import QUICK, User
 from repository import KILLER
@@ -484,7 +485,7 @@ def test_a_download_that_is_stopped_goes_on_by_the_same_command(how, code, user,
     server.fail("storage", bytes_per_second=2_000_000)
     process = user.start(*WORDS, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     archive = user.workspace / "data" / ".download" / f"{SLUG}.zip"
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while not archive.exists() or archive.stat().st_size < 1_000_000:
         assert process.poll() is None
         assert time.monotonic() < deadline

@@ -436,7 +436,7 @@ def test_a_push_is_looked_for_until_it_cannot_be_under_way_any_more(own, began, 
     started = time.monotonic()
     assert settle(account, run, NOW) is None
     assert (account.asked > 1) is waits
-    assert time.monotonic() - started < 5
+    assert time.monotonic() - started < 60  # and not as long as the clock was set back
 
 
 def test_another_accounts_view_does_not_lose_a_push(tmp_path):

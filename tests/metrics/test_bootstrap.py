@@ -154,9 +154,9 @@ def test_a_thousand_resamples_of_the_whole_competition_take_a_moment():
     found = found.assign(y_min=0.0, x_max=found["x_min"] + 9, y_max=9.0, score=rng.random(len(found)))
     found["label"] = [f"class {number}" for number in rng.integers(0, 8, len(found))]
     matches = match(truth, found, names)
-    started = time.perf_counter()
+    started = time.process_time()
     map_intervals(matches, {name: name for name in names}, 0)
-    assert time.perf_counter() - started < 2
+    assert time.process_time() - started < 2
 
 
 class TestWhatTheIntervalsCover:

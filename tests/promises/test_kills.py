@@ -17,7 +17,7 @@ from kit.submission.folders import newest
 
 KILLS = 30
 AGREES = 1e-6
-STOPS_WITHIN_SECONDS = 15  # a few on a quiet machine
+STOPS_WITHIN_SECONDS = 60  # a few on a quiet machine
 pytestmark = pytest.mark.slow
 
 
@@ -95,7 +95,7 @@ def test_every_command_stops_within_seconds_and_says_how_to_go_on(how, warm, toy
         if status == -how:  # Python itself was ending, and what there was to do had been done
             assert result_of(toy, words[0]).exists()
             continue
-        assert status in (0, 130), warm.said()
+        assert status == 130 or (status == 0 and words[0] != "train"), warm.said()
         assert seconds < STOPS_WITHIN_SECONDS + 0.7, time.monotonic() - began
         if status:
             assert "stopped; the same command goes on from here" in warm.said()

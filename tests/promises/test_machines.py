@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from command_line import PATIENCE_SECONDS
 from repository import ROOT
 from toy import TOY
 
@@ -31,7 +32,7 @@ def test_two_machines_train_one_run_as_the_readme_starts_it(toy):
         )
         for node in range(2)
     ]  # fmt: skip
-    said = [agent.communicate(timeout=300)[0] for agent in agents]
+    said = [agent.communicate(timeout=PATIENCE_SECONDS)[0] for agent in agents]
     assert [agent.returncode for agent in agents] == [0, 0], said
     assert "MEMBER: 2/2" in said[1]
     assert read_finished(Run(toy, "big")).epochs == (1,)
@@ -49,7 +50,7 @@ def test_a_job_of_slurm_trains_as_a_shell_does(devices, toy):
     words = ["train", "--preset", "demo", *(w for knob in knobs for w in ("--set", knob)), "--workspace", str(toy)]
     done = subprocess.run(
         [sys.executable, "-m", "invoke", *words], cwd=ROOT, env=os.environ | job | {"OMP_NUM_THREADS": "1"},
-        capture_output=True, text=True, check=False, timeout=300,
+        capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "srun" not in done.stderr

@@ -13,6 +13,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import torch
+from command_line import PATIENCE_SECONDS
 from markupsafe import escape
 from report_json import class_scores, report_content
 from repository import ROOT
@@ -145,7 +146,7 @@ def test_a_hostile_label_stays_text_in_a_real_browser(tmp_path):
         ]  # fmt: skip
         if os.geteuid() == 0:
             words.insert(1, "--no-sandbox")  # Chromium refuses its sandbox to root
-        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=120)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS)
         if done.returncode and not done.stdout:
             pytest.skip(f"{browser} does not start here: {done.stderr.splitlines()[-1:]}")
         titles[path] = done.stdout.partition("<title>")[2].partition("</title>")[0]

@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from command_line import PATIENCE_SECONDS
 from kaggle_server import TOKEN, KaggleServer
 from PIL import Image
 from repository import ROOT
@@ -89,7 +90,7 @@ def test_download_train_and_submit_end_in_a_public_score(tmp_path):
         ):
             done = subprocess.run(
                 [sys.executable, "-m", "invoke", *words], cwd=workspace, env=environment, input=answer,
-                capture_output=True, text=True, check=False, timeout=600,
+                capture_output=True, text=True, check=False, timeout=PATIENCE_SECONDS,
             )  # fmt: skip
             shown = " ".join(f'"{word}"' if " " in word else word for word in words)
             transcript.append(f"$ invoke {shown}\n{done.stderr}{done.stdout}")

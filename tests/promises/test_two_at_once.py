@@ -70,7 +70,7 @@ def holder(trained):
     begun = context.Event()
     process = context.Process(target=_hold, args=(Run(trained, "demo"), begun))
     process.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_SECONDS)
     yield process
     process.kill()
     process.join()
@@ -110,7 +110,7 @@ def test_work_on_a_finished_runs_results_waits_for_its_turn(trained, tmp_path):
     run, order, begun = Run(trained, "demo"), tmp_path / "order.txt", context.Event()
     process = context.Process(target=_note, args=(run, order, "first", begun))
     process.start()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE_SECONDS)
     with using_results(run):
         _write(order, "second")
     process.join()

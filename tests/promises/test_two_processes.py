@@ -24,7 +24,6 @@ from kit.runs.folder import Run, read_split
 from kit.training.train import train
 
 TWO = ("trainer.accelerator=cpu", "trainer.devices=2")
-A_MINUTE = 60
 pytestmark = pytest.mark.slow
 
 
@@ -72,7 +71,7 @@ def second_gets(how, run, recipe):
     """Two processes train until the first epoch has ended, then the second gets a signal; how the first ends."""
     process = started(*words(run.workspace, (*recipe, *TWO)))
     os.kill(int(until_the_first_epoch_has_ended(process, run).name), how)
-    said = "".join(process.communicate(timeout=A_MINUTE))
+    said = "".join(process.communicate(timeout=PATIENCE_SECONDS))
     assert "Traceback" not in said
     return process.returncode, said
 
@@ -123,7 +122,7 @@ def test_a_killed_first_process_does_not_leave_the_second_behind(toy):
     process = started(*words(toy, (*TOY, "training.max_epochs=200", *TWO)))
     second = until_the_first_epoch_has_ended(process, Run(toy, "demo"))
     process.kill()
-    said = "".join(process.communicate(timeout=A_MINUTE))  # ends when the second has let go of the pipes
+    said = "".join(process.communicate(timeout=PATIENCE_SECONDS))  # ends when the second has let go of the pipes
     assert "expected: every process of this training to run" in said
     assert not second.exists() or ") Z " in (second / "stat").read_text()
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from command_line import PATIENCE_SECONDS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2 import UndefinedError
@@ -400,7 +401,7 @@ def test_a_browser_shows_a_script_label_as_text_and_does_not_run_it(described, t
             "--disable-background-networking", "--disable-component-update", "--disable-sync",
             f"--user-data-dir={tmp_path}", "--dump-dom", described.page.as_uri(),
         ],
-        capture_output=True, text=True, check=True, timeout=120,
+        capture_output=True, text=True, check=True, timeout=PATIENCE_SECONDS,
     )  # fmt: skip
     assert "<title>The data</title>" in done.stdout
     assert "&lt;script&gt;document.title='ran'&lt;/script&gt;" in done.stdout

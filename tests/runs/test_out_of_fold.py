@@ -12,6 +12,7 @@ import time
 
 import pandas as pd
 import pytest
+from command_line import PATIENCE_SECONDS
 from PIL import Image
 from repository import ROOT
 from toy import FOLDS, TOY, TOY_TEST_IMAGES, copied
@@ -29,8 +30,6 @@ from kit.runs.locks import training_lock
 from kit.training.train import train
 
 pytestmark = pytest.mark.usefixtures("undrawn")
-
-PATIENCE_SECONDS = 300
 
 
 @pytest.fixture

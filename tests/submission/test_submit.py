@@ -11,6 +11,7 @@ import time
 
 import pandas as pd
 import pytest
+from command_line import PATIENCE_SECONDS
 from kaggle_server import FOREVER, KaggleServer
 from kaggle_user import User
 from repository import KILLER
@@ -33,7 +34,6 @@ QUICK = (
     "kaggle.settle_seconds=1",
 )
 NOWHERE = {"http_proxy": "http://127.0.0.1:9", "https_proxy": "http://127.0.0.1:9"}  # nobody listens there
-PATIENCE_SECONDS = 120
 DROP_FROM_BOUNDING_SET, CAP_DAC_OVERRIDE = 24, 1  # prctl(2), capabilities(7)
 WRITABLE_BYTES = 1000  # less than a manifest
 

@@ -6,7 +6,7 @@ import sys
 
 from repository import ROOT
 
-PATIENCE_SECONDS = 600
+PATIENCE_SECONDS = 1800  # only what hangs takes as long: some machines are several times slower than others
 
 
 def invoke(*words, cwd=ROOT):

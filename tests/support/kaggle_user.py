@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from command_line import PATIENCE_SECONDS
 from kaggle_server import KEY, REFRESH_TOKEN, TOKEN, KaggleServer
 from repository import ROOT
 
@@ -34,7 +35,7 @@ class User:
 
     def ended(self, process: subprocess.Popen, answer: str | None = None) -> subprocess.CompletedProcess:
         """Wait for a started verb, with an answer on its standard input; no traceback, no secret."""
-        out, err = process.communicate(answer, timeout=120)
+        out, err = process.communicate(answer, timeout=PATIENCE_SECONDS)
         assert "Traceback" not in out + err, err
         self.assert_nothing_secret(out + err)
         return subprocess.CompletedProcess(process.args, process.returncode, out, err)

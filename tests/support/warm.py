@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+from command_line import PATIENCE_SECONDS
 from repository import ROOT
 
 
@@ -58,7 +59,7 @@ class Warm:
 
 def _wait_until_it_listens(pid):
     """Until the command has taken SIGTERM over, or ended: before that a signal finds Python alone."""
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE_SECONDS
     while time.monotonic() < deadline:
         status = dict(line.split(":\t", 1) for line in Path(f"/proc/{pid}/status").read_text().splitlines())
         if status["State"].startswith("Z") or int(status["SigCgt"], 16) >> (signal.SIGTERM - 1) & 1:
