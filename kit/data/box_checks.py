@@ -128,7 +128,7 @@ def improbable_boxes(annotations: pd.DataFrame, images: Mapping[str, ImageFacts]
     for _, rows_of_class in shares.groupby("label").groups.items():
         if len(rows_of_class) >= _LEAST_BOXES:
             deviations.loc[rows_of_class] = _deviations(values.loc[rows_of_class])
-    distance = np.sqrt(np.square(deviations).sum(axis=1))
+    distance = (deviations**2).sum(axis=1) ** 0.5
     chosen = distance[distance > _IMPROBABLE].sort_values(ascending=False, kind="stable").index
     if chosen.empty:
         return None
