@@ -71,15 +71,19 @@ class ExtraTerm:
     """A further column of the candidates as a term: ``factor`` times its distance from ``usual``.
 
     ``missing`` is the term of a candidate whose value is NaN: what the model learned from those, not that of 0.
+    ``lowest`` and ``highest`` are the values that it learned from: one beyond them counts as the nearest of them.
     """
 
     factor: float
     usual: float
     missing: float
+    lowest: float
+    highest: float
 
     def __call__(self, values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " n"]:
         """The term of each value."""
-        return np.where(np.isnan(values), self.missing, self.factor * (values - self.usual))
+        learned = values.clip(self.lowest, self.highest)
+        return np.where(np.isnan(values), self.missing, self.factor * (learned - self.usual))
 
 
 @dataclass(frozen=True)
@@ -237,13 +241,22 @@ def _extra_term(values: Float64[np.ndarray, " n"], factor: float, missing: float
     """The term that two coefficients of ``_extra_design`` stand for."""
     usual, spread = _usual(values)
     shrunk = math.sqrt(_RIDGE / _EXTRA_RIDGE)
-    return ExtraTerm(shrunk * factor / spread, usual, shrunk * missing)
+    known = _known(values)
+    return ExtraTerm(shrunk * factor / spread, usual, shrunk * missing, float(known.min()), float(known.max()))
 
 
 def _usual(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:
-    """Mean and standard deviation of the known values; 0 and 1 of none, and 1 if they are all equal."""
+    """Mean and standard deviation of the known values; if they are all equal, that value and 1."""
+    known = _known(values)
+    if known.min() == known.max():  # whose mean and deviation may be off by rounding
+        return float(known[0]), 1.0
+    return float(known.mean()), float(known.std()) or 1.0
+
+
+def _known(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " k"]:
+    """The values that are not missing; a single 0 if all are."""
     known = values[~np.isnan(values)]
-    return (float(known.mean()), float(known.std()) or 1.0) if len(known) else (0.0, 1.0)
+    return known if len(known) else np.zeros(1)
 
 
 def _ridge_logistic(

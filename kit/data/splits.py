@@ -18,6 +18,7 @@ from kit.config import DataConfig
 from kit.core.errors import KitError
 from kit.data.competition import TrainingData, patients
 from kit.data.duplicates import joined_groups, pictures
+from kit.data.groups import GROUPS
 from kit.data.patient_pattern import fitting_share, knows_patients
 
 Folds = tuple[tuple[str, ...], ...]
@@ -181,7 +182,7 @@ def _groups(
     """
     patient_of = patients(image_ids, config.patient_pattern, known)
     if checked:
-        _check_pattern(list(patient_of.values()), config)
+        _check_largest(patient_of, config, known)
     names = sorted(patient_of)
     _, of_patient = np.unique([patient_of[image_id] for image_id in names], return_inverse=True)
     _, first, of_picture = np.unique(
@@ -194,18 +195,22 @@ def _groups(
     return list(groups.values())
 
 
-def _check_pattern(patient_ids: Sequence[str], config: DataConfig) -> None:
-    names, sizes = np.unique(patient_ids, return_counts=True)
+def _check_largest(patient_of: Mapping[str, str], config: DataConfig, known: Mapping[str, str]) -> None:
+    names, sizes = np.unique(list(patient_of.values()), return_counts=True)
     if not len(sizes):
         return
     largest = int(sizes.argmax())
-    if sizes[largest] > config.largest_patient_share * len(patient_ids) and sizes[largest] > 1:
-        largest_patient = f"patient {str(names[largest])!r} has {sizes[largest]}"
+    if sizes[largest] > config.largest_patient_share * len(patient_of) and sizes[largest] > 1:
+        name = str(names[largest])
+        if any(known.get(image_id) == name for image_id, patient in patient_of.items() if patient == name):
+            source, do = GROUPS, f"correct {GROUPS}"
+        else:
+            source = f"data.patient_pattern={config.patient_pattern}"
+            do = "correct the pattern (its first group is the patient)"
         raise KitError(
-            f"no patient with more than {config.largest_patient_share:.0%} of the {len(patient_ids)} images",
-            f"{largest_patient} by data.patient_pattern={config.patient_pattern}",
-            "correct the pattern (its first group is the patient), or raise data.largest_patient_share",
-        )
+            f"no patient with more than {config.largest_patient_share:.0%} of the {len(patient_of)} images",
+            f"patient {name!r} has {sizes[largest]} by {source}", f"{do}, or raise data.largest_patient_share",
+        )  # fmt: skip
 
 
 def _warn_of_kept(

@@ -61,7 +61,8 @@ def common_images(a: Run, b: Run) -> set[str]:
         raise KitError(
             "two runs that held out some of the same images",
             f"none in common among {len(images[0])} of {a.name!r} and {len(images[1])} of {b.name!r}",
-            "train both on the same split: the same training.seed and data.validation_share, or --folds",
+            "train both on the same split (the same training.seed and data.validation_share, or --folds), or adopt "
+            "both with the same --held-out",
         )
     return common
 

@@ -28,6 +28,7 @@ from kit.schemas.detections import with_categories
 from kit.schemas.image_headers import image_sizes
 from kit.schemas.tables import read_submission
 from kit.submission.folders import Origin, Submission, write_submission
+from kit.submission.messages import require_message
 
 log = logging.getLogger("kit")
 
@@ -42,9 +43,12 @@ def predict(
     """Detect on the test images, choose one box per ID, check and file the next numbered submission.
 
     ``assignments`` (KEY=VALUE) change knobs that act on stored detections first. Raises KitError for other knobs,
-    and for test or held-out images that an earlier stage of the weights saw unless ``allow`` names it.
+    a message that could not be uploaded, and for test or held-out images that an earlier stage of the weights saw
+    unless ``allow`` names it.
     """
     require_detector(run)
+    if message:
+        require_message(message)
     with using_results(run):
         adjust(run, assignments)
         refresh(run)

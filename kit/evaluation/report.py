@@ -26,7 +26,7 @@ from kit.core.files import sha256
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.competition import TrainingData, has_test, patients
-from kit.data.groups import read_groups
+from kit.data.groups import GROUPS, read_groups
 from kit.data.patient_pattern import knows_patients
 from kit.evaluation.classifiers import classifier_scores
 from kit.evaluation.held_out import HeldOut, oracle_answers, random_choice_map50, rule_choice, score_held_out
@@ -172,7 +172,7 @@ def _report(
 
 
 def _made_from(run: Run, config: Config) -> MadeFrom:
-    mapping = run.workspace / "data" / MAPPING
+    mapping, groups = (run.workspace / "data" / name for name in (MAPPING, GROUPS))
     return MadeFrom(
         detections_sha256=sha256(held_out_detections(run)),
         mapping_sha256=text_sha256(mapping) if has_test(run.workspace) else None,
@@ -181,6 +181,7 @@ def _made_from(run: Run, config: Config) -> MadeFrom:
         fusion=config.fusion,
         decision=config.decision,
         image_scores=dict(read_ensemble(run).classifiers) if run.ensemble.exists() else {},
+        groups_sha256=text_sha256(groups) if groups.exists() else None,
     )
 
 

@@ -59,6 +59,7 @@ class MadeFrom:
     fusion: FusionConfig
     decision: DecisionConfig
     image_scores: Mapping[str, str] = field(default_factory=dict)  # SHA-256 by classifier
+    groups_sha256: str | None = None  # of the text of groups.csv: it says whose images a resample draws together
 
 
 @dataclass(frozen=True)

@@ -31,7 +31,7 @@ from kit.schemas.file_names import TABLE, TRAIN
 from kit.schemas.foreign.content import OPTIONAL
 
 KEPT = "adopted"  # instead of best, ema or last
-_DIFFERING = "another file, other held-out images, another --images or --clip"
+_DIFFERING = "another file, other held-out images, another --images or --clip, or another groups.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,6 +87,12 @@ def adopt(
     rows = read_rows(path, data, test, held, images_file, clip)
     table, trained = rows.table, rows.held_out
     split = split_of(data, held, table[trained], config)
+    if _holds_all_boxes(split.folds, data):
+        raise KitError(
+            "boxes of two patients at least: what answers an image's detections is learned on others",
+            "all images with a box show one patient, or copies of one picture",
+            "correct data.patient_pattern (its first group is the patient) or groups.csv",
+        )  # fmt: skip
     digest = _digest(path, images_file, clip, text_sha256)
     table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]
     parts = {TrainingData.detections_name: table[trained], TestData.detections_name: table[~trained]}
@@ -122,7 +128,8 @@ def adopt(
 def split_of(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
     """The held-out images by fold; an image without a row is in its patient's fold, or in fold 0.
 
-    If one fold holds all images, new folds by patient are made: priors and calibrations are cross-fitted on them.
+    If one fold holds all images with a box, new folds by patient are made: priors and calibrations are cross-fitted
+    on them.
     """
     fold_of = dict(zip(rows["image_id"], rows["fold"], strict=True))
     folds: list[list[str]] = [[] for _ in range(1 + max(fold_of.values(), default=0))]
@@ -131,9 +138,17 @@ def split_of(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config
     for image_id in held:
         folds[fold_of.get(image_id, of_patient.get(people[image_id], 0))].append(image_id)
     parts = tuple(map(tuple, folds))
-    if parts == (data.image_ids,):
-        parts = cross_fits(data, config.data, config.training.seed)
+    if _holds_all_boxes(parts, data):
+        folds_of_all = cross_fits(data, config.data, config.training.seed)
+        kept = set(held)
+        parts = tuple(part for fold in folds_of_all if (part := tuple(name for name in fold if name in kept)))
     return Split(data.labels, data.image_ids, parts, data.table_sha256)
+
+
+def _holds_all_boxes(folds: Sequence[Sequence[str]], data: TrainingData) -> bool:
+    """Whether one of the folds leaves no box to learn from."""
+    boxed = set(data.annotations["image_id"])
+    return any(boxed <= set(fold) for fold in folds)
 
 
 def _digest(path: Path, images_file: Path | None, clip: bool, hashed: Callable[[Path], str]) -> str:

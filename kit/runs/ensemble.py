@@ -66,14 +66,19 @@ def require_combinable(
     """The members, each with its weight. Raises KitError as ``ensemble`` does; writes nothing."""
     factors = tuple(weights) or (1.0,) * len(of)
     least = least_members(classifiers)
-    if len(of) < least or len(set(of)) != len(of) or run.name in of:
+    if run.name in (*of, *classifiers):
+        raise KitError(
+            "a name for the ensemble that none of its members has", f"--run {run.name}, which is among them",
+            "choose another --run NAME",
+        )  # fmt: skip
+    if len(of) < least or len(set(of)) != len(of):
         raise KitError(
             "one run or more, each once, for --of" if classifiers else "two runs or more, each once, for --of",
             ", ".join(of) or "none",
             "`invoke ensemble --run NAME --of A --of B`, or `--of A --with CLASSIFIER`: a run of image scores",
         )
-    if len(set(classifiers)) != len(classifiers) or run.name in classifiers:
-        raise KitError("each run once for --with, under its own name", ", ".join(classifiers), "name each once")
+    if len(set(classifiers)) != len(classifiers):
+        raise KitError("each run once for --with", ", ".join(classifiers), "name each once")
     if len(factors) != len(of) or not all(0 < factor < float("inf") for factor in factors):
         raise KitError(
             f"a --weight above 0 for each of the {len(of)} runs, in their order, or none",
@@ -229,7 +234,8 @@ def _common_split(runs: Sequence[Run], splits: Sequence[Split]) -> Split:
         held = ", ".join(f"{run.name!r} {len(split.validation)}" for run, split in zip(runs, splits, strict=True))
         raise KitError(
             "images that every member held out", f"none; each held out: {held}",
-            "train one of them with --folds, or both with the same training.seed and data.validation_share",
+            "train one of them with --folds, or both with the same training.seed and data.validation_share; adopt "
+            "detections with the same --held-out",
         )  # fmt: skip
     finest = max(splits, key=lambda split: len(split.folds))
     folds = (tuple(image_id for image_id in fold if image_id in common) for fold in finest.folds)

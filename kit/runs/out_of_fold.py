@@ -21,7 +21,7 @@ from kit.runs.ensemble import member_run, refresh
 from kit.runs.folder import Run, Split, read_finished, read_split
 from kit.runs.locks import using_results
 from kit.runs.members import members
-from kit.runs.own_rows import require_own_rows
+from kit.runs.own_rows import remake_command, require_own_rows
 
 _RESTORE = "restore the file from a copy, or train under another --run name"
 _DIGITS = 12
@@ -100,15 +100,24 @@ def _read_by(member: Run, ours: Config, data: TestData) -> TestData:
 def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -> pd.DataFrame:
     """A run's detections of the held-out or the test images, made if they are missing.
 
+    An adopted file may have detections on images of ``test/`` that no ID asks for: they are left out.
     Raises KitError if they cannot be made: a checkpoint or a member of an ensemble is gone, or the adopted file
     has none; and if they are not the run's own, see `require_own_rows`.
     """
+    table = _all_detections(run, data, track)
+    if isinstance(data, TrainingData) or (asked := table["image_id"].isin(data.image_ids)).all():
+        return table
+    return table[asked].reset_index(drop=True)
+
+
+def _all_detections(run: Run, data: TrainingData | TestData, track: Track) -> pd.DataFrame:
+    """``detections``, those on images of ``test/`` that no ID asks for among them."""
     split = read_split(run)
-    image_ids = split.validation if isinstance(data, TrainingData) else data.image_ids
-    return require_own_rows(_detections(run, split, data, track), run, data.detections_name, split, image_ids)
+    possible = split.validation if isinstance(data, TrainingData) else tuple(data.pixels.facts)
+    return require_own_rows(_stored_or_made(run, split, data, track), run, data.detections_name, split, possible)
 
 
-def _detections(run: Run, split: Split, data: TrainingData | TestData, track: Track) -> pd.DataFrame:
+def _stored_or_made(run: Run, split: Split, data: TrainingData | TestData, track: Track) -> pd.DataFrame:
     path = run.detections(data.detections_name)
     if run.ensemble.exists():
         refresh(run)
@@ -118,13 +127,14 @@ def _detections(run: Run, split: Split, data: TrainingData | TestData, track: Tr
         for member in members(run):
             of_member = member_run(run, member.run)
             with using_results(of_member):
-                tables.append(detections(of_member, _read_by(of_member, load(run.config), data), track))
+                tables.append(_all_detections(of_member, _read_by(of_member, load(run.config), data), track))
         return merge_detections(path, tables)
     if not run.adopted.exists():
         return stored(run, load(run.config), split, data, track)
     if not path.exists():
+        part = data.detections_name
         raise KitError(
-            f"detections of the {data.detections_name} images in the file that run {run.name!r} adopted", "none",
-            "adopt a file that has them too, under another --run NAME",
+            f"detections of the {part} images in the file that run {run.name!r} adopted", f"no {path}",
+            f"if the file has them, {remake_command(run, part)}; else adopt one that has, under another --run NAME",
         )  # fmt: skip
     return read_detections(path)

@@ -22,14 +22,14 @@ def held_out_detections(run: Run) -> Path:
     """The path of a run's detections on the held-out images. Raises KitError if they are missing."""
     path = run.detections(TrainingData.detections_name)
     if not path.exists():
-        raise KitError(f"the detections {path}", "no such file", _remake(run, TrainingData.detections_name))
+        raise KitError(f"the detections {path}", "no such file", remake_command(run, TrainingData.detections_name))
     return path
 
 
 def read_held_out(run: Run, split: Split) -> pd.DataFrame:
     """A run's raw detections on the held-out images. Raises KitError if they are missing, broken or not its own."""
     path = held_out_detections(run)
-    table = read_detections(path, f"delete {path}: {_remake(run, TrainingData.detections_name)}")
+    table = read_detections(path, f"delete {path}: {remake_command(run, TrainingData.detections_name)}")
     return require_own_rows(table, run, TrainingData.detections_name, split, split.validation)
 
 
@@ -67,12 +67,12 @@ def require_own_rows(
         sources = first_few(f"{member.run} ({', '.join(member.views)}; {member.folds} folds)" for member in of)
         raise KitError(
             f"{path} to hold detections of {sources} on {len(image_ids)} images", "; ".join(faults),
-            f"restore the file, or delete it: {_remake(run, part)}",
+            f"restore the file, or delete it: {remake_command(run, part)}",
         )  # fmt: skip
     return table
 
 
-def _remake(run: Run, part: str) -> str:
+def remake_command(run: Run, part: str) -> str:
     """The command that makes the stored detections of a run anew."""
     if run.adopted.exists():
         command = f"invoke adopt --run {run.name} --detections {shlex.quote(read_adopted(run).file)}"

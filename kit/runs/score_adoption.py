@@ -27,6 +27,7 @@ from kit.runs.score_rows import read_score_rows
 from kit.schemas.file_names import TRAIN
 
 _OTHER_NAME = "choose another --run NAME"
+_DIFFERING = "another file, other held-out images, or another groups.csv"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,13 +79,13 @@ def adopt_image_scores(
     with starting_or_finishing(run), using_results(run):
         arrival = ScoreArrival(
             len(table), len(scored), len(held) - len(scored), len(tested),
-            len(test.image_ids) - len(tested) if test else 0, labels, tuple(sorted(set(data.labels) - set(labels))),
+            len(set(test.image_ids) - tested) if test else 0, labels, tuple(sorted(set(data.labels) - set(labels))),
             rows.scale, run.config.exists(),
         )  # fmt: skip
         if arrival.already:
             if run.finished.exists():
                 read_finished(run)  # raises for a copy of another run
-            require_adopted(run, (digest,), split, "another file, or other held-out images", _way_on(run))
+            require_adopted(run, (digest,), split, _DIFFERING, _way_on(run))
             stored = load(run.config)
             require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
             if not run.detections(STORED).exists():  # it was lost

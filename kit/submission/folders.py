@@ -14,7 +14,6 @@ import os
 import re
 import shlex
 import shutil
-import unicodedata
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
@@ -27,6 +26,7 @@ from kit.core.locks import locked
 from kit.core.redaction import redact
 from kit.core.text_files import decoded
 from kit.runs.stages import Stage
+from kit.submission.messages import slug
 
 CSV_NAME, MANIFEST_NAME, INDEX_NAME, LOCK_NAME = "submission.csv", "manifest.json", "index.csv", ".lock"
 INDEX_COLUMNS = (
@@ -39,7 +39,6 @@ BY_HAND = "by hand"  # in place of a run; no run has a space in its name
 _WITHOUT_REF, _WITH_REF = (OPEN, FAILED), (PENDING, *FINAL)
 _FOLDER = re.compile(r"(\d{4,})-[a-z0-9-]+")
 _NUMBER = re.compile(r"[1-9][0-9]{0,8}")
-_SLUG_LETTERS = 40
 
 
 @dataclass(frozen=True)
@@ -149,12 +148,6 @@ def write_submission(folder: Path, text: str, origin: Origin, check: Callable[[P
             raise
         write_index(folder)
     return submission
-
-
-def slug(message: str) -> str:
-    """A message as part of a folder's name: lower-case ASCII letters, digits and dashes; never empty."""
-    ascii_text = unicodedata.normalize("NFKD", message).encode("ascii", "ignore").decode().lower()
-    return re.sub(r"[^a-z0-9]+", "-", ascii_text)[:_SLUG_LETTERS].strip("-") or "submission"
 
 
 def read_submissions(folder: Path) -> list[Submission]:

@@ -32,8 +32,8 @@ from kit.submission.folders import (
     read_submissions,
     write_submission,
 )
+from kit.submission.messages import require_message
 
-MESSAGE_LETTERS = 200  # Kaggle documents no limit; the mark at the end of the description must not be cut
 _EARLIER_SHOWN = 3
 
 log = logging.getLogger("kit")
@@ -82,10 +82,10 @@ def choose_outgoing(
         KitError: There is no such submission, it is not valid, or the message is not one short line.
     """
     if message is not None:
-        _require_message(message)
+        require_message(message)
     submission = _chosen(workspace, number, predict)
     text = message or submission.origin.message
-    _require_message(text)
+    require_message(text)
     rows = count_valid_rows(workspace, submission, expected_ids)
     others = [other for other in read_submissions(workspace / "submissions") if other.number != submission.number]
     earlier = tuple(other for other in others if other.public_score is not None)[-_EARLIER_SHOWN:]
@@ -112,7 +112,7 @@ def file_by_hand(workspace: Path, path: Path, message: str | None, expected_ids:
         TableError: The file is not valid; the error lists every fault.
     """
     if message is not None:
-        _require_message(message)
+        require_message(message)
     folder, data = workspace / "submissions", workspace / "data"
     knobs = workspace_config(workspace)
     competition, orientation = knobs.competition, knobs.data.orientation
@@ -248,14 +248,6 @@ def knobs_of(workspace: Path, submission: Submission) -> Config:
     manifest = submission.folder / MANIFEST_NAME
     do = f"restore {manifest} from a copy, or restore the run {origin.run!r}, whose knobs then count"
     return as_record(sections, Config, f"origin.config of {manifest}", do)
-
-
-def _require_message(message: str) -> None:
-    do = f'write --message "..." as one line of at most {MESSAGE_LETTERS} letters'
-    if not message.strip() or not message.isprintable():
-        raise KitError("a message of one line that says what this submission is", repr(message), do)
-    if len(message) > MESSAGE_LETTERS:
-        raise KitError(f"a message of at most {MESSAGE_LETTERS} letters", f"{len(message)}", do)
 
 
 def _chosen(workspace: Path, number: int | None, predict: Callable[[Run], Submission]) -> Submission:

@@ -1,5 +1,6 @@
 """p(true positive): nothing to learn, equal to scikit-learn, rising with the score, known probabilities."""
 
+import math
 from fractions import Fraction
 
 import numpy as np
@@ -299,10 +300,10 @@ def test_steps_that_are_apart_by_the_last_bit_alone_keep_their_order():
 def test_a_further_column_is_a_term_by_its_name_and_its_arithmetic_by_hand():
     learned = Calibration(
         constant=0.0, score=1.0, rival=0.0, agreement=0.0, terms={}, pooled=Curve((0.0,), (0.0,), 0.0), curves={},
-        extra={"seen": ExtraTerm(factor=0.5, usual=40.0, missing=-0.25)},
+        extra={"seen": ExtraTerm(factor=0.5, usual=40.0, missing=-0.25, lowest=30.0, highest=44.0)},
     )  # fmt: skip
-    table = pd.concat([one(0.5)] * 3).assign(seen=[44.0, 40.0, np.nan])
-    assert evidence(learned, table, SIZES).tolist() == pytest.approx([0.5 * 4, 0.0, -0.25])
+    table = pd.concat([one(0.5)] * 5).assign(seen=[44.0, 40.0, np.nan, 1e9, -np.inf])
+    assert evidence(learned, table, SIZES).tolist() == pytest.approx([0.5 * 4, 0.0, -0.25, 0.5 * 4, -5.0])
     assert evidence(learned, one(0.5), SIZES).tolist() == pytest.approx([-0.25])  # a table without the column
 
 
@@ -335,9 +336,34 @@ def test_a_missing_value_is_not_that_of_0_and_a_column_without_any_value_says_no
     assert term.missing < -0.3
     assert term.missing > term(np.array([0.0]))[0]
     none = fit(table.assign(seen=np.nan), right, sizes, ["seen"])
-    assert none.extra["seen"] == ExtraTerm(0.0, 0.0, 0.0)
+    assert none.extra["seen"] == ExtraTerm(0.0, 0.0, 0.0, 0.0, 0.0)
     alike = fit(table.assign(seen=7.0), right, sizes, ["seen"])
-    assert alike.extra["seen"] == ExtraTerm(0.0, 7.0, 0.0)
+    assert alike.extra["seen"] == ExtraTerm(0.0, 7.0, 0.0, 7.0, 7.0)
+
+
+@pytest.mark.parametrize("known", [7, 75, 100, 250])
+@pytest.mark.parametrize("value", [0.1, 0.3, math.log(9), -math.log(4), 13.815509557963774])
+def test_a_column_whose_values_are_one_number_has_no_factor_and_others_than_it_change_nothing(value, known):
+    """The mean of equal numbers may be rounded, and their deviation above 0."""
+    table, right, sizes = case(1, 100)
+    column = np.full(len(table), np.nan)
+    column[:known] = value
+    right[known:] &= np.random.default_rng(0).random(len(right) - known) < 0.2  # missing says something
+    learned = fit(table.assign(seen=column), right, sizes, ["seen"])
+    assert learned.extra["seen"].factor == 0.0
+    assert learned.extra["seen"].missing < 0
+    p = [probability(learned, table.assign(seen=seen), sizes) for seen in (value, value + 0.5, value - 0.5)]
+    assert np.array_equal(p[0], p[1]) and np.array_equal(p[0], p[2])
+
+
+def test_values_far_from_all_that_were_learned_from_count_as_the_nearest_of_them():
+    table, right, sizes = case(2, 100)
+    table = table.assign(seen=2.0 + 1e-3 * np.random.default_rng(0).normal(size=len(table)) + 1e-3 * right)
+    learned = fit(table, right, sizes, ["seen"])
+    edges = table["seen"].min(), table["seen"].max()
+    for edge, beyond in zip(edges, (-5.0, 9.0), strict=True):
+        p = [probability(learned, table.assign(seen=seen), sizes) for seen in (edge, beyond)]
+        assert np.array_equal(*p)
 
 
 def test_the_unit_of_a_further_column_does_not_matter_and_its_term_survives_json(tmp_path):

@@ -363,8 +363,14 @@ class TestEqualPixels:
         """Refused after it, a trained run could not be scored: its split's knobs stay."""
         data = load_training(toy, toy_config())
         config = override(toy_config(), ["data.largest_patient_share=0.1", r"data.patient_pattern=(.)"]).data
-        with pytest.raises(KitError, match="no patient with more than 10%"):
+        with pytest.raises(KitError, match="no patient with more than 10%") as caught:
             assign_folds(data, config, 0)
+        assert "by data.patient_pattern=(.)" in caught.value.found
+        assert caught.value.do.startswith("correct the pattern")
+        grouped = dataclasses.replace(data, groups=dict.fromkeys(data.image_ids[:12], "one"))
+        with pytest.raises(KitError, match=r"patient 'one' has 12 by groups\.csv") as caught:
+            assign_folds(grouped, override(toy_config(), ["data.largest_patient_share=0.2"]).data, 0)
+        assert caught.value.do.startswith("correct groups.csv, or raise")
         held = data.image_ids[:4]
         assert len({split_groups(data, held, config)[name] for name in held}) == 1
 

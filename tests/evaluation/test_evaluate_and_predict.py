@@ -210,6 +210,32 @@ def test_a_report_older_than_the_mapping_is_made_anew(scored):
     assert report.expected_on_leaderboard.images == len(lines) - 2
 
 
+def test_a_report_older_than_groups_csv_is_made_anew(scored):
+    """It says whose images are drawn together in a resample, so every interval depends on it."""
+    groups = scored.workspace / "data" / "groups.csv"
+    images = read_split(scored).validation
+    groups.write_text("image_id,group\n" + "".join(f"{name},{i % 3}\n" for i, name in enumerate(images)))
+    before = current_report(scored)
+    written = scored.report.stat().st_mtime_ns
+    groups.write_bytes(groups.read_text().replace("\n", "\r\n").encode("utf-8-sig"))  # another editor saved it
+    predict(scored)
+    assert scored.report.stat().st_mtime_ns == written
+    groups.write_text("image_id,group\n" + "".join(f"{name},{i}\n" for i, name in enumerate(images)))
+    predict(scored)
+    assert read_report(scored.report).made_from.groups_sha256 != before.made_from.groups_sha256
+    groups.unlink()
+    assert current_report(scored).made_from.groups_sha256 is None
+
+
+def test_a_message_that_cannot_be_uploaded_is_refused_before_it_is_filed(scored):
+    before = read_submissions(scored.workspace / "submissions")
+    for message in ("one line\nand another", " ", "x" * 201):
+        with pytest.raises(KitError, match="as one line of at most 200 letters"):
+            predict(scored, message)
+    assert read_submissions(scored.workspace / "submissions") == before
+    assert predict(scored, "one line").origin.message == "one line"
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("lost", ["decision.rule", "prior", "threshold.applied", "expected_on_leaderboard.low"])
 def test_a_report_of_another_version_is_made_anew(lost, scored, caplog):

@@ -32,7 +32,7 @@ from kit.reports.report_file import read_report
 from kit.runs.folder import Run
 from kit.schemas.image_headers import image_headers
 from kit.schemas.tables import read_annotations
-from kit.submission.folders import slug
+from kit.submission.messages import slug
 
 SOURCES = [ROOT / "tasks.py", *sorted((ROOT / "kit").rglob("*.py"))]
 RUNS_CODE = {"eval", "exec", "compile", "__import__"}

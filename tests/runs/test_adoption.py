@@ -16,6 +16,7 @@ from kit.core.errors import KitError
 from kit.core.files import sha256
 from kit.core.json_files import read_json, write_json
 from kit.data.competition import load_test, load_training, patients
+from kit.evaluation.held_out import score_held_out
 from kit.evaluation.predict import predict
 from kit.evaluation.report import evaluate
 from kit.runs.adoption import adopt
@@ -188,6 +189,56 @@ class TestAdopted:
                 None,
                 (f"competition.expected_ids={TOY_TEST_IMAGES}", "decision.rule=score"),
             )
+
+    @pytest.mark.parametrize("told_by", ["list", "fold"])
+    def test_folds_that_leave_no_box_to_learn_from_are_made_anew(self, told_by, toy, tmp_path):
+        images = read_images(toy)
+        path = toy / "data" / "train.csv"
+        rows = pd.read_csv(path)
+        boxed = images[:20]
+        bare = pd.DataFrame([(name, 0, 0, 0, 0, "No Finding") for name in images[20:]], columns=rows.columns)
+        path.write_text(pd.concat([rows[rows["image_id"].isin(boxed)], bare]).to_csv(index=False))
+        table = found_on(toy)
+        table = table[table["image_id"].isin(boxed)]
+        held = None
+        if told_by == "list":
+            held = tmp_path / "held.txt"
+            held.write_text("\n".join(boxed) + "\n")
+        else:
+            empty = table.iloc[:1].assign(image_id=images[20], fold=1)
+            table = pd.concat([table.assign(fold=0), empty])
+        run = Run(toy, "theirs")
+        bring_in(run, written(table, tmp_path / "theirs.csv"), held)
+        split = read_split(run)
+        assert len(split.folds) == 5
+        assert set(split.validation) == set(boxed if held else images)
+        held_out = score_held_out(run)
+        assert len(held_out.truth) == len(rows[rows["image_id"].isin(boxed)])
+
+    def test_boxes_of_one_patient_alone_are_refused_before_there_is_a_run(self, toy, tmp_path):
+        images = read_images(toy)
+        lines = [f"{name},{int(name in images[:10])}" for name in images]
+        (toy / "data" / "groups.csv").write_text("\n".join(["image_id,group", *lines]) + "\n")
+        path = toy / "data" / "train.csv"
+        rows = pd.read_csv(path)
+        path.write_text(rows[rows["image_id"].isin(images[:10])].to_csv(index=False))
+        table = found_on(toy)
+        run = Run(toy, "theirs")
+        share = ("data.largest_patient_share=1", f"competition.expected_ids={TOY_TEST_IMAGES}")
+        with pytest.raises(KitError, match="boxes of two patients at least"):
+            adopt(run, written(table, tmp_path / "theirs.csv"), None, share)
+        assert not run.config.exists()
+
+    def test_the_same_file_with_another_groups_csv_says_what_may_differ(self, toy, tmp_path):
+        run, path = Run(toy, "theirs"), written(found_on(toy), tmp_path / "theirs.csv")
+        bring_in(run, path)
+        groups = toy / "data" / "groups.csv"
+        images = read_images(toy)
+        groups.write_text("image_id,group\n" + "".join(f"{name},{i // 2}\n" for i, name in enumerate(images)))
+        with pytest.raises(KitError, match=r"or another groups\.csv"):
+            bring_in(run, path)
+        groups.unlink()
+        assert bring_in(run, path).already
 
     @pytest.mark.parametrize(
         ("encoding", "end"),

@@ -212,7 +212,7 @@ class TestRefused:
             ((), (), "two runs or more"),
             (("demo",), (), "two runs or more"),
             (("demo", "demo"), (), "each once"),
-            (("demo", "together"), (), "each once"),
+            (("demo", "together"), (), "--run together, which is among them"),
             (("demo", "folds"), (1.0,), "for each of the 2 runs"),
             (("demo", "folds"), (1.0, 0.0), "above 0"),
             (("demo", "folds"), (1.0, float("nan")), "above 0"),

@@ -402,6 +402,8 @@ class TestIds:
         assert f"file_name {content['images'][0]['file_name']} twice" in error.found
 
     def test_a_column_of_lists_that_is_not_needed_is_ignored(self, place, tmp_path):
+        place.table.drop(columns="score").to_parquet(tmp_path / "a.parquet")
+        assert "a.parquet: found 'image_id," in place.refused(tmp_path / "a.parquet").found  # and no row
         place.table.assign(embedding=[[0.5, 1.0]] * len(place.table)).to_parquet(tmp_path / "a.parquet")
         assert place.agrees(place.read(tmp_path / "a.parquet"))
 

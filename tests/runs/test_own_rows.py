@@ -156,6 +156,36 @@ class TestAdopted:
         assert path.read_bytes() == before
         self.used(run, part)
 
+    def test_a_lost_table_of_the_test_images_comes_back_as_the_error_says(self, toy, file):
+        run, _ = self.adopted(toy, file)
+        before = run.detections("test").read_bytes()
+        run.detections("test").unlink()
+        with pytest.raises(KitError, match=r"if the file has them, `invoke adopt --run theirs --detections theirs"):
+            self.used(run, "test")
+        self.adopted(toy, file)
+        assert run.detections("test").read_bytes() == before
+        self.used(run, "test")
+
+    def test_images_of_test_that_no_id_asks_for_may_have_detections_which_answer_nothing(self, toy, file):
+        mapping = toy / "data" / "ID_to_Image_Mapping.csv"
+        lines = mapping.read_text().splitlines()
+        asked = [line.split(",")[1] for line in lines[1:]]
+        lines[-1] = lines[-1].replace(asked[-1], asked[0])
+        mapping.write_text("\n".join(lines) + "\n")
+        run, arrival = self.adopted(toy, file)
+        data = load_test(toy, load(run.config))
+        found = detections(run, data)
+        assert set(found["image_id"]) == set(asked[:-1])
+        assert len(found) < arrival.test_rows == len(read_detections(run.detections("test")))
+        self.adopted(toy, file, "more")
+        together = Run(toy, "together")
+        ensemble(together, ["theirs", "more"])
+        assert set(detections(together, data)["image_id"]) == set(asked[:-1])
+        lines[-1] = lines[-1].replace(asked[0], asked[-1])  # it is asked for after all
+        mapping.write_text("\n".join(lines) + "\n")
+        data = load_test(toy, load(run.config))
+        assert set(detections(run, data)["image_id"]) == set(detections(together, data)["image_id"]) == set(asked)
+
     def used(self, run, part):
         score_held_out(run) if part == "validation" else detections(run, load_test(run.workspace, load(run.config)))
 

@@ -88,7 +88,7 @@ class TestARunOfImageScores:
                 adopt_image_scores(Run(workspace, name), other)
             advice[name] = caught.value.do
             ours = name in ("scores", "boxes")  # an ensemble was adopted from no file
-            assert (caught.value.found == "another file, or other held-out images") == ours
+            assert (caught.value.found == "another file, other held-out images, or another groups.csv") == ours
             assert "--clip" not in caught.value.found
         assert advice["scores"] == advice["both"] == "choose another --run NAME"
         assert "; then `invoke ensemble --run BOTH --of boxes --with NAME`" in advice["boxes"]

@@ -18,11 +18,11 @@ from kit.submission.folders import (
     Origin,
     newest,
     read_submissions,
-    slug,
     tidy,
     write_index,
     write_submission,
 )
+from kit.submission.messages import slug
 
 TEXT = "ID,image_id\n0,a.png\n"
 

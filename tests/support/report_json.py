@@ -17,7 +17,7 @@ def report_content(per_class, curve, name="demo"):
         "pooled": curve_points,
         "terms": {"Mass": {"offset": 0.1, "size": 0.2, "square": 0.3}},
         "curves": {"Mass": curve_points},
-        "extra": {name: {"factor": 0.1, "usual": -2.0, "missing": 0.0}},
+        "extra": {name: {"factor": 0.1, "usual": -2.0, "missing": 0.0, "lowest": -9.0, "highest": 9.0}},
     }
     part = {"answers": 3, "gain": 0.2}
     lost = {"map50": 0.25, "boxes": 7, "found": 3, "causes": {"missed": {"count": 4, "gain": None}}}
