@@ -156,7 +156,8 @@ def choose_rule(
 def oracle(judged: pd.DataFrame, truth: pd.DataFrame) -> pd.DataFrame:
     """The upper bound: candidates that are hits have confidence and value 1, all others 0.
 
-    No rule scores higher on these candidates.
+    Hits are found in the order of the scores. No rule scores higher on these candidates, unless two true boxes of a
+    class overlap and IDs share an image: a rule may then match them in a better order.
     """
     images = {*judged["image_id"].unique(), *truth["image_id"].unique()}
     matches = match(truth, judged[["image_id", *CORNERS, "score", "label"]], images)

@@ -138,8 +138,8 @@ def resampled(
     """Each class's AP (COCO's 101 points) in every resample; NaN in a resample without a true box of it.
 
     ``group`` has each image's group, counted from 0, and ``counts`` the copies of each group in each resample.
-    Equal to scoring a data set with that many copies of the images: between two hits the precision only falls,
-    so the ranks of the hits determine the envelope.
+    Equal to scoring a data set with that many copies of the images, each detection's copies side by side: between
+    two hits the precision only falls, so the ranks of the hits determine the envelope.
     """
     return {label: _class_resampled(matched, group, counts) for label, matched in _with_truth(matches).items()}
 
