@@ -30,6 +30,7 @@ _EXTRA_RIDGE = 3.0
 _CONVERGED = 1e-6  # the largest change of a coefficient in Newton's last step: what is left is as its square
 _DIGITS = 8  # of a coefficient: how sums are rounded beyond them depends on the processor and its threads
 _ROUNDING = 1e-12  # of the loss, as a share
+_LEAST_SPREAD = 1e-6  # of a further column, as a share of its mean if that is above 1: below it is rounding
 _LEAST_ODDS = 1e-6  # the log-odds of a score of 0 or 1 are infinite
 _MOST_EVIDENCE = 500.0  # beyond it the exponential overflows, and p is 0 or 1
 _LEAST_RIVAL = 1e-3  # a rival below this score counts as no rival
@@ -246,11 +247,10 @@ def _extra_term(values: Float64[np.ndarray, " n"], factor: float, missing: float
 
 
 def _usual(values: Float64[np.ndarray, " n"]) -> tuple[float, float]:
-    """Mean and standard deviation of the known values; if they are all equal, that value and 1."""
+    """Mean and standard deviation of the known values; 1 in its place if they are equal up to rounding."""
     known = _known(values)
-    if known.min() == known.max():  # whose mean and deviation may be off by rounding
-        return float(known[0]), 1.0
-    return float(known.mean()), float(known.std()) or 1.0
+    usual, spread = float(known.mean()), float(known.std())
+    return usual, spread if spread > _LEAST_SPREAD * max(1.0, abs(usual)) else 1.0
 
 
 def _known(values: Float64[np.ndarray, " n"]) -> Float64[np.ndarray, " k"]:

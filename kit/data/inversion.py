@@ -10,13 +10,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from jaxtyping import Bool, Float64, UInt8
+from jaxtyping import Bool, Float32, Float64, UInt8
 
 from kit.core.errors import KitError
 from kit.core.json_files import fingerprint, read_record, write_record
 
 LIST_NAME = "inverted.json"
 _DO = "run `invoke audit`: it makes the list anew"
+_LEAST_NORM = 1e-3  # of an image's shape; one of a single level has that of rounding, below 1e-5
 _LEAST_IMAGES = 10  # fewer have no rest to be compared with
 _ROUNDS = 20
 _LEAST_SPREAD = 0.05
@@ -58,9 +59,7 @@ def inverted_images(
         return np.zeros(len(copies), dtype=bool)
     levels = copies.reshape(len(copies), -1).astype(np.float32) / 127.5 - 1
     middle = np.median(levels, axis=1).astype(np.float64)
-    levels -= levels.mean(axis=1, keepdims=True)
-    norms = np.linalg.norm(levels, axis=1, keepdims=True)
-    shapes = np.divide(levels, norms, out=levels, where=norms > 0)
+    shapes = _shapes(levels)
     squares = np.einsum("ij,ij->i", shapes, shapes).astype(np.float64)  # 1, or 0 for an image of a single level
     signs = np.ones(len(copies))
     for _ in range(_ROUNDS):
@@ -73,6 +72,14 @@ def inverted_images(
             break
         signs = found
     return position < min(_LIMIT, 1 - _DEVIATIONS * spread)
+
+
+def _shapes(levels: Float32[np.ndarray, "n p"]) -> Float32[np.ndarray, "n p"]:
+    """Each image about its mean, of length 1; 0 throughout for an image of a single level. Changes the levels."""
+    levels -= levels.mean(axis=1, keepdims=True)
+    norms = np.linalg.norm(levels, axis=1, keepdims=True)
+    norms[norms < _LEAST_NORM] = np.inf
+    return np.divide(levels, norms, out=levels)
 
 
 def _correlations(

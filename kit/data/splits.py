@@ -202,8 +202,9 @@ def _check_largest(patient_of: Mapping[str, str], config: DataConfig, known: Map
     largest = int(sizes.argmax())
     if sizes[largest] > config.largest_patient_share * len(patient_of) and sizes[largest] > 1:
         name = str(names[largest])
-        if any(known.get(image_id) == name for image_id, patient in patient_of.items() if patient == name):
-            source, do = GROUPS, f"correct {GROUPS}"
+        theirs = [image_id for image_id, patient in patient_of.items() if patient == name]
+        if 2 * sum(image_id in known for image_id in theirs) >= len(theirs):
+            source, do = f"data/{GROUPS}", f"correct data/{GROUPS}"
         else:
             source = f"data.patient_pattern={config.patient_pattern}"
             do = "correct the pattern (its first group is the patient)"

@@ -5,7 +5,9 @@ Everything that a report shows and a comparison compares is made here, from stor
 
 from __future__ import annotations
 
+import collections
 import functools
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -29,6 +31,7 @@ from kit.choosing.one_box import Decision, answers_to_detections, decide, valida
 from kit.choosing.places import PLACE_COLUMNS, Places, fit_places, with_places_out_of_fold
 from kit.choosing.selection import SCORE, choose_rule, judge_out_of_fold, oracle, patient_groups, shuffled
 from kit.config import RULE_NAMES, Config, FusionConfig, load
+from kit.core.errors import first_few
 from kit.core.progress import Track, silent
 from kit.data.competition import TrainingData, asks_twice, load_training, patients
 from kit.data.splits import split_groups
@@ -46,6 +49,7 @@ from kit.schemas.image_headers import image_sizes
 RANDOM_CHOICES = 20
 # Of each image, by falling score: enough to tell the settings of the fusion apart. What is reported has them all.
 MOST_CANDIDATES = 50
+log = logging.getLogger("kit")
 
 
 @dataclass(frozen=True)
@@ -111,6 +115,7 @@ def score_held_out(
     truth = data.annotations[data.annotations["image_id"].isin(split.validation)].reset_index(drop=True)
     mapping = validation_mapping(truth, repeats=asks_twice(run.workspace))
     one_box_truth = one_box.one_box_truth(truth, mapping)
+    _warn_of_split_patients(run, split, data, config)
     patient_of = patients(split.validation, config.data.patient_pattern, data.groups)
     groups = split.fold_of
     if len(split.folds) == 1:
@@ -139,6 +144,20 @@ def score_held_out(
     if config.fusion.is_open:
         held = _with_fusion(held, made, fusion)
     return _with_box_scale(held) if config.decision.box_scale == "auto" else held
+
+
+def _warn_of_split_patients(run: Run, split: Split, data: TrainingData, config: Config) -> None:
+    """Log which patients are on two sides: groups.csv came later, or the folds of a file are not by patient."""
+    sides = collections.defaultdict(set)
+    for image_id, patient in patients(data.image_ids, config.data.patient_pattern, data.groups).items():
+        sides[patient].add(split.fold_of.get(image_id))  # None: it was trained on
+    apart = sorted(patient for patient, found in sides.items() if len(found) > 1)
+    if apart:
+        log.warning(
+            "run %s: %d patient%s (%s) in several folds, or both held out and trained on: the run scores better "
+            "here than on others. Its folds stay as they were made, or adopted; new ones need another --run NAME",
+            run.name, len(apart), " is" if len(apart) == 1 else "s are", first_few(apart),
+        )  # fmt: skip
 
 
 def rule_choice(

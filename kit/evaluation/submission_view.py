@@ -25,7 +25,7 @@ from kit.runs.folder import Run, names, read_finished, read_split
 from kit.runs.image_scores import scores_of_test
 from kit.runs.locks import using_results
 from kit.runs.members import members
-from kit.runs.own_rows import require_own_rows
+from kit.runs.own_rows import asked_rows, require_own_rows
 from kit.schemas.detections import with_categories
 from kit.schemas.file_names import TABLE
 from kit.schemas.image_headers import image_sizes
@@ -156,7 +156,8 @@ def _judged(run: Run, data: TestData, track: Track) -> tuple[pd.DataFrame, Decis
     """A run's candidates on the test images, the answers that `predict` chooses from them, its number of folds."""
     config, split, of = load(run.config), read_split(run), members(run)
     stored = read_detections(run.detections(data.detections_name))
-    rows = require_own_rows(stored, run, data.detections_name, split, data.image_ids)
+    own = require_own_rows(stored, run, data.detections_name, split, tuple(data.pixels.facts))
+    rows = asked_rows(own, data)
     report = current_report(run, track, load_training(run.workspace, config, track))
     sizes = image_sizes(data.pixels.facts)
     candidates = candidates_by_report(report, with_categories(rows), of, sizes, scores_of_test(run))

@@ -31,7 +31,7 @@ from kit.schemas.file_names import TABLE, TRAIN
 from kit.schemas.foreign.content import OPTIONAL
 
 KEPT = "adopted"  # instead of best, ema or last
-_DIFFERING = "another file, other held-out images, another --images or --clip, or another groups.csv"
+_DIFFERING = "another file, other held-out images, another --images or --clip"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,9 +78,7 @@ def adopt(
     for named, flag in ((path, "--detections"), (held_out, "--held-out"), (images_file, "--images")):
         if named is not None:
             require_existing(named, flag)
-    everywhere = workspace_config(run.workspace)
-    config = override(dataclasses.replace(Config(), data=everywhere.data, competition=everywhere.competition),
-                      assignments)  # fmt: skip
+    config = override(usual_knobs(run), assignments)
     data = load_training(run.workspace, config, track)
     test = load_test(run.workspace, config, track) if has_test(run.workspace) else None
     held = read_image_list(held_out, data.image_ids, run.workspace / "data" / TRAIN) if held_out else data.image_ids
@@ -89,9 +87,9 @@ def adopt(
     split = split_of(data, held, table[trained], config)
     if _holds_all_boxes(split.folds, data):
         raise KitError(
-            "boxes of two patients at least: what answers an image's detections is learned on others",
-            "all images with a box show one patient, or copies of one picture",
-            "correct data.patient_pattern (its first group is the patient) or groups.csv",
+            "boxes of several patients: what answers an image's detections is learned on those of others",
+            "all images with a box in one fold: they show one patient, copies of one picture, or too few patients",
+            "correct data.patient_pattern (its first group is the patient) or data/groups.csv, or add images",
         )  # fmt: skip
     digest = _digest(path, images_file, clip, text_sha256)
     table = table.assign(run=run.name)[list(DETECTION_COLUMNS)]
@@ -104,9 +102,7 @@ def adopt(
             earlier = _digest(path, images_file, clip, sha256)  # earlier versions hashed the bytes
             if run.finished.exists():
                 read_finished(run)  # raises for a copy of another run
-            require_adopted(run, (digest, earlier), split, _DIFFERING)
-            stored = load(run.config)
-            require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
+            require_adopted(run, (digest, earlier), split, assignments, _DIFFERING)
         for part, of_part in parts.items():
             goal = run.detections(part)
             if not arrival.already:
@@ -123,6 +119,14 @@ def adopt(
         mark_finished(run, KEPT, (), (), {run.name: digest})
         save(config, run.config)
         return arrival
+
+
+def usual_knobs(run: Run) -> Config:
+    """The knobs of a run that was adopted before; of a new one, the data are read as by the run that ended last."""
+    if run.adopted.exists() and run.config.exists():
+        return load(run.config)
+    everywhere = workspace_config(run.workspace)
+    return dataclasses.replace(Config(), data=everywhere.data, competition=everywhere.competition)
 
 
 def split_of(data: TrainingData, held: Sequence[str], rows: pd.DataFrame, config: Config) -> Split:
@@ -161,21 +165,32 @@ def _digest(path: Path, images_file: Path | None, clip: bool, hashed: Callable[[
 
 
 def require_adopted(
-    run: Run, digests: Collection[str], split: Split, differing: str, do: str = "choose another --run NAME"
+    run: Run,
+    digests: Collection[str],
+    split: Split,
+    assignments: Sequence[str],
+    differing: str,
+    do: str = "choose another --run NAME",
 ) -> None:
-    """Raise KitError, with the advice ``do``, unless a run was adopted from a file of these hashes, this split.
+    """Raise KitError, with the advice ``do``, unless a run was adopted from a file of these hashes, as it is now.
 
-    ``differing`` is what it was adopted with if it was not with these, in words.
+    ``differing`` is what it was adopted with if it was not with these, in words; ``assignments`` are the knobs.
     """
-    if not run.adopted.exists() or read_adopted(run).sha256 not in digests or not _is_stored(run, split):
-        found = differing if run.adopted.exists() else f"a run {run.name!r} that did not"
-        raise KitError(f"a new name, or the file that run {run.name!r} adopted", found, do)
+    expected = f"a new name, or the file that run {run.name!r} adopted"
+    if not run.adopted.exists():
+        raise KitError(expected, f"a run {run.name!r} that did not", do)
+    stored = load(run.config)
+    require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
+    if read_adopted(run).sha256 not in digests or not _is_stored(run, split):
+        raise KitError(expected, differing, do)
 
 
 def _is_stored(run: Run, split: Split) -> bool:
-    """Whether a run was adopted with this split, its train.csv saved by another editor or not."""
+    """Whether a run was adopted with these held-out images, its train.csv saved by another editor or not."""
     stored = read_split(run)
     is_same_table = stored.table_sha256 == split.table_sha256 or has_sha256(
         run.workspace / "data" / TABLE, stored.table_sha256
     )
-    return is_same_table and dataclasses.replace(stored, table_sha256=split.table_sha256) == split
+    # Not the folds: those of the file are in its hash, and others were made when it was adopted, and stay.
+    ours, theirs = ((one.labels, one.images, set(one.validation)) for one in (stored, split))
+    return is_same_table and ours == theirs

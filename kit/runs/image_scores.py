@@ -25,7 +25,8 @@ def read_image_scores(run: Run) -> pd.DataFrame:
     Raises KitError if they are missing, broken, or not those that were adopted.
     """
     path, adopted = run.detections(STORED), read_adopted(run)
-    do = f"`invoke adopt --run {run.name} --image-scores {shlex.quote(adopted.file)}` writes them anew"
+    command = f"invoke adopt --run {run.name} --image-scores {shlex.quote(adopted.file)}"
+    do = f"`{command}`, with the flags that it was adopted with, writes them anew"
     if not path.exists():
         raise KitError(f"the image scores {path}", "no such file", do)
     do = f"restore the file, or delete it: {do}"

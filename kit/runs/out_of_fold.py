@@ -21,7 +21,7 @@ from kit.runs.ensemble import member_run, refresh
 from kit.runs.folder import Run, Split, read_finished, read_split
 from kit.runs.locks import using_results
 from kit.runs.members import members
-from kit.runs.own_rows import remake_command, require_own_rows
+from kit.runs.own_rows import asked_rows, remake_command, require_own_rows
 
 _RESTORE = "restore the file from a copy, or train under another --run name"
 _DIGITS = 12
@@ -105,9 +105,7 @@ def detections(run: Run, data: TrainingData | TestData, track: Track = silent) -
     has none; and if they are not the run's own, see `require_own_rows`.
     """
     table = _all_detections(run, data, track)
-    if isinstance(data, TrainingData) or (asked := table["image_id"].isin(data.image_ids)).all():
-        return table
-    return table[asked].reset_index(drop=True)
+    return table if isinstance(data, TrainingData) else asked_rows(table, data)
 
 
 def _all_detections(run: Run, data: TrainingData | TestData, track: Track) -> pd.DataFrame:

@@ -72,6 +72,12 @@ def require_own_rows(
     return table
 
 
+def asked_rows(table: pd.DataFrame, data: TestData) -> pd.DataFrame:
+    """The detections on images that an ID asks for: those on other images of ``test/`` answer nothing."""
+    asked = table["image_id"].isin(data.image_ids)
+    return table if asked.all() else table[asked].reset_index(drop=True)
+
+
 def remake_command(run: Run, part: str) -> str:
     """The command that makes the stored detections of a run anew."""
     if run.adopted.exists():

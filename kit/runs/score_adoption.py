@@ -9,25 +9,24 @@ import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 
-from kit.config import Config, load, override, save
+from kit.config import override, save
 from kit.core.files import require_existing
 from kit.core.json_files import write_json
 from kit.core.progress import Track, silent
 from kit.core.text_files import text_sha256
 from kit.data.competition import has_test, load_test, load_training
-from kit.runs.adoption import require_adopted, split_of
+from kit.runs.adoption import require_adopted, split_of, usual_knobs
 from kit.runs.detections import write_detections
-from kit.runs.folder import IMAGE_SCORES, Run, mark_finished, read_finished, workspace_config
+from kit.runs.folder import IMAGE_SCORES, Run, mark_finished, read_finished
 from kit.runs.image_list import read_image_list
 from kit.runs.image_scores import STORED
-from kit.runs.knobs import require_same_knobs
 from kit.runs.locks import starting_or_finishing, using_results
 from kit.runs.members import Adopted, read_adopted
 from kit.runs.score_rows import read_score_rows
 from kit.schemas.file_names import TRAIN
 
 _OTHER_NAME = "choose another --run NAME"
-_DIFFERING = "another file, other held-out images, or another groups.csv"
+_DIFFERING = "another file, or other held-out images"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,9 +63,7 @@ def adopt_image_scores(
     for named, flag in ((path, "--image-scores"), (held_out, "--held-out")):
         if named is not None:
             require_existing(named, flag)
-    everywhere = workspace_config(run.workspace)
-    usual = dataclasses.replace(Config(), data=everywhere.data, competition=everywhere.competition)
-    config = override(usual, assignments)
+    config = override(usual_knobs(run), assignments)
     data = load_training(run.workspace, config, track)
     test = load_test(run.workspace, config, track) if has_test(run.workspace) else None
     held = read_image_list(held_out, data.image_ids, run.workspace / "data" / TRAIN) if held_out else data.image_ids
@@ -85,9 +82,7 @@ def adopt_image_scores(
         if arrival.already:
             if run.finished.exists():
                 read_finished(run)  # raises for a copy of another run
-            require_adopted(run, (digest,), split, _DIFFERING, _way_on(run))
-            stored = load(run.config)
-            require_same_knobs(run, stored, override(stored, assignments), every_knob=True)
+            require_adopted(run, (digest,), split, assignments, _DIFFERING, _way_on(run))
             if not run.detections(STORED).exists():  # it was lost
                 write_detections(table, run.detections(STORED), read_adopted(run).sha256)
             return arrival

@@ -18,7 +18,7 @@ from kit.data.competition import load_test, load_training, open_files
 from kit.data.dataset import DetectionDataset
 from kit.data.duplicates import pictures
 from kit.data.images import as_read, pixel_digest, read_picture
-from kit.data.inversion import inverted_images
+from kit.data.inversion import _shapes, inverted_images
 from kit.data.picture_checks import few_levels
 from kit.data.pixel_cache import open_cache
 from kit.reports.audit_report import audit_workspace
@@ -339,6 +339,16 @@ class TestJudgement:
     @pytest.mark.parametrize("level", [0, 127, 255])
     def test_flat_pictures_are_nobodys_inverse(self, level):
         assert not inverted_images(np.full((30, 64, 64), level, np.uint8), np.ones(30, dtype=bool)).any()
+
+    def test_a_flat_picture_of_any_level_has_no_shape(self):
+        """Less their rounded mean most are not 0 throughout."""
+        levels = np.repeat(np.arange(256)[:, None], 4096, axis=1).astype(np.float32) / 127.5 - 1
+        assert (levels - levels.mean(axis=1, keepdims=True)).any()
+        levels = np.concatenate([levels, levels[:1]])
+        levels[-1, 0] += np.float32(1 / 127.5)  # the least shape there is
+        shapes = _shapes(levels)
+        assert not shapes[:-1].any()
+        assert np.linalg.norm(shapes[-1]) == pytest.approx(1)
 
     def test_noise_has_no_inverse(self):
         copies = np.random.default_rng(0).integers(0, 256, (200, 64, 64)).astype(np.uint8)

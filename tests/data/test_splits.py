@@ -368,9 +368,9 @@ class TestEqualPixels:
         assert "by data.patient_pattern=(.)" in caught.value.found
         assert caught.value.do.startswith("correct the pattern")
         grouped = dataclasses.replace(data, groups=dict.fromkeys(data.image_ids[:12], "one"))
-        with pytest.raises(KitError, match=r"patient 'one' has 12 by groups\.csv") as caught:
+        with pytest.raises(KitError, match=r"patient 'one' has 12 by data/groups\.csv") as caught:
             assign_folds(grouped, override(toy_config(), ["data.largest_patient_share=0.2"]).data, 0)
-        assert caught.value.do.startswith("correct groups.csv, or raise")
+        assert caught.value.do.startswith("correct data/groups.csv, or raise")
         held = data.image_ids[:4]
         assert len({split_groups(data, held, config)[name] for name in held}) == 1
 

@@ -13,6 +13,7 @@ from kit.core.errors import KitError
 from kit.evaluation.predict import predict
 from kit.evaluation.run_view import view_run
 from kit.evaluation.submission_view import DOUBT, OF_FOLDS, OF_VIEWS, doubt, view_submission
+from kit.runs.adoption import adopt
 from kit.runs.folder import Run
 from kit.submission.folders import read_submissions
 from kit.submission.preview import choose_outgoing, file_by_hand, numbered
@@ -101,6 +102,24 @@ def test_a_run_that_answers_otherwise_by_now_lends_no_runners_up(predicted, tmp_
     )
     path, _ = page_of(predicted)
     assert "run demo answers otherwise by now" in path.read_text(encoding="utf-8")
+
+
+def test_detections_on_images_that_no_id_asks_for_are_no_strangers_to_the_page(evaluated):
+    mapping = evaluated / "data" / "ID_to_Image_Mapping.csv"
+    table = pd.read_csv(mapping)
+    unasked, table.loc[0, "image_id"] = table.loc[0, "image_id"], table.loc[1, "image_id"]
+    boxes = pd.concat(
+        [pd.read_csv(evaluated / name).assign(score=0.5) for name in ("data/train.csv", "test_truth.csv")]
+    )
+    boxes.to_csv(evaluated / "theirs.csv", index=False)
+    table.to_csv(mapping, index=False)
+    assert unasked in set(boxes["image_id"])
+    run = Run(evaluated, "theirs")
+    adopt(run, evaluated / "theirs.csv", None, (f"competition.expected_ids={len(table)}",))
+    predict(run)
+    path, content = page_of(evaluated)
+    assert {image["name"] for image in content["images"]} == set(table["image_id"])
+    assert "No runners-up" not in path.read_text(encoding="utf-8")
 
 
 def test_an_edited_csv_is_refused_until_it_is_restored(predicted):

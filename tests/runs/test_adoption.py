@@ -225,20 +225,31 @@ class TestAdopted:
         table = found_on(toy)
         run = Run(toy, "theirs")
         share = ("data.largest_patient_share=1", f"competition.expected_ids={TOY_TEST_IMAGES}")
-        with pytest.raises(KitError, match="boxes of two patients at least"):
+        with pytest.raises(KitError, match="boxes of several patients"):
             adopt(run, written(table, tmp_path / "theirs.csv"), None, share)
         assert not run.config.exists()
 
-    def test_the_same_file_with_another_groups_csv_says_what_may_differ(self, toy, tmp_path):
+    def test_a_lost_table_comes_back_after_groups_csv_and_the_usual_knobs_have_changed(self, toy, tmp_path, caplog):
         run, path = Run(toy, "theirs"), written(found_on(toy), tmp_path / "theirs.csv")
         bring_in(run, path)
+        before = run.detections("test").read_bytes(), read_split(run)
         groups = toy / "data" / "groups.csv"
         images = read_images(toy)
         groups.write_text("image_id,group\n" + "".join(f"{name},{i // 2}\n" for i, name in enumerate(images)))
-        with pytest.raises(KitError, match=r"or another groups\.csv"):
-            bring_in(run, path)
-        groups.unlink()
+        other = ("data.patient_pattern=(.{4})", f"competition.expected_ids={TOY_TEST_IMAGES}")
+        adopt(Run(toy, "last"), path, None, other)  # a verb without a run has its knobs from now on
+        run.detections("test").unlink()
         assert bring_in(run, path).already
+        assert (run.detections("test").read_bytes(), read_split(run)) == before
+        assert load(run.config).data != load(Run(toy, "last").config).data
+        with pytest.raises(KitError, match=r"data\.patient_pattern: .* -> \(\.\{4\}\)"):
+            adopt(run, path, None, other)
+        score_held_out(run)
+        assert "run theirs: " in caplog.text and "in several folds" in caplog.text
+        caplog.clear()
+        groups.unlink()
+        score_held_out(run)
+        assert "in several folds" not in caplog.text
 
     @pytest.mark.parametrize(
         ("encoding", "end"),

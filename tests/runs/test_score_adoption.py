@@ -51,6 +51,10 @@ class TestARunOfImageScores:
         with pytest.raises(KitError, match="invoke adopt --run scores --image-scores") as caught:
             read_image_scores(run)
         assert caught.value.found == "no such file"
+        assert "with the flags that it was adopted with" in caught.value.do
+        images = sorted(set(before["image_id"]))
+        groups = "".join(f"{name},{number // 2}\n" for number, name in enumerate(images))
+        (workspace / "data" / "groups.csv").write_text(f"image_id,group\n{groups}")
         assert adopt_image_scores(run, workspace / "scores.csv").already
         assert read_image_scores(run).equals(before)
 
@@ -88,7 +92,7 @@ class TestARunOfImageScores:
                 adopt_image_scores(Run(workspace, name), other)
             advice[name] = caught.value.do
             ours = name in ("scores", "boxes")  # an ensemble was adopted from no file
-            assert (caught.value.found == "another file, other held-out images, or another groups.csv") == ours
+            assert (caught.value.found == "another file, or other held-out images") == ours
             assert "--clip" not in caught.value.found
         assert advice["scores"] == advice["both"] == "choose another --run NAME"
         assert "; then `invoke ensemble --run BOTH --of boxes --with NAME`" in advice["boxes"]
