@@ -73,7 +73,7 @@ def adopt(
 
     Raises:
         TableError: All faults of the file.
-        KitError: Another run has the name, or there is no such file.
+        KitError: Another run has the name, there is no such file, or one fold would hold all images with a box.
     """
     for named, flag in ((path, "--detections"), (held_out, "--held-out"), (images_file, "--images")):
         if named is not None:

@@ -37,7 +37,7 @@ _UTF8 = "UTF-8 text (save the table as CSV UTF-8)"
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault of a file. ``line`` counts from 1 (rows or entries in parquet and JSON); 0 or None: the whole file.
+    """One fault of a file. ``line`` counts from 1 (rows or entries in parquet and JSON); None: the whole file.
 
     ``do`` is advice of its own, if the table's does not fit.
     """
@@ -54,7 +54,7 @@ class Fault:
     def text(self, others: Sequence[Fault] = ()) -> str:
         """The fault in a line, with the count and the first lines of ``others`` of the same cause."""
         word = _ROW_WORDS.get(self.file.suffix.lower())
-        place = "" if not self.line else f", {word} {self.line}" if word else f":{self.line}"
+        place = "" if self.line is None else f", {word} {self.line}" if word else f":{self.line}"
         position = self.file.name + place
         value = self.value if len(self.value) <= _SHOWN_LETTERS else self.value[:_SHOWN_LETTERS] + "..."
         lines = ", ".join(str(other.line) for other in others[:_SHOWN_LINES])
@@ -97,7 +97,7 @@ class Cells:
 
     path: Path
     header: tuple[str, ...]
-    header_line: int
+    header_line: int | None  # None of a file without such a line
     table: pd.DataFrame
     faults: tuple[Fault, ...]
 
@@ -112,7 +112,7 @@ def read_cells(path: Path, do: str, marks: bool = True) -> Cells:
     physical = list(io.StringIO(_text(path, do, marks), newline=""))
     reader = csv.reader(physical, strict=True)
     header: list[str] = []
-    header_line = 0
+    header_line = None
     rows: list[list[str]] = []
     lines: list[int] = []
     faults: list[Fault] = []

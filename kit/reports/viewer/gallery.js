@@ -185,7 +185,7 @@ const watcher = new IntersectionObserver((entries) => {
   for (const entry of entries) if (entry.isIntersecting) fill(entry.target);
 }, { rootMargin: `${NEAR_PX}px` });
 
-/** The pictures of the cards near the window, at once: the watcher's come a frame later, and the page would flicker. */
+/** The pictures of the cards near the window, at once: the watcher's come a frame later, with a flicker. */
 function fillNear() {
   const isNear = ({ top, bottom }) => top < window.innerHeight + NEAR_PX && bottom > -NEAR_PX;
   const near = [...byId("gallery").children].filter((item) => isNear(item.getBoundingClientRect()));

@@ -64,7 +64,7 @@ def cells_of(path: Path, rows: Sequence[Mapping[str, str]], lines: Sequence[int]
     """Rows as cells; a column of KEPT exists if a row has it, and is then empty in the others."""
     header = (*NEEDED, *(name for name in KEPT if any(name in row for row in rows)))
     table = pd.DataFrame(rows, columns=list(header), index=pd.RangeIndex(len(rows)), dtype=object).fillna("")
-    return Cells(path, header, 0, table.assign(**{LINE: np.array(lines, np.int64)}), tuple(faults))
+    return Cells(path, header, None, table.assign(**{LINE: np.array(lines, np.int64)}), tuple(faults))
 
 
 def row(image_id: str, corners: Iterable[object], score: object, label: str) -> dict[str, str]:

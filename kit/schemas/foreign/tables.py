@@ -101,4 +101,4 @@ def _parquet_cells(path: Path, do: str) -> Cells:
         for name in table.columns
     }
     rows = pd.DataFrame(texts, index=pd.RangeIndex(len(table)), dtype=object)
-    return Cells(path, tuple(texts), 0, rows.assign(**{LINE: np.arange(1, len(table) + 1)}), ())
+    return Cells(path, tuple(texts), None, rows.assign(**{LINE: np.arange(1, len(table) + 1)}), ())
