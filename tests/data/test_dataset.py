@@ -8,6 +8,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 
 import numpy as np
@@ -242,14 +243,16 @@ print(sum(len(batch.images) for batch in loader(dataset, EpochSampler(len(datase
 
 
 def test_an_interrupted_decoding_waits_for_what_has_begun_only():
-    done = []
+    done, interrupted = [], threading.Event()
 
     def slowly(number):
-        time.sleep(0.05)
+        interrupted.wait()
+        time.sleep(0.2)
         done.append(number)
 
     with pytest.raises(KeyboardInterrupt), contextlib.closing(Threads(1)) as pool:
         pool.map(slowly, range(100))
+        interrupted.set()
         raise KeyboardInterrupt
     assert len(done) <= 2
 

@@ -482,7 +482,7 @@ def test_a_cut_download_goes_on_where_it_was_cut(user, server, toy_source):
 def test_a_download_that_is_stopped_goes_on_by_the_same_command(how, code, user, server, toy):
     (toy / "data" / "more.bin").write_bytes(random.Random(1).randbytes(3_000_000))  # the client writes MiB by MiB
     server.add_competition(SLUG, toy / "data")
-    server.fail("storage", bytes_per_second=2_000_000)
+    server.fail("storage", bytes_per_second=1_000_000)
     process = user.start(*WORDS, preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler))
     archive = user.workspace / "data" / ".download" / f"{SLUG}.zip"
     deadline = time.monotonic() + PATIENCE_SECONDS

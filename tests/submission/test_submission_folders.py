@@ -10,6 +10,7 @@ import subprocess
 import time
 
 import pytest
+from command_line import PATIENCE_SECONDS
 
 from kit.core.errors import KitError
 from kit.core.files import sha256
@@ -157,7 +158,7 @@ def test_processes_at_once_get_their_own_numbers_and_one_index(tmp_path):
 def _file_and_hang(folder, started):
     def hang(path):
         started.set()
-        time.sleep(60)
+        time.sleep(PATIENCE_SECONDS)
 
     write_submission(folder, TEXT, Origin("killed", "r", None), hang)
 
@@ -167,7 +168,7 @@ def test_a_kill_before_the_folder_has_its_name_leaves_no_submission(tmp_path):
     started = context.Event()
     worker = context.Process(target=_file_and_hang, args=(tmp_path, started))
     worker.start()
-    assert started.wait(30)
+    assert started.wait(PATIENCE_SECONDS)
     os.kill(worker.pid, signal.SIGKILL)
     worker.join()
     assert read_submissions(tmp_path) == []

@@ -379,7 +379,7 @@ STEPS = ("GetSubmissionLimits", "StartSubmissionUpload", "upload", "CreateSubmis
 
 @pytest.mark.parametrize("step", STEPS)
 def test_killed_at_each_step_the_same_command_ends_with_one_upload(user, step):
-    user.server.fail(step, slow_seconds=0.5)
+    user.server.fail(step, slow_seconds=2.0)
     process = user.start("submit", "--message", "first try", "--yes")
     wait_until(lambda: not user.server.waiting())
     os.kill(process.pid, signal.SIGKILL)
