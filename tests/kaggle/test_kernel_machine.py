@@ -5,10 +5,12 @@ import hashlib
 import io
 import json
 import re
+import time
 import zipfile
 
 import pytest
 import torch
+from command_line import PATIENCE_SECONDS
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -349,6 +351,32 @@ def test_a_session_uses_the_gpus_that_it_has(gpus, knob, order, tmp_path):
     config = override(preset("seed"), [knob])
     assert _Steps(tmp_path, tmp_path).train(Run(tmp_path, "mine"), ("train",), config, 1e9, gpus) == "stopped"
     assert (tmp_path / "log").read_text().splitlines() == order
+
+
+ONE_IS_FASTER = """
+import pathlib, sys, time
+fold = sys.argv[sys.argv.index("--fold") + 1]
+folder = pathlib.Path(__file__).parent / "runs" / "mine"
+(folder / "begun").open("a").write(fold)
+home = folder / f"fold-{fold}"
+if fold != "0":
+    while not (folder / "fold-0" / "last.ckpt").exists():
+        time.sleep(0.01)
+    time.sleep(3)
+home.mkdir()
+(home / "last.ckpt").write_text("state")
+if fold != "0":
+    time.sleep(SECONDS)
+"""
+
+
+def test_after_its_time_a_session_waits_for_a_checkpoint_of_each_that_runs_and_begins_no_other(tmp_path):
+    (tmp_path / "invoke.py").write_text(ONE_IS_FASTER.replace("SECONDS", str(PATIENCE_SECONDS)))
+    run, config = Run(tmp_path, "mine"), override(preset("seed"), ["data.folds=3", "kernel.max_hours=0"])
+    run.folder.mkdir(parents=True)
+    assert _Steps(tmp_path, tmp_path).train(run, ("train",), config, time.monotonic(), 2) == "stopped"
+    assert sorted((run.folder / "begun").read_text()) == ["0", "1"]
+    assert (run.folder / "fold-1" / "last.ckpt").exists()
 
 
 def test_a_session_without_a_gpu_ends_before_it_does_anything(tmp_path, monkeypatch, caplog):

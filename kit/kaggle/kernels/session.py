@@ -140,30 +140,34 @@ class _Steps:
         """
         deadline = started + config.kernel.max_hours * 3600
         folds = config.data.folds
-        waiting: list[tuple[str, ...]] = [("--fold", str(fold)) for fold in range(folds)] if folds > 1 else [()]
+        waiting = list(run.in_folds(folds))
         used = usable_gpus(config, gpus)
         log.info("kit: %d GPU(s), %d of %d training(s) at a time", gpus, used if folds > 1 else 1, len(waiting))
         free = list(range(used)) if folds > 1 else [0]
-        running: dict[int, subprocess.Popen[bytes]] = {}
-        stopped = False
-        while running or (waiting and not stopped):
-            while waiting and free and not stopped:
+        running: dict[int, tuple[subprocess.Popen[bytes], Run]] = {}
+        late = stopped = False
+        while running or (waiting and not late):
+            while waiting and free and not late:
                 gpu = free.pop(0)
                 visible = [gpu] if folds > 1 else range(used)
                 environment = {"CUDA_VISIBLE_DEVICES": ",".join(map(str, visible))}
-                running[gpu] = self._start((*words, *waiting.pop(0)), environment)
+                fold = waiting.pop(0)
+                of_fold = ("--fold", str(fold.fold)) if folds > 1 else ()
+                running[gpu] = self._start((*words, *of_fold), environment), fold
             time.sleep(_POLL_SECONDS)
-            if not stopped and time.monotonic() >= deadline and _has_checkpoints(run, len(running)):
+            late = time.monotonic() >= deadline
+            # With a checkpoint of each, stopping now loses an epoch at most.
+            if late and not stopped and all(fold.last.exists() for _, fold in running.values()):
                 stopped = True
-                for process in running.values():
+                for process, _ in running.values():
                     process.terminate()  # `train` handles it like Ctrl-C
-            for gpu, process in list(running.items()):
+            for gpu, (process, _) in list(running.items()):
                 code = process.poll()
                 if code is not None:
                     del running[gpu]
                     free.append(gpu)
                     if code and not (stopped and code in _INTERRUPTED):
-                        self._end(running)
+                        self._end([process for process, _ in running.values()])
                         log.info("kit: train failed")
                         sys.exit(code)
         return FINISHED if run.finished.exists() else STOPPED
@@ -172,8 +176,8 @@ class _Steps:
         command = [sys.executable, "-m", "invoke", *words, "--workspace", str(self._workspace)]
         return subprocess.Popen(command, cwd=self._package, env={**os.environ, **(variables or {})})
 
-    def _end(self, running: dict[int, subprocess.Popen[bytes]]) -> None:
-        for process in running.values():
+    def _end(self, processes: Sequence[subprocess.Popen[bytes]]) -> None:
+        for process in processes:
             process.terminate()
             process.wait()
 
@@ -249,11 +253,6 @@ def _named(root: Path, name: str) -> Iterator[Path]:
     """Files of that name in the upper folders: Kaggle mounts a data set one to three folders deep."""
     for depth in ("*", "*/*", "*/*/*", "*/*/*/*"):
         yield from root.glob(f"{depth}/{name}")
-
-
-def _has_checkpoints(run: Run, running: int) -> bool:
-    """Whether every running training has a checkpoint, so that stopping now loses an epoch at most."""
-    return len(list((run.folder).glob("**/last.ckpt"))) >= running
 
 
 def _files(folder: Path) -> list[Path]:
