@@ -47,11 +47,11 @@ def command(**options: Any) -> Callable[[Callable[..., None]], Any]:
     def decorate(body: Callable[..., None]) -> Any:
         @functools.wraps(body)
         def guarded(*args: Any, **kwargs: Any) -> None:
-            signal.signal(signal.SIGTERM, signal.default_int_handler)
-            guard_streams()
-            show_log()
-            _protect_secrets()
             try:
+                signal.signal(signal.SIGTERM, signal.default_int_handler)
+                guard_streams()
+                show_log()
+                _protect_secrets()
                 _require_utf8(kwargs)
                 body(*args, **kwargs)
                 require_written()

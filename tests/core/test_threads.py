@@ -3,6 +3,7 @@
 import threading
 
 import pytest
+from command_line import PATIENCE_SECONDS
 
 from kit.core.threads import made_ahead
 
@@ -26,7 +27,7 @@ def test_the_next_one_is_made_while_one_is_used_and_no_further():
 
     ahead = made_ahead(items())
     assert next(ahead) == 0
-    assert second.wait(10)
+    assert second.wait(PATIENCE_SECONDS)
     assert made == [0, 1]
     ahead.close()
     (maker,) = makers

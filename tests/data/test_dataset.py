@@ -254,7 +254,7 @@ def test_an_interrupted_decoding_waits_for_what_has_begun_only():
         pool.map(slowly, range(100))
         interrupted.set()
         raise KeyboardInterrupt
-    assert len(done) <= 2
+    assert len(done) < 50  # two; all of them if what has not begun were not given up
 
 
 @pytest.mark.parametrize(

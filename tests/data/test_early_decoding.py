@@ -56,8 +56,15 @@ def test_what_cannot_be_opened_is_said_by_whoever_opens_it_next(undecoded, lost)
         open_all_files(undecoded, toy_config())
 
 
-def test_an_interruption_of_the_body_ends_the_decoding_and_leaves_nothing_half_made(undecoded):
+def test_an_interruption_of_the_body_ends_the_decoding_and_leaves_nothing_half_made(undecoded, monkeypatch):
     begun, goes_on = threading.Event(), threading.Event()
+
+    class Decoding(threading.Thread):
+        def join(self, timeout=None):
+            goes_on.set()  # not before the decoding is given up
+            super().join(timeout)
+
+    monkeypatch.setattr("kit.data.early_decoding.threading.Thread", Decoding)
 
     def track(items, description, total):
         for item in items:
@@ -67,7 +74,6 @@ def test_an_interruption_of_the_body_ends_the_decoding_and_leaves_nothing_half_m
 
     with pytest.raises(KeyboardInterrupt), decoding_meanwhile(undecoded, toy_config(), track) as opened:
         begun.wait()
-        threading.Timer(0.05, goes_on.set).start()
         raise KeyboardInterrupt
     assert opened == {}
     assert not list((undecoded / ".cache").glob("*.u8"))

@@ -709,7 +709,7 @@ def test_a_push_that_was_cut_is_found_by_the_same_command_and_never_repeated(cut
     if cut == "lost":
         scene.server.fail("SaveKernel", drop="after")
     else:
-        slow = {"slow_seconds": 6.0} if cut == "killed before" else {"bytes_per_second": 20.0}
+        slow = {"slow_seconds": 6.0} if cut == "killed before" else {"bytes_per_second": 2.0}
         scene.server.fail("SaveKernel", **slow)
         process = user.start(*push)
         while "SaveKernel" in scene.server.waiting():

@@ -50,16 +50,23 @@ def files_no_larger_than(size_bytes):
 
 
 @contextlib.contextmanager
-def as_somebody_else():
-    """Root may write anywhere: become a user who may not."""
-    if os.geteuid():
-        yield
+def not_writable(folder):
+    """Root may write anywhere and becomes a user who may not; anybody else takes it from themselves."""
+    if os.geteuid() == 0:
+        os.seteuid(NOBODY)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
         return
-    os.seteuid(NOBODY)
+    modes = {path: path.stat().st_mode for path in [folder, *folder.rglob("*")]}
+    for path, mode in modes.items():
+        path.chmod(mode & ~0o222)
     try:
         yield
     finally:
-        os.seteuid(0)
+        for path, mode in modes.items():
+            path.chmod(mode)
 
 
 @pytest.fixture
@@ -126,7 +133,7 @@ def test_a_full_disk_keeps_the_old_report(evaluated):
 
 def test_a_read_only_folder_is_an_error_with_its_path(open_folder):
     write_text(open_folder / "a.json", "old")
-    with as_somebody_else():
+    with not_writable(open_folder):
         for write in (
             lambda: write_json(open_folder / "a.json", {}),
             lambda: write_submission(open_folder, "ID\n", Origin("m", "r", None), lambda path: None),
@@ -144,7 +151,7 @@ def test_a_read_only_workspace_is_an_error_of_every_verb_with_a_path_in_it(train
         path.chmod(0o755 if path.is_dir() else 0o644)
     before = snapshot(workspace)
     run = Run(workspace, "demo")
-    with as_somebody_else():
+    with not_writable(workspace):
         for verb in (
             lambda: train(workspace, None, "demo", TOY),
             lambda: train(workspace, "other", "demo", TOY),

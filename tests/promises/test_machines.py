@@ -1,6 +1,8 @@
 """Several machines under torchrun, here two agents on this one; and one machine in a job of a scheduler."""
 
+import contextlib
 import os
+import random
 import socket
 import subprocess
 import sys
@@ -13,11 +15,18 @@ from toy import TOY
 from kit.runs.folder import Run, read_finished
 
 
+def free_port():
+    """One below those that the system hands out: other tests' connections do not take it meanwhile."""
+    for port in random.SystemRandom().sample(range(20_000, 30_000), 100):
+        with contextlib.suppress(OSError), socket.socket() as free:
+            free.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError("no free port")
+
+
 @pytest.mark.slow
 def test_two_machines_train_one_run_as_the_readme_starts_it(toy):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     knobs = (*TOY, "training.max_epochs=1", "trainer.nodes=2", "trainer.devices=1", "trainer.accelerator=cpu")
     words = ["train", "--run", "big", "--preset", "demo", *(w for knob in knobs for w in ("--set", knob))]
     agents = [

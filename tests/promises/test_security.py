@@ -142,7 +142,8 @@ def test_a_hostile_label_stays_text_in_a_real_browser(tmp_path):
     for path in (page, trapped):
         words = [
             browser, "--headless", "--disable-gpu", "--no-first-run", "--disable-extensions",
-            "--disable-background-networking", f"--user-data-dir={tmp_path / 'p'}", "--dump-dom", path.as_uri(),
+            "--disable-background-networking", f"--user-data-dir={tmp_path / path.stem}", "--dump-dom",
+            path.as_uri(),
         ]  # fmt: skip
         if os.geteuid() == 0:
             words.insert(1, "--no-sandbox")  # Chromium refuses its sandbox to root

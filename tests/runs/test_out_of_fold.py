@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 from command_line import PATIENCE_SECONDS
 from PIL import Image
-from repository import ROOT
+from repository import KILLER, ROOT
 from toy import FOLDS, TOY, TOY_TEST_IMAGES, copied
 
 from kit.config import load, override, save
@@ -220,12 +220,15 @@ class TestInLoop:
         assert training.last_ten_sd == pytest.approx((0.00825 / 9) ** 0.5)
 
 
-def started(*words):
+def started(*words, **variables):
     # A suite that runs in the background ignores Ctrl-C, and so would what it starts: handlers are not inherited.
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         command = [sys.executable, "-m", "invoke", "train", "--run", "folds", "--preset", "demo", *map(str, words)]
-        return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+            env=os.environ | {name: str(value) for name, value in variables.items()},
+        )  # fmt: skip
     finally:
         signal.signal(signal.SIGINT, before)
 
@@ -275,7 +278,10 @@ def test_five_folds_that_were_killed_end_as_five_that_were_not(tmp_path):
     again = killed_when(started(*words, killed), folds[3].history, signal.SIGINT)
     assert "folds/fold-1: going on from epoch 2 of 2" in again
     assert "fold 0, epoch" not in again
-    killed_when(started(*words, killed), folds[4].home / "detections", signal.SIGKILL)
+    # When the first of its detections are to be written.
+    at = {"KILL_UNDER": folds[4].home, "KILL_AT": "os.mkdir detections"}
+    ended(started(*words, killed, PYTHONPATH=KILLER, **at), -signal.SIGKILL)
+    assert folds[4].last.exists() and not folds[4].detections("validation").exists()
     said = ended(started(*words, killed))
     assert "epoch" not in said.partition("run folds is finished")[0]
     ended(started(*words, straight))

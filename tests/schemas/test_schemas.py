@@ -638,34 +638,39 @@ def many(path, rows, bad_every):
     return {f"{i:08d}_000.png": ImageFacts(Path("x"), 100, 80) for i in range(rows // 3 + 1)}
 
 
+def judged(path, rows, bad_every, without=None):
+    """The faults of such a table, and the CPU seconds that they took; one image may be missing."""
+    images = many(path, rows, bad_every)
+    images.pop(without, None)
+    start = time.process_time()
+    found = faults(read_annotations, path, images)
+    return found, time.process_time() - start
+
+
 def test_many_faults_take_no_more_than_their_number(tmp_path):
     """Twenty thousand cost four times as much as five thousand, not sixteen times, however busy the machine is."""
 
     def seconds(rows):
-        images = many(tmp_path / f"{rows}.csv", rows, bad_every=1)
-        start = time.process_time()
-        assert len(faults(read_annotations, tmp_path / f"{rows}.csv", images)) == rows
-        return time.process_time() - start
+        found, needed = judged(tmp_path / f"{rows}.csv", rows, bad_every=1)
+        assert len(found) == rows
+        return needed
 
-    assert seconds(20_000) < 8 * seconds(5_000)
+    assert any(seconds(20_000) < 8 * seconds(5_000) for _ in range(5))
 
 
 @pytest.mark.slow
-def test_a_million_rows_are_judged_in_seconds(tmp_path):
-    images = many(tmp_path / "train.csv", 1_000_000, bad_every=1_000_001)
-    images_without_first = {name: fact for name, fact in images.items() if name != "00000000_000.png"}
-    start = time.process_time()
-    found = faults(read_annotations, tmp_path / "train.csv", images_without_first)
-    assert time.process_time() - start < 60
+def test_a_million_rows_take_no_more_than_their_number(tmp_path):
+    _, tenth = judged(tmp_path / "tenth.csv", 100_000, bad_every=1_000_001)
+    found, whole = judged(tmp_path / "train.csv", 1_000_000, bad_every=1_000_001, without="00000000_000.png")
+    assert whole < 40 * max(tenth, 0.5)
     assert [fault[0] for fault in found] == [2, 2, 3, 4]
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_faults_are_found_in_seconds(tmp_path):
-    images = many(tmp_path / "train.csv", 200_000, bad_every=2)
-    start = time.process_time()
-    found = faults(read_annotations, tmp_path / "train.csv", images)
-    assert time.process_time() - start < 30
+def test_a_hundred_thousand_faults_take_no_more_than_their_number(tmp_path):
+    _, tenth = judged(tmp_path / "tenth.csv", 20_000, bad_every=2)
+    found, whole = judged(tmp_path / "train.csv", 200_000, bad_every=2)
+    assert whole < 40 * max(tenth, 0.25)
     assert [fault[0] for fault in found] == list(range(2, 200_002, 2))
 
 

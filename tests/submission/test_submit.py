@@ -2,6 +2,7 @@
 
 import csv
 import ctypes
+import datetime
 import json
 import os
 import resource
@@ -229,7 +230,9 @@ def test_rules_that_were_not_accepted_are_named_with_their_address(user):
     assert user.creations == 0
 
 
-def test_the_daily_limit_is_said_with_the_servers_reason_and_the_hours(user):
+def test_the_daily_limit_is_said_with_the_servers_reason_and_the_hours(user, monkeypatch):
+    noon = datetime.datetime.now(datetime.UTC).replace(hour=12)  # the day does not end between two commands
+    monkeypatch.setattr(user.server, "now", lambda: noon)
     user.competition.daily_limit = 1
     user.submit()
     said = user.submit("--again", code=1)

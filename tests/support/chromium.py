@@ -5,8 +5,10 @@ import importlib.util
 import shutil
 
 import pytest
+from command_line import PATIENCE_SECONDS
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+PATIENCE_MS = 1000 * PATIENCE_SECONDS
 MISSING = "no chromium on this machine" if CHROMIUM is None else ""
 if not importlib.util.find_spec("playwright"):
     MISSING = "no playwright: pip install -e '.[dev]'"
@@ -20,7 +22,9 @@ def browser():
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        chromium = playwright.chromium.launch(
+            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"], timeout=PATIENCE_MS
+        )
         yield chromium
         chromium.close()
 
@@ -30,6 +34,7 @@ class Watched:
 
     def __init__(self, chromium, path, address="", **options):
         self.context = chromium.new_context(**{"viewport": {"width": 1300, "height": 900}, **options})
+        self.context.set_default_timeout(PATIENCE_MS)
         self.page, self.requests, self.faults = self.context.new_page(), [], []
         self.page.on("request", lambda request: self.requests.append(request.url))
         self.page.on("console", lambda message: self.faults.append(message.text))
